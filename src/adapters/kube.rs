@@ -1,0 +1,1 @@
+//! Controllers: watch, dereference, validate, publish to the directory, update status.

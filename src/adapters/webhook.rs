@@ -1,0 +1,1 @@
+//! [`Transport`](crate::engine::transport::Transport) over reqwest, behind the egress guard.

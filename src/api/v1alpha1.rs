@@ -1,0 +1,9 @@
+//! Version `v1alpha1` of the custom resources.
+
+pub mod common;
+pub mod event_destination;
+pub mod event_project;
+
+pub use common::{DurationString, LocalReference, SecretKeyRef, SecretKeySource};
+pub use event_destination::{EventDestination, EventDestinationSpec, EventDestinationStatus};
+pub use event_project::{EventProject, EventProjectSpec, EventProjectStatus};

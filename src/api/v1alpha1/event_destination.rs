@@ -1,0 +1,329 @@
+//! `EventDestination`: where a platform's events go, in what form, and how hard to try.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::common::{DurationString, LocalReference, SecretKeyRef, SecretKeySource};
+
+/// Sends events to a webhook.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[kube(
+    group = "postrider.dev",
+    version = "v1alpha1",
+    kind = "EventDestination",
+    plural = "eventdestinations",
+    shortname = "ed",
+    category = "postrider",
+    namespaced,
+    status = "EventDestinationStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Delivering", type_ = "string", json_path = ".status.conditions[?(@.type==\"Delivering\")].status"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.delivery.pending"),
+    printcolumn(name = "Last Success", type_ = "date", json_path = ".status.delivery.lastSuccessTime"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(validation = Rule::new("has(self.webhook)").message("set exactly one target: spec.webhook").field_path(".webhook"))]
+#[serde(rename_all = "camelCase")]
+pub struct EventDestinationSpec {
+    /// The project whose events are sent. Default: every `EventProject` of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_ref: Option<LocalReference>,
+
+    /// Event types to send, 1 to 64 patterns; `*` stands for any characters: `workflow_failure`, `record_*`, `*`.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.*-]+$")))]
+    pub events: Vec<String>,
+
+    /// True keeps events and sends nothing; false sends what was kept, oldest first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+
+    /// The webhook that receives the events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookTarget>,
+
+    /// How hard to try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliverySpec>,
+
+    /// When to give up on a receiver that keeps failing, and how to find out that it works again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_disable: Option<AutoDisableSpec>,
+}
+
+/// An HTTP endpoint that receives events.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("set exactly one of url and urlFrom"))]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookTarget {
+    /// URL of the endpoint, `http` or `https`. Use `urlFrom` when the URL is itself a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#@\\\\s]+([/?#].*)?$') && isURL(self)").message("url must be an absolute http or https URL without user name or password, for example https://hooks.example.com/in"))]
+    pub url: Option<String>,
+
+    /// Secret that holds the URL. Only its scheme and host are ever shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_from: Option<SecretKeySource>,
+
+    /// Extra request headers, at most 32. Headers that Postrider or HTTP itself sets are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub headers: Vec<HeaderSpec>,
+
+    /// Form of the request body. Default: the format that belongs to the event's type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<PayloadSpec>,
+
+    /// How requests are signed. Default: Standard Webhooks with a generated secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing: Option<SigningSpec>,
+}
+
+/// One request header.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)").message("set exactly one of value and valueFrom"))]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderSpec {
+    /// Name of the header.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['host', 'content-length', 'transfer-encoding', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade', 'expect', 'content-encoding', 'accept-encoding', 'webhook-id', 'webhook-timestamp', 'webhook-signature']) && !self.lowerAscii().startsWith('x-postrider-')").message("this header is set by HTTP or by Postrider; choose another name"))]
+    pub name: String,
+    /// Value of the header, visible ASCII. Use `valueFrom` for secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096), regex(pattern = r"^[\x20-\x7E\t]*$"))]
+    pub value: Option<String>,
+    /// Secret that holds the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<SecretKeySource>,
+}
+
+/// Form of a request body.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("!(has(self.format) && has(self.template))").message("set at most one of format and template"))]
+#[serde(rename_all = "camelCase")]
+pub struct PayloadSpec {
+    /// A ready format. `Default` picks the one that belongs to the event's type; `Event` is the whole event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<PayloadFormat>,
+    /// The body as any JSON value. Strings in it may hold `{{ $.event.… }}` placeholders: one that is the whole
+    /// string keeps the value's type, one inside text becomes text. At most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_json")]
+    pub template: Option<serde_json::Value>,
+}
+
+fn any_json(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A ready format.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash, JsonSchema)]
+pub enum PayloadFormat {
+    /// The format that belongs to the event's type.
+    #[default]
+    Default,
+    /// The whole event.
+    Event,
+    /// `event`, `sync`, `syncInstanceId`, `user`, `data`.
+    Sync,
+    /// `event_type` and account facts beside the members of `data`.
+    Flat,
+    /// `webhookId`, `eventType` and a `payload`.
+    Envelope,
+    /// CloudEvents 1.0 structured JSON.
+    CloudEvent,
+}
+
+/// How requests are signed.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme == 'HmacSHA256' || (!has(self.header) && !has(self.prefix) && !has(self.encoding))").message("header, prefix and encoding belong to scheme HmacSHA256"))]
+#[x_kube(validation = Rule::new("has(self.scheme) || (!has(self.header) && !has(self.prefix) && !has(self.encoding))").message("header, prefix and encoding belong to scheme HmacSHA256"))]
+#[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme != 'HmacSHA256' || has(self.header)").message("scheme HmacSHA256 needs header, the name of the header that carries the signature"))]
+#[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme != 'None' || !has(self.secretRef)").message("scheme None signs nothing; remove secretRef"))]
+#[serde(rename_all = "camelCase")]
+pub struct SigningSpec {
+    /// `StandardWebhooks` (default), `HmacSHA256` over the raw body in a header of your choice, or `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<SigningScheme>,
+    /// `HmacSHA256`: name of the header that carries the signature, for example `X-Acme-HMAC-SHA-256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['host', 'content-length', 'content-type', 'transfer-encoding', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade', 'expect', 'content-encoding', 'accept-encoding', 'webhook-id', 'webhook-timestamp', 'webhook-signature'])").message("this header is set by HTTP or by Postrider; choose another name"))]
+    pub header: Option<String>,
+    /// `HmacSHA256`: text before the signature, for example `sha256=`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = r"^[\x21-\x7E]*$"))]
+    pub prefix: Option<String>,
+    /// `HmacSHA256`: how the signature is written. Default: `Hex`, lower case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<SignatureEncoding>,
+    /// Secret that holds the key. Default: a generated one, named in `status.signingSecretRef`.
+    /// `StandardWebhooks`: `whsec_` and base64 of 24 to 64 bytes. `HmacSHA256`: the text itself is the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
+}
+
+/// A signature scheme.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum SigningScheme {
+    /// `webhook-id`, `webhook-timestamp` and `webhook-signature` as the Standard Webhooks specification says.
+    #[default]
+    StandardWebhooks,
+    /// HMAC-SHA-256 of the raw body in one header.
+    #[serde(rename = "HmacSHA256")]
+    HmacSha256,
+    /// No signature.
+    None,
+}
+
+/// How a signature is written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum SignatureEncoding {
+    /// Lower-case hexadecimal.
+    #[default]
+    Hex,
+    /// Standard base64 with padding.
+    Base64,
+}
+
+/// How hard to try.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliverySpec {
+    /// One deadline over connecting, TLS, the request and the whole answer. 100ms to 60s; default 15s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('100ms') && duration(self) <= duration('60s')").message("timeout must be between 100ms and 60s"))]
+    pub timeout: Option<DurationString>,
+    /// When to try again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    /// Most requests at once to this endpoint, 1 to 1024; default 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_in_flight: Option<i32>,
+    /// An event older than this is given up instead of sent: 1s to 720h. Default: the retry schedule decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('720h')").message("maxAge must be between 1s and 720h"))]
+    pub max_age: Option<DurationString>,
+}
+
+/// When to try again.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetrySpec {
+    /// Waits before each further attempt, each ±20 %; 1 to 32 entries of at most 168h.
+    /// Default: 5s, 5m, 30m, 2h, 5h, 10h, 10h, 14h, 20h, 24h. When `maxAttempts` is larger, the last wait repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.all(wait, duration(wait) <= duration('168h'))").message("each wait must be at most 168h"))]
+    pub schedule: Option<Vec<DurationString>>,
+    /// Attempts in all, the first included: 1 to 100; 1 sends once. Default: one more than the schedule has entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: Option<i32>,
+}
+
+/// When to give up on a receiver, and how to find out that it works again.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoDisableSpec {
+    /// False never disables. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Failed attempts in a row, retries included, 1 to 10000; default 20. `minimumDuration` must have passed too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub consecutive_failures: Option<i32>,
+    /// How long the failures must have lasted, 0s to 720h; default 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('720h')").message("minimumDuration must be at most 720h"))]
+    pub minimum_duration: Option<DurationString>,
+    /// How often a disabled destination is tried with one event, 1s to 168h; `0s` never. Default 15m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) == duration('0s') || (duration(self) >= duration('1s') && duration(self) <= duration('168h'))").message("probeInterval must be 0s (never) or between 1s and 168h"))]
+    pub probe_interval: Option<DurationString>,
+}
+
+/// What Postrider found out about an `EventDestination`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventDestinationStatus {
+    /// Generation of the spec that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Delivering`, and, while true, `Reconciling` and `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Scheme and host of the endpoint; the rest may be secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Secret that holds the signing key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_secret_ref: Option<SecretKeyRef>,
+    /// Health and counters of deliveries; counters are written at most every 30 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryStatus>,
+    /// Token of the last handled reconcile request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+    /// Token of the last handled `postrider.dev/enable` request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_enable: Option<String>,
+}
+
+/// Health and counters of a destination's deliveries.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryStatus {
+    /// `Idle`, `Delivering`, `Failing`, `Suspended`, `Disabled` or `Parked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Deliveries that wait, parked ones included.
+    pub pending: i64,
+    /// Deliveries that wait because the destination is suspended, disabled or not ready.
+    pub parked: i64,
+    /// Deliveries that succeeded.
+    pub delivered: i64,
+    /// Deliveries given up: the schedule ended, the event grew too old, or a fault that no retry mends.
+    pub exhausted: i64,
+    /// Failed attempts since the last success.
+    pub consecutive_failures: i64,
+    /// When an attempt last succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_time: Option<Time>,
+    /// When an attempt last failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure_time: Option<Time>,
+    /// The last failed attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
+    /// When the current row of failures began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Time>,
+    /// When the destination was disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_time: Option<Time>,
+    /// When the next attempt is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_time: Option<Time>,
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailure {
+    /// One word, as in metrics and logs.
+    pub reason: String,
+    /// HTTP status code of the answer, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<i32>,
+    /// What happened and what to do.
+    pub message: String,
+}

@@ -1,0 +1,88 @@
+//! `EventProject`: the producer of events.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::common::LocalReference;
+
+/// A producer of events: who may publish, and what its events say about their origin.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[kube(
+    group = "postrider.dev",
+    version = "v1alpha1",
+    kind = "EventProject",
+    plural = "eventprojects",
+    shortname = "eproj",
+    category = "postrider",
+    namespaced,
+    status = "EventProjectStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Ingest URL", type_ = "string", json_path = ".status.ingestURL"),
+    printcolumn(name = "Token Secret", type_ = "string", json_path = ".status.tokenSecretRef.name", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EventProjectSpec {
+    /// Name that events carry as `project.name`. Default: the object's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub display_name: Option<String>,
+
+    /// Id that events carry as `project.id`. Default: the object's uid. Receivers may key on it, so set it when
+    /// the project must keep its id if it is ever deleted and created again.
+    #[serde(default, rename = "projectID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"))]
+    pub project_id: Option<String>,
+
+    /// Name of the environment, such as `production`; events carry it in the `Flat` format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub environment: Option<String>,
+
+    /// The customer account that the project belongs to; events carry it in the `Flat` format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+}
+
+/// The customer account that a project belongs to.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// Id of the account: an integer stays an integer in payloads, a string a string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("type(self) == int || size(string(self)) <= 128").message("account.id must be an integer or at most 128 characters"))]
+    pub id: Option<IntOrString>,
+    /// Name of the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub name: Option<String>,
+}
+
+/// What Postrider found out about an `EventProject`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventProjectStatus {
+    /// Generation of the spec that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, and, while true, `Reconciling` and `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Where to POST events.
+    #[serde(default, rename = "ingestURL", skip_serializing_if = "Option::is_none")]
+    pub ingest_url: Option<String>,
+    /// Id that events carry as `project.id`.
+    #[serde(default, rename = "projectID", skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
+    /// Secret whose key `token` holds the bearer token for publishing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<LocalReference>,
+    /// Token of the last handled reconcile request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+}

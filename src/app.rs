@@ -1,0 +1,1 @@
+//! The composition root: builds adapters, binds listeners, supervises tasks, stops in order.

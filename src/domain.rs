@@ -1,0 +1,23 @@
+//! Values and decisions. Everything here is a pure function of its arguments: no clock, no randomness, no I/O.
+//!
+//! `now` is a [`jiff::Timestamp`], jitter a number in `[0, 1)`. What the engine or an adapter must decide, it asks here.
+
+pub mod catalogue;
+pub mod delivery;
+pub mod destination;
+pub mod duration;
+pub mod egress;
+pub mod event;
+pub mod fault;
+pub mod health;
+pub mod id;
+pub mod outcome;
+pub mod pattern;
+pub mod project;
+pub mod retry;
+pub mod secret;
+pub mod shape;
+pub mod signature;
+pub mod status;
+pub mod template;
+pub mod window;

@@ -1,0 +1,172 @@
+//! What came back from an attempt, and what it means (DESIGN §6; Standard Webhooks, "Delivery").
+//!
+//! A [`Reply`] is what the receiver said; [`classify`] turns it into an [`Outcome`]. Failures below HTTP are
+//! classified where they arise, in the transport, with the same [`FailureReason`]s.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strum::{AsRefStr, EnumIter, EnumString, IntoStaticStr};
+
+/// Most bytes of a reply's body that are read; a longer body is a failure.
+pub const MAX_REPLY_READ: usize = 64 * 1024;
+/// Most bytes of a reply's body that are kept.
+pub const MAX_REPLY_KEPT: usize = 16 * 1024;
+/// Most characters of a failure's message.
+pub const MAX_MESSAGE: usize = 512;
+
+/// An HTTP answer, read within the deadline and the cap.
+#[derive(Clone, Debug, Default)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// `Retry-After`, if it was sent and is text.
+    pub retry_after: Option<String>,
+    /// First [`MAX_REPLY_KEPT`] bytes of the body.
+    pub excerpt: bytes::Bytes,
+}
+
+/// What an attempt came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A 2xx answer.
+    Delivered {
+        /// Status code.
+        status: u16,
+    },
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One word.
+    pub reason: FailureReason,
+    /// Status code, if there was an answer.
+    pub status: Option<u16>,
+    /// The wait that the receiver asked for.
+    pub retry_after: Option<Duration>,
+    /// What happened and what to do; at most [`MAX_MESSAGE`] characters, no secret, no URL path.
+    pub message: String,
+}
+
+/// Why an attempt failed, in one word: the same in condition, Kubernetes Event, metric and log.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, AsRefStr, IntoStaticStr, EnumIter, EnumString, Serialize, Deserialize,
+)]
+pub enum FailureReason {
+    /// 3xx; redirects are never followed.
+    Redirect,
+    /// 4xx other than the ones below.
+    ClientError,
+    /// 410: the receiver asks for no more.
+    Gone,
+    /// 429.
+    TooManyRequests,
+    /// 502, 503, 504.
+    Unavailable,
+    /// Other 5xx, and codes outside 200–599.
+    ServerError,
+    /// The deadline passed.
+    Timeout,
+    /// The host's name does not resolve.
+    DnsError,
+    /// TLS failed: certificate, name, version.
+    TlsError,
+    /// Nothing listens there.
+    ConnectionRefused,
+    /// The connection broke.
+    ConnectionReset,
+    /// Connecting failed in another way.
+    ConnectionFailed,
+    /// The answer is not HTTP, or not HTTP that we accept.
+    ProtocolError,
+    /// The answer's body is over [`MAX_REPLY_READ`].
+    ResponseTooLarge,
+    /// The address is not allowed; see `--allow-egress`.
+    EgressRefused,
+    /// The payload could not be rendered or signed.
+    TemplateFault,
+    /// The event is over the destination's `maxAge`.
+    TooOld,
+    /// The stored event is damaged.
+    EventCorrupt,
+}
+
+impl FailureReason {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Whether no retry can mend it: the event is given up at once.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::EgressRefused | Self::TemplateFault | Self::TooOld | Self::EventCorrupt)
+    }
+
+    /// Whether it says something about the receiver, so that it counts towards auto-disable.
+    #[must_use]
+    pub const fn counts_against_receiver(self) -> bool {
+        !self.is_terminal()
+    }
+
+    /// Whether the whole lane should slow down, not this event alone.
+    #[must_use]
+    pub const fn slows_lane(self) -> bool {
+        matches!(self, Self::TooManyRequests | Self::Unavailable)
+    }
+}
+
+/// Reads an answer.
+#[must_use]
+pub fn classify(reply: &Reply, now: Timestamp) -> Outcome {
+    let reason = match reply.status {
+        200..=299 => return Outcome::Delivered { status: reply.status },
+        300..=399 => FailureReason::Redirect,
+        410 => FailureReason::Gone,
+        429 => FailureReason::TooManyRequests,
+        400..=499 => FailureReason::ClientError,
+        502..=504 => FailureReason::Unavailable,
+        _ => FailureReason::ServerError,
+    };
+    let retry_after = reply
+        .retry_after
+        .as_deref()
+        .filter(|_| reason.slows_lane() || reason == FailureReason::ServerError)
+        .and_then(|text| retry_after(text, now));
+    let message = match reason {
+        FailureReason::Redirect => {
+            format!("the receiver answered {}; redirects are not followed, set the final URL", reply.status)
+        }
+        FailureReason::Gone => "the receiver answered 410 Gone and wants no more events".to_owned(),
+        _ => format!("the receiver answered {}", reply.status),
+    };
+    Outcome::Failed(Failure { reason, status: Some(reply.status), retry_after, message })
+}
+
+/// Reads `Retry-After` (RFC 9110 §10.2.3): whole seconds or an HTTP date. Garbage and the past are `None`.
+#[must_use]
+pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX))).filter(|wait| !wait.is_zero());
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Duration::try_from(at.duration_since(now)).ok().filter(|wait| !wait.is_zero())
+}
+
+impl Failure {
+    /// A failure without an answer.
+    #[must_use]
+    pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
+        let mut message: String = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(end);
+        }
+        Self { reason, status: None, retry_after: None, message }
+    }
+}

@@ -1,0 +1,1 @@
+//! How many requests a lane may have in flight: grows with success, shrinks with failure.

@@ -1,0 +1,244 @@
+//! [`Queue`]: the durable store of events and deliveries, and the contract every back-end keeps.
+//!
+//! The contract, checked by one conformance suite over all back-ends:
+//!
+//! - [`Queue::enqueue`] returns only after every event of the batch and all its deliveries are in one durable write;
+//!   on an error none of them is, or will ever be delivered.
+//! - An id that its project used within the last 24 h is a duplicate: nothing is written for it.
+//! - A delivery that is leased is not leased again until its lease is settled or dropped. Leases live in memory: a
+//!   crash only redelivers.
+//! - [`Queue::lease`] hands out due deliveries of a lane, oldest due time first; among those handed out together,
+//!   oldest event first.
+//! - [`Queue::settle`] returns only after what it says is durable.
+//! - A delivery whose stored event is damaged is handed out as [`Stored::Corrupt`], never silently dropped.
+//!
+//! Lanes are named by the destination's uid. The queue knows nothing of destinations beyond that.
+
+pub mod memory;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::domain::event::Event;
+use crate::domain::health::Health;
+use crate::domain::id::{EventId, Uid};
+
+/// An event and the lanes that get it.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The event.
+    pub event: Arc<Event>,
+    /// uids of the destinations; no duplicates.
+    pub lanes: Vec<Uid>,
+}
+
+/// What became of an enqueued event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enqueued {
+    /// Stored, with its deliveries.
+    Accepted,
+    /// The id was used within the window; nothing was written.
+    Duplicate,
+}
+
+/// A delivery handed out for one attempt. Dropping it without settling makes it available again.
+#[must_use = "an unsettled lease is delivered again"]
+#[derive(Debug)]
+pub struct Lease {
+    /// What to deliver.
+    pub stored: Stored,
+    /// Attempts made before this one.
+    pub attempts: u32,
+    /// uid of the destination.
+    pub lane: Uid,
+    /// When it was due.
+    pub due: Timestamp,
+    /// Back-end's own key; gives the claim back when dropped.
+    pub claim: Claim,
+}
+
+/// The event of a lease.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// Intact.
+    Event(Arc<Event>),
+    /// The stored bytes do not match their checksum, or are gone.
+    Corrupt {
+        /// Id, when it can still be read.
+        id: Option<EventId>,
+    },
+}
+
+/// A back-end's key of a leased delivery.
+#[derive(Debug)]
+pub struct Claim {
+    /// Position of the event in the store; grows with acceptance.
+    pub seq: u64,
+    /// Called once when the claim ends without being settled.
+    pub release: Option<Release>,
+}
+
+/// Gives a claim back.
+pub struct Release(pub Box<dyn FnOnce() + Send + Sync>);
+
+impl std::fmt::Debug for Release {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Release")
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(Release(release)) = self.release.take() {
+            release();
+        }
+    }
+}
+
+/// Deliveries of one lane that are due, and when to ask again.
+#[derive(Debug, Default)]
+pub struct Leased {
+    /// At most as many as were asked for.
+    pub leases: Vec<Lease>,
+    /// When the next unleased delivery of the lane is due; may be in the past when `leases` is full.
+    pub next_due: Option<Timestamp>,
+}
+
+/// What becomes of a leased delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// Done, well or badly: the delivery leaves the queue.
+    Finished,
+    /// Try again then; one attempt more is counted.
+    RetryAt(Timestamp),
+    /// Due again then, without counting an attempt.
+    PostponedTo(Timestamp),
+}
+
+/// A lease, its completion, and the health that goes into the same write.
+#[derive(Debug)]
+pub struct Settlement {
+    /// The lease.
+    pub lease: Lease,
+    /// What becomes of it.
+    pub completion: Completion,
+    /// The lane's health, when it changed in a way that must survive a crash.
+    pub health: Option<Box<Health>>,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Deliveries in the queue, leased ones included.
+    pub pending: u64,
+    /// Acceptance or retry due time of the oldest, in milliseconds since 1970; `None` when nothing waits.
+    pub oldest_due: Option<i64>,
+}
+
+/// Whether the store can take writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueState {
+    /// Why the store takes no writes now; `None` when it does.
+    pub unavailable: Option<String>,
+    /// What start-up had to do to a damaged file; stays until the process ends.
+    pub repaired: Option<String>,
+}
+
+/// Why a call failed. Every one is the store's fault: nothing was accepted, nothing is lost.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// The project has as many deliveries waiting as it may have.
+    #[error("the project's queue is full ({pending} of {limit} deliveries wait)")]
+    ProjectFull {
+        /// Deliveries that wait.
+        pending: u64,
+        /// The quota.
+        limit: u64,
+    },
+    /// The store's own size limit is reached, or the disk is full.
+    #[error("the queue's disk is full")]
+    DiskFull,
+    /// The store cannot be read or written.
+    #[error("the queue is unavailable: {0}")]
+    Unavailable(String),
+    /// More callers wait than the store's bounded inbox holds.
+    #[error("the queue is overloaded")]
+    Overloaded,
+    /// The store was closed.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+impl QueueError {
+    /// The word for metrics and logs.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::ProjectFull { .. } => "ProjectQueueFull",
+            Self::DiskFull => "DiskFull",
+            Self::Unavailable(_) => "QueueUnavailable",
+            Self::Overloaded => "QueueOverloaded",
+            Self::Closed => "QueueClosed",
+        }
+    }
+}
+
+/// The durable store of events and deliveries.
+#[async_trait]
+pub trait Queue: HealthStore {
+    /// Stores events and their deliveries, all or none; answers in the same order.
+    ///
+    /// # Errors
+    /// See [`QueueError`]; then nothing of the batch is stored.
+    async fn enqueue(&self, events: Vec<NewEvent>) -> Result<Vec<Enqueued>, QueueError>;
+
+    /// Leases at most `limit` deliveries of a lane that are due at `now`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError>;
+
+    /// Settles leases in one durable write. On an error the leases are given back, and delivered again.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), QueueError>;
+
+    /// Drops everything that waits in a lane, and its health, in bounded steps; returns how many deliveries.
+    /// A lease that is out stays valid and settles to nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError>;
+
+    /// Lanes that hold deliveries or health.
+    fn lanes(&self) -> Vec<Uid>;
+
+    /// How much waits in a lane. From memory.
+    fn depth(&self, lane: &Uid) -> Depth;
+
+    /// Whether the store can take writes. From memory.
+    fn state(&self) -> QueueState;
+
+    /// Stops taking writes, finishes those it has, and closes the store. Idempotent.
+    async fn close(&self);
+}
+
+/// The health of destinations, kept beside the queue so that a restart does not forgive a failing receiver.
+#[async_trait]
+pub trait HealthStore: Send + Sync {
+    /// Everything stored, read once at start.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError>;
+
+    /// Stores healths in one write.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    async fn save_health(&self, healths: Vec<(Uid, Health)>) -> Result<(), QueueError>;
+}

@@ -1,0 +1,1 @@
+//! [`Queue`](super::Queue) in memory, for tests.
