@@ -24,6 +24,17 @@ pub struct DisablePolicy {
     pub probe_interval: Option<Duration>,
 }
 
+impl Default for DisablePolicy {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            consecutive_failures: 20,
+            minimum_duration: Duration::from_secs(3600),
+            probe_interval: Some(Duration::from_secs(15 * 60)),
+        }
+    }
+}
+
 /// How a destination is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
