@@ -8,3 +8,4 @@ pub mod directory;
 pub mod publish;
 pub mod queue;
 pub mod transport;
+pub mod view;
