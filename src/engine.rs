@@ -12,10 +12,10 @@
 //! - If a lane's task ends unasked, [`Engine::run`] ends with it.
 
 pub mod attempt;
-pub mod changes;
 pub mod clock;
 pub mod directory;
 pub mod lane;
+mod lanes;
 pub mod metrics;
 pub mod places;
 pub mod publish;
@@ -32,7 +32,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::changes::Changes;
 use self::clock::Clock;
 use self::directory::Directory;
 use self::lane::Lane;
@@ -40,6 +39,7 @@ use self::metrics::EngineMetrics;
 use self::places::Places;
 use self::queue::{Queue, QueueError};
 use self::transport::Transport;
+use self::view::Changes;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 
@@ -240,7 +240,7 @@ async fn save_counters(core: &Core) {
         return;
     }
     for (uid, _) in &moved {
-        core.changes.mark(uid.clone());
+        core.changes.push(uid.clone());
     }
     if let Err(error) = core.queue.save_health(moved).await {
         tracing::warn!(reason = error.reason(), %error, "counters were not stored");
