@@ -7,7 +7,9 @@
 //! or a key order that the producer chose reaches the receiver unchanged. They have been checked to be valid,
 //! free of duplicate keys and of bounded depth before they get here.
 
+mod cloudevents;
 pub(crate) mod json;
+pub mod parse;
 pub mod refusal;
 
 use std::sync::{Arc, OnceLock};
