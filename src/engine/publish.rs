@@ -10,20 +10,10 @@ use jiff::Timestamp;
 
 use super::queue::{Enqueued, NewEvent, QueueError};
 use super::{Core, Engine};
-use crate::domain::event::{Content, Event};
+pub use crate::domain::event::Draft;
+use crate::domain::event::Event;
 use crate::domain::id::EventId;
 use crate::domain::project::Project;
-
-/// An event as parsed from a request, before it is accepted.
-#[derive(Debug)]
-pub struct Draft {
-    /// The producer's id; `None`: one is made.
-    pub id: Option<EventId>,
-    /// When it happened; `None`: time of acceptance. (`content.timestamp` is ignored then.)
-    pub timestamp: Option<Timestamp>,
-    /// What the producer said.
-    pub content: Content,
-}
 
 /// What a publisher learns of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
