@@ -1,21 +1,8 @@
 //! Accepting events: match, store, wake the lanes. What a publisher is answered is decided here.
 
-use jiff::Timestamp;
-
 use super::queue::QueueError;
-use crate::domain::event::Content;
+pub use crate::domain::event::Draft;
 use crate::domain::id::EventId;
-
-/// An event as parsed from a request, before it is accepted.
-#[derive(Debug)]
-pub struct Draft {
-    /// The producer's id; `None`: one is made.
-    pub id: Option<EventId>,
-    /// When it happened; `None`: time of acceptance. (`content.timestamp` is ignored then.)
-    pub timestamp: Option<Timestamp>,
-    /// What the producer said.
-    pub content: Content,
-}
 
 /// What a publisher learns of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
