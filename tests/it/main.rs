@@ -15,3 +15,4 @@ mod delivery;
 mod support;
 mod tidy;
 mod verifiers;
+mod queue;
