@@ -1,1 +1,3 @@
 //! Command line and environment.
+
+pub mod manifests;
