@@ -12,10 +12,10 @@
 //! - If a lane's task ends unasked, [`Engine::run`] ends with it.
 
 pub mod attempt;
-pub mod changes;
 pub mod clock;
 pub mod directory;
 pub mod lane;
+mod lanes;
 pub mod metrics;
 pub mod places;
 pub mod publish;
@@ -31,8 +31,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use self::changes::Changes;
 use self::clock::Clock;
 use self::directory::Directory;
 use self::lane::Lane;
@@ -40,6 +40,7 @@ use self::metrics::EngineMetrics;
 use self::places::Places;
 use self::queue::{Queue, QueueError};
 use self::transport::Transport;
+use self::view::Changes;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) metrics: EngineMetrics,
     pub(crate) places: Places,
     pub(crate) changes: Changes,
+    /// Writes that outlive the publisher who asked for them.
+    pub(crate) tasks: TaskTracker,
     /// No new attempts.
     pub(crate) stopping: CancellationToken,
     /// Attempts under way are given up.
@@ -110,6 +113,7 @@ impl Engine {
             metrics: parts.metrics,
             places: Places::new(parts.max_in_flight),
             changes: Changes::default(),
+            tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
             lanes: RwLock::default(),
@@ -240,7 +244,7 @@ async fn save_counters(core: &Core) {
         return;
     }
     for (uid, _) in &moved {
-        core.changes.mark(uid.clone());
+        core.changes.push(uid.clone());
     }
     if let Err(error) = core.queue.save_health(moved).await {
         tracing::warn!(reason = error.reason(), %error, "counters were not stored");
@@ -255,5 +259,7 @@ async fn stop(core: &Core, mut tasks: JoinSet<Arc<Lane>>, grace: Duration) {
         core.aborting.cancel();
         while tasks.join_next().await.is_some() {}
     }
+    core.tasks.close();
+    core.tasks.wait().await;
     save_counters(core).await;
 }

@@ -70,7 +70,10 @@ fn tidy(value: &mut Value) {
 }
 
 fn is_schema(map: &Map<String, Value>) -> bool {
-    map.get("nullable").is_some_and(Value::is_boolean) || map.get("type").is_some_and(Value::is_string)
+    let says = |key: &str, right: fn(&Value) -> bool| map.get(key).is_some_and(right);
+    says("nullable", Value::is_boolean)
+        || says("type", Value::is_string)
+        || says("x-kubernetes-preserve-unknown-fields", Value::is_boolean)
 }
 
 /// A doc comment is wrapped for the source; `kubectl explain` wraps by itself. Blank lines stay.

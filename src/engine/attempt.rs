@@ -107,7 +107,7 @@ fn conclude(core: &Core, lane: &Lane, destination: &Destination, lease: &Lease, 
         (signal, lasting.then(|| Box::new(state.health.clone())))
     });
     if health.is_some() && (signal.is_some() || exhausted || !failed) {
-        core.changes.mark(lane.uid.clone());
+        core.changes.push(lane.uid.clone());
     }
     Conclusion { completion, health, signal, exhausted }
 }

@@ -106,16 +106,16 @@ async fn sleep_until(core: &Core, until: Option<Timestamp>) {
 
 async fn advance(core: &Arc<Core>, lane: &Arc<Lane>, attempts: &mut JoinSet<()>) -> Step {
     let Some(entry) = core.directory.destination(&lane.uid) else {
-        return if core.directory.is_synced() { discard(core, lane).await } else { Step::Wait(None) };
+        return if core.directory.synced() { discard(core, lane).await } else { Step::Wait(None) };
     };
     let now = core.clock.now();
-    let destination = entry.destination();
+    let destination = entry.ready();
     let (changed, health) = lane.with(|state| {
         let changed = state.health.observe(entry.identity.generation, entry.enable_request.as_deref());
         (changed, state.health.clone())
     });
     if changed {
-        core.changes.mark(lane.uid.clone());
+        core.changes.push(lane.uid.clone());
         if let Err(error) = core.queue.save_health(vec![(lane.uid.clone(), health.clone())]).await {
             tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "health was not stored");
         }

@@ -101,7 +101,7 @@ impl LaneGauges {
 impl Collector for LaneGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let Some(core) = self.core.upgrade() else { return Ok(()) };
-        let totals = super::view::totals(&core);
+        let totals = super::lanes::totals(&core);
         let gauges = [
             ("pending", "Deliveries that wait, parked ones included", totals.pending),
             ("parked", "Deliveries that wait because their destination is suspended, disabled or not ready", totals.parked),

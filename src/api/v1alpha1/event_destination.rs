@@ -110,7 +110,7 @@ pub struct WebhookTarget {
     #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, one.name.lowerAscii() == other.name.lowerAscii()))").message("each header may be set once; upper and lower case are the same name"))]
     pub headers: Vec<HeaderSpec>,
 
-    /// Form of the request body. Default: the format that belongs to the event's type.
+    /// Form of the request body: `format` or `template`. Default: the format that belongs to the event's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<PayloadSpec>,
 
@@ -138,9 +138,9 @@ pub struct HeaderSpec {
     pub value_from: Option<SecretKeySource>,
 }
 
-/// Form of a request body.
+/// Form of a request body: set one of `format` and `template`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("!(has(self.format) && has(self.template))").message("set at most one of format and template"))]
+#[schemars(extend("maxProperties" = 1))] // no CEL rule can see `template`, which has no type
 #[serde(rename_all = "camelCase")]
 pub struct PayloadSpec {
     /// A ready format. `Default` picks the one that belongs to the event's type; `Event` is the whole event.
