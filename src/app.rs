@@ -90,3 +90,50 @@ fn stop_signal() -> anyhow::Result<CancellationToken> {
     });
     Ok(token)
 }
+
+/// Every part of the operator, built and bound, not yet running.
+struct App {
+    settings: RunArgs,
+    client: kube::Client,
+    publish: TcpListener,
+    admin: TcpListener,
+    registry: Registry,
+    http_metrics: HttpMetrics,
+    queue: Arc<dyn Queue>,
+    directory: Arc<Directory>,
+    engine: Engine,
+    runner: Runner,
+    egress: EgressPolicy,
+}
+
+impl App {
+    async fn build(settings: RunArgs, log: &LogGuard) -> anyhow::Result<Self> {
+        let clock = Arc::new(SystemClock);
+        let egress = EgressPolicy::new(settings.allow_egress.iter().copied());
+        let publish = bind("--listen", settings.listen).await?;
+        let admin = bind("--admin-listen", settings.admin_listen).await?;
+        let client = kube_client().await?;
+
+        let mut registry = Registry::with_prefix("postrider");
+        registry.register("log_lines_dropped", "Log lines dropped because the output did not keep up", DroppedLines(log.dropped()));
+        let http_metrics = HttpMetrics::new();
+        http_metrics.register(&mut registry);
+        let queue = open_queue(&settings, &mut registry, Arc::clone(&clock)).await?;
+        let transport = HttpTransport::new(TransportSettings { policy: egress.clone(), ..TransportSettings::default() })
+            .context("cannot set up the HTTP client")?;
+        transport.metrics().register(&mut registry);
+        let metrics = EngineMetrics::default();
+        metrics.register(&mut registry);
+        let directory = Arc::new(Directory::new());
+        let (engine, runner) = Engine::new(Parts {
+            directory: Arc::clone(&directory),
+            queue: Arc::clone(&queue),
+            transport: Arc::new(transport),
+            clock,
+            metrics,
+            max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(usize::MAX),
+        });
+        registry.register_collector(Box::new(LaneGauges::new(&engine)));
+        Ok(Self { settings, client, publish, admin, registry, http_metrics, queue, directory, engine, runner, egress })
+    }
+}
