@@ -13,13 +13,9 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use async_trait::async_trait;
-use jiff::Timestamp;
 use parking_lot::RwLock;
 
-use super::queue::Depth;
 use crate::domain::destination::{Destination, Identity, Subscription};
-use crate::domain::health::Health;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::project::Project;
 
@@ -53,7 +49,7 @@ pub enum EntryState {
 impl Entry {
     /// The validated destination, while its configuration is in force.
     #[must_use]
-    pub const fn destination(&self) -> Option<&Arc<Destination>> {
+    pub const fn ready(&self) -> Option<&Arc<Destination>> {
         match &self.state {
             EntryState::Ready(destination) => Some(destination),
             EntryState::NotReady => None,
@@ -98,33 +94,6 @@ pub trait DirectoryListener: Send + Sync {
 
     /// A destination is gone for good. Called once for each.
     fn destination_removed(&self, uid: &Uid);
-
-    /// Every object that existed at start has been looked at: a uid that is not in the directory does not exist.
-    fn synced(&self);
-}
-
-/// How a destination is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LaneView {
-    /// Health, as the last attempt left it.
-    pub health: Health,
-    /// How much waits.
-    pub depth: Depth,
-    /// How much of it waits because the destination is suspended, disabled or not ready.
-    pub parked: u64,
-    /// When the next attempt is due; `None` when nothing waits, or nothing is tried.
-    pub next_attempt: Option<Timestamp>,
-}
-
-/// Answers how destinations are doing, for whoever writes their status.
-#[async_trait]
-pub trait DeliveryView: Send + Sync {
-    /// How a destination is doing; `None` when the engine does not know it (yet).
-    fn view(&self, uid: &Uid) -> Option<LaneView>;
-
-    /// Waits for destinations whose health or counters moved, and takes all of them, each once. For one reader;
-    /// dropping the future loses nothing.
-    async fn changed(&self) -> Vec<Uid>;
 }
 
 /// Projects and destinations as configured.
@@ -214,7 +183,7 @@ impl Directory {
 
     /// Whether every object that existed at start has been looked at.
     #[must_use]
-    pub fn is_synced(&self) -> bool {
+    pub fn synced(&self) -> bool {
         self.unsynced().next().is_none()
     }
 
@@ -226,11 +195,7 @@ impl Directory {
 
     /// Says that every object of a kind that existed at start has been looked at. Stays so.
     pub fn mark_synced(&self, kind: Kind) {
-        let before = self.synced.fetch_or(kind.bit(), Ordering::AcqRel);
-        let completes = before & kind.bit() == 0 && self.is_synced();
-        if completes && let Some(listener) = self.listener() {
-            listener.synced();
-        }
+        self.synced.fetch_or(kind.bit(), Ordering::AcqRel);
     }
 
     /// Adds or replaces a project, unless its uid was removed.

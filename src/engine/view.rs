@@ -1,47 +1,3 @@
-<<<<<<< HEAD
-//! What the rest of the process may know of the lanes: for status, and for gauges.
-
-use std::sync::Arc;
-
-use async_trait::async_trait;
-
-use super::directory::{DeliveryView, DirectoryListener, LaneView};
-use super::{Core, Engine};
-use crate::domain::id::Uid;
-use crate::domain::window::{self, Admission};
-
-#[async_trait]
-impl DeliveryView for Engine {
-    fn view(&self, uid: &Uid) -> Option<LaneView> {
-        let core = self.core();
-        let lane = core.running_lane(uid)?;
-        let depth = core.queue.depth(uid);
-        let (health, next_attempt) = lane.with(|state| (state.health.clone(), state.next_attempt));
-        let parked = if is_parked(core, uid, &health) { depth.pending } else { 0 };
-        let next_attempt = next_attempt.filter(|_| depth.pending > 0);
-        Some(LaneView { health, depth, parked, next_attempt })
-    }
-
-    async fn changed(&self) -> Vec<Uid> {
-        self.core().changes.next().await
-    }
-}
-
-impl DirectoryListener for Engine {
-    fn destination_changed(&self, uid: &Uid) {
-        self.core().wake(uid);
-    }
-
-    fn destination_removed(&self, uid: &Uid) {
-        if let Some(lane) = self.core().running_lane(uid) {
-            lane.wake();
-        }
-    }
-
-    fn synced(&self) {
-        for lane in self.core().running_lanes() {
-            lane.wake();
-=======
 //! [`DeliveryView`]: how each destination is doing, for whoever writes its status.
 //!
 //! The engine answers from memory. Transitions of health are told through [`Changes`], a set and not a queue: a
@@ -102,46 +58,10 @@ impl Changes {
                 return taken;
             }
             self.ready.notified().await;
->>>>>>> main
         }
     }
 }
 
-<<<<<<< HEAD
-fn is_parked(core: &Core, uid: &Uid, health: &crate::domain::health::Health) -> bool {
-    let entry = core.directory.destination(uid);
-    let destination = entry.as_ref().and_then(|entry| entry.destination());
-    let admission = window::admission(destination.map(AsRef::as_ref), health, core.clock.now());
-    matches!(admission, Admission::Parked { .. } | Admission::Probe)
-}
-
-/// Sums over all lanes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) pending: u64,
-    pub(crate) parked: u64,
-    pub(crate) disabled: u64,
-    pub(crate) failing: u64,
-    pub(crate) oldest_age: u64,
-}
-
-pub(crate) fn totals(core: &Arc<Core>) -> Totals {
-    let now = core.clock.now().as_millisecond();
-    let mut totals = Totals::default();
-    for lane in core.running_lanes() {
-        let depth = core.queue.depth(&lane.uid);
-        let health = lane.with(|state| state.health.clone());
-        totals.pending += depth.pending;
-        if is_parked(core, &lane.uid, &health) {
-            totals.parked += depth.pending;
-        }
-        totals.disabled += u64::from(health.disabled.is_some());
-        totals.failing += u64::from(health.is_failing());
-        let age = depth.oldest_due.map_or(0, |due| now.saturating_sub(due) / 1000);
-        totals.oldest_age = totals.oldest_age.max(u64::try_from(age).unwrap_or(0));
-    }
-    totals
-=======
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +81,4 @@ mod tests {
         changes.push(Uid::new("a"));
         assert_eq!(changes.next().await, HashSet::from([Uid::new("a")]));
     }
->>>>>>> main
 }
