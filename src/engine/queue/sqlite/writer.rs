@@ -14,7 +14,7 @@ use super::keeper;
 use super::opening::{self, Opened};
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
-use super::{Shared, schema};
+use super::Shared;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::engine::queue::{Enqueued, QueueError};
@@ -459,12 +459,4 @@ fn load_health(store: &Store) -> Result<Vec<(Uid, Health)>, StoreError> {
         }
     }
     Ok(healths)
-}
-
-/// Whether the file's numbers are worth a look: used and free bytes.
-pub(super) fn sizes(connection: &rusqlite::Connection) -> Result<(u64, u64), StoreError> {
-    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-    let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    let bytes = |pages: i64| pages.cast_unsigned().saturating_mul(schema::PAGE);
-    Ok((bytes(pages), bytes(free)))
 }
