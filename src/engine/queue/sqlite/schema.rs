@@ -29,7 +29,7 @@ pub(super) const TABLES: &str = "
     CREATE INDEX lanes_uid ON lanes(uid, dropped);
     CREATE TABLE health(lane INTEGER PRIMARY KEY, json TEXT NOT NULL);
     CREATE TABLE events(seq INTEGER PRIMARY KEY, project INTEGER NOT NULL, facts INTEGER NOT NULL, id NOT NULL,
-        accepted INTEGER NOT NULL, sum INTEGER NOT NULL, body BLOB NOT NULL);
+        accepted INTEGER NOT NULL, sum INTEGER NOT NULL, lanes BLOB NOT NULL, body BLOB NOT NULL);
     CREATE TABLE ids(project INTEGER NOT NULL, id NOT NULL, accepted INTEGER NOT NULL,
         PRIMARY KEY(project, id)) WITHOUT ROWID;
     CREATE TABLE old_ids(seq INTEGER PRIMARY KEY, project INTEGER NOT NULL, id NOT NULL, accepted INTEGER NOT NULL);

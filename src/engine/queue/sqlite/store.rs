@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
 use super::lanes::{ClaimRow, Hot, Key};
-use super::rows::{IdColumn, Row, finish};
+use super::rows::{IdColumn, Row, finish, put_number};
 use super::schema::Contents;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -96,7 +96,8 @@ impl<'a> Statements<'a> {
         Ok(Self {
             connection,
             event: connection.prepare_cached(
-                "INSERT INTO events(seq, project, facts, id, accepted, sum, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO events(seq, project, facts, id, accepted, sum, lanes, body)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?,
             id: connection.prepare_cached(
                 "INSERT INTO ids(project, id, accepted) VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
@@ -315,8 +316,13 @@ impl Writing<'_> {
         }
         *self.last_seq += 1;
         let seq = *self.last_seq;
-        let sum = finish(row.sum.clone(), seq, facts);
-        self.statements.event.execute((seq, project, facts, &id, row.accepted, sum, &row.body))?;
+        let mut lanes = Vec::with_capacity(row.lanes.len().saturating_mul(2));
+        for lane in &row.lanes {
+            let number = self.names.lane(self.statements.connection, lane)?;
+            put_number(&mut lanes, number);
+        }
+        let sum = finish(row.sum.clone(), seq, facts, &lanes);
+        self.statements.event.execute((seq, project, facts, &id, row.accepted, sum, &lanes, &row.body))?;
         let due = event.accepted.as_millisecond();
         let count = i64::try_from(row.lanes.len()).unwrap_or(i64::MAX);
         *self.group.pending.entry(project).or_default() += count;
