@@ -305,6 +305,8 @@ pub(super) fn trim(store: &mut Store, trim: &Trim) -> Result<Trimmed, StoreError
                 let (project, accepted): (i64, i64) = (row.get(0)?, row.get(2)?);
                 let id: rusqlite::types::Value = row.get(1)?;
                 drop(rows);
+                // First, so that a full file has room for the rest.
+                remove.execute([seq])?;
                 let old = accepted <= trim.used_before;
                 if old || *seq <= trim.up_to {
                     let forgotten = forget.execute((project, &id, accepted))?;
@@ -312,7 +314,6 @@ pub(super) fn trim(store: &mut Store, trim: &Trim) -> Result<Trimmed, StoreError
                 } else {
                     keep.execute((seq, project, &id, accepted))?;
                 }
-                remove.execute([seq])?;
             }
         }
         schema::set_meta(connection, "seq", newest)?;

@@ -61,16 +61,11 @@ pub(super) fn open(shared: &Shared) -> Result<Opened, StoreError> {
     });
     match checked {
         Ok((connection, contents)) => {
-            say(shared, Some(&mended.report));
+            say(shared, Some(&mended));
             Ok(finish(shared, connection, contents))
         }
-        Err(StoreError::Damaged(_)) if mended.tail_only => {
-            wal::restore(path, &mended)?;
-            say(shared, Some("the last commit in the log was not whole and was left out, as after a power failure"));
-            open_or_replace(shared)
-        }
         Err(StoreError::Damaged(what)) => {
-            say(shared, Some(&mended.report));
+            say(shared, Some(&mended));
             replace(shared, &what)
         }
         Err(error) => Err(error),

@@ -171,15 +171,16 @@ fn copy(old: &Connection, new: &Connection) -> Result<Carried, StoreError> {
 }
 
 fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
+    let (projects, facts) = ("INSERT OR IGNORE INTO projects VALUES(?1, ?2)", "INSERT OR IGNORE INTO facts VALUES(?1, ?2)");
+    let lanes = "INSERT OR IGNORE INTO lanes VALUES(?1, ?2, ?3)";
     for (read, write) in [
-        ("SELECT number, uid FROM projects", "INSERT OR IGNORE INTO projects VALUES(?1, ?2)"),
-        ("SELECT number, json FROM facts", "INSERT OR IGNORE INTO facts VALUES(?1, ?2)"),
-        ("SELECT number, uid, dropped FROM lanes NOT INDEXED", "INSERT OR IGNORE INTO lanes VALUES(?1, ?2, ?3)"),
-        // The index says the same once more.
-        (
-            "SELECT number, uid, dropped FROM lanes INDEXED BY lanes_uid WHERE uid > ''",
-            "INSERT OR IGNORE INTO lanes VALUES(?1, ?2, ?3)",
-        ),
+        ("SELECT number, uid FROM projects NOT INDEXED", projects),
+        ("SELECT number, json FROM facts NOT INDEXED", facts),
+        ("SELECT number, uid, dropped FROM lanes NOT INDEXED", lanes),
+        // The indexes say the same once more.
+        ("SELECT number, uid FROM projects WHERE uid > ''", projects),
+        ("SELECT number, json FROM facts INDEXED BY facts_json WHERE json > ''", facts),
+        ("SELECT number, uid, dropped FROM lanes INDEXED BY lanes_uid WHERE uid > ''", lanes),
         ("SELECT lane, json FROM health", "INSERT OR IGNORE INTO health VALUES(?1, ?2)"),
         ("SELECT name, value FROM meta", "INSERT OR IGNORE INTO meta VALUES(?1, ?2)"),
     ] {
@@ -196,7 +197,7 @@ fn copy_events(old: &Connection, new: &Connection, carried: &mut Carried) -> Res
          VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     scan::range(old, "events", read, |row| {
         let seq: i64 = row.get(6)?;
-        if !matches!(decode(old, &mut facts, seq, row), Ok(Some(_))) {
+        if !matches!(decode(new, &mut facts, seq, row), Ok(Some(_))) {
             carried.damaged += 1;
         }
         carried.events += 1;

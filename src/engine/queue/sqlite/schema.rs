@@ -21,10 +21,12 @@ const APPLICATION: i64 = 0x5052_5131;
 /// Bytes of a page. 4096 is what file systems write at once.
 pub(super) const PAGE: u64 = 4096;
 
+/// The tables. The indexes of names are there to have every name twice: names are few, and all rows depend on them.
 pub(super) const TABLES: &str = "
     CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE projects(number INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE);
     CREATE TABLE facts(number INTEGER PRIMARY KEY, json TEXT NOT NULL);
+    CREATE INDEX facts_json ON facts(json);
     CREATE TABLE lanes(number INTEGER PRIMARY KEY, uid TEXT NOT NULL, dropped INTEGER NOT NULL);
     CREATE INDEX lanes_uid ON lanes(uid, dropped);
     CREATE TABLE health(lane INTEGER PRIMARY KEY, json TEXT NOT NULL);

@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension};
 use super::fault::StoreError;
 use super::lanes::{ClaimRow, Hot, Key};
 use super::rows::{IdColumn, Row, finish, put_number};
-use super::schema::Contents;
+use super::schema::{self, Contents};
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::domain::project::ProjectFacts;
@@ -19,6 +19,9 @@ use crate::engine::queue::{Completion, Enqueued, QueueError, Stored};
 
 /// For how long an id is remembered, in nanoseconds.
 pub(super) const WINDOW: i64 = 24 * 3600 * 1_000_000_000;
+
+/// Bytes that settlements and retention may use beyond the file's limit.
+const HEADROOM: u64 = 1 << 20;
 
 /// Most facts remembered; beyond, the writer starts over.
 const MAX_FACTS: usize = 4096;
@@ -253,6 +256,20 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// Lets `work` use a little more than the file's limit: what makes room must not fail for want of it.
+    pub(super) fn with_headroom<T>(
+        &mut self,
+        max_bytes: u64,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        schema::limit(&self.connection, max_bytes.saturating_add(HEADROOM))?;
+        let done = work(self);
+        let limited = schema::limit(&self.connection, max_bytes);
+        let done = done?;
+        limited?;
+        Ok(done)
     }
 
     fn undo(&mut self) {

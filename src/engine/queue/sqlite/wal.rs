@@ -3,7 +3,8 @@
 //! SQLite reads its log up to the first frame whose checksum is wrong and silently drops the rest: a torn end after a
 //! power failure looks like that, and so does one flipped bit in the middle, behind which commits follow that were
 //! acknowledged. This module tells the two apart and writes the checksums of the log anew, so that SQLite reads all of
-//! it. What a flipped bit did to a page is then found by the check of the file, or by an event's own checksum.
+//! it. The last commit is let in, too, when its frames are there and only their sums are wrong: it may have been
+//! acknowledged. What a flipped bit did to a page is then found by the check of the file, or by an event's own checksum.
 //!
 //! # The format
 //!
@@ -17,7 +18,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::fault::StoreError;
 use super::opening::beside;
@@ -27,17 +28,6 @@ const HEADER: usize = 32;
 const FRAME: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 const VERSION: u32 = 3_007_000;
-
-/// A log that was mended.
-#[derive(Debug)]
-pub(super) struct Mended {
-    /// What was done.
-    pub(super) report: String,
-    /// Only the last commit was affected, which may as well have been torn by a power failure.
-    pub(super) tail_only: bool,
-    /// Copy of the log as it was.
-    pub(super) copy: PathBuf,
-}
 
 type Sums = (u32, u32);
 
@@ -74,11 +64,11 @@ fn frame_sums(little: bool, before: Sums, frame: &[u8]) -> Sums {
     sums(little, head, frame.get(FRAME..).unwrap_or_default())
 }
 
-/// Mends the log in place. `None` when SQLite will read all that is worth reading.
-pub(super) fn mend(path: &Path, time: &str) -> Result<Option<Mended>, StoreError> {
+/// Mends the log in place and says what was done. `None` when SQLite will read all that is worth reading.
+pub(super) fn mend(path: &Path, time: &str) -> Result<Option<String>, StoreError> {
     let log = beside(path, "-wal");
     let before = std::fs::read(&log)?;
-    let Some((after, tail_only, frames)) = mend_bytes(&before) else { return Ok(None) };
+    let Some((after, frames)) = mend_bytes(&before) else { return Ok(None) };
     let copy = beside(path, &format!(".damaged-{time}-wal"));
     let mut file = File::create(&copy)?;
     file.write_all(&before)?;
@@ -88,21 +78,11 @@ pub(super) fn mend(path: &Path, time: &str) -> Result<Option<Mended>, StoreError
     file.sync_all()?;
     let report =
         format!("the log had {frames} damaged pages; they were let in, a copy of the log is {}", copy.display());
-    Ok(Some(Mended { report, tail_only, copy }))
+    Ok(Some(report))
 }
 
-/// Undoes [`mend`].
-pub(super) fn restore(path: &Path, mended: &Mended) -> Result<(), StoreError> {
-    std::fs::copy(&mended.copy, beside(path, "-wal"))?;
-    std::fs::remove_file(beside(path, "-shm")).or_else(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })?;
-    Ok(())
-}
-
-/// The mended log, whether only its last commit was affected, and the number of bad frames.
-fn mend_bytes(log: &[u8]) -> Option<(Vec<u8>, bool, usize)> {
+/// The mended log, and the number of bad frames.
+fn mend_bytes(log: &[u8]) -> Option<(Vec<u8>, usize)> {
     let page = usize::try_from(PAGE).ok()?;
     let frames: Vec<&[u8]> = log.get(HEADER..)?.chunks_exact(FRAME + page).collect();
     let header = log.get(..HEADER)?;
@@ -133,8 +113,6 @@ fn mend_bytes(log: &[u8]) -> Option<(Vec<u8>, bool, usize)> {
     if last < whole {
         return None;
     }
-    let affected = frames.get(whole..=last)?;
-    let tail_only = header_good && affected.iter().filter(|frame| commits(frame)).count() == 1;
     let bad = good.get(..=last)?.iter().filter(|good| !**good).count();
     let mut mended = log.to_vec();
     let (head, rest) = mended.split_at_mut(HEADER);
@@ -155,5 +133,5 @@ fn mend_bytes(log: &[u8]) -> Option<(Vec<u8>, bool, usize)> {
         put(frame, 16, seed.0);
         put(frame, 20, seed.1);
     }
-    Some((mended, tail_only, bad))
+    Some((mended, bad))
 }

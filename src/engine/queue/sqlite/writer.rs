@@ -276,7 +276,9 @@ impl Writer {
         let outcome = match &mut self.phase {
             Phase::Up(store) if full => {
                 let all = settlings.iter().map(|settling| &settling.settles);
-                store.transact(|writing| all.into_iter().try_for_each(|settles| writing.settle(settles)))
+                store.with_headroom(self.shared.settings.max_bytes, |store| {
+                    store.transact(|writing| all.into_iter().try_for_each(|settles| writing.settle(settles)))
+                })
             }
             Phase::Up(_) => Err(StoreError::Full),
             Phase::Down { error, .. } => Err(error.clone()),
@@ -353,10 +355,13 @@ impl Writer {
                 }
             }
             Op::Drop(lane, reply) => self.start_drop(&lane, reply),
-            Op::Trim(trim, done) => match keeper::trim(store, &trim) {
-                Ok(removed) => drop(done.send(removed)),
-                Err(error) => self.heal(error),
-            },
+            Op::Trim(trim, done) => {
+                let max_bytes = self.shared.settings.max_bytes;
+                match store.with_headroom(max_bytes, |store| keeper::trim(store, &trim)) {
+                    Ok(trimmed) => drop(done.send(trimmed)),
+                    Err(error) => self.heal(error),
+                }
+            }
             Op::Vacuum(pages, done) => match keeper::vacuum(store, pages) {
                 Ok(left) => drop(done.send(left)),
                 Err(error) => self.heal(error),
