@@ -9,7 +9,7 @@
 //!
 //! Which events are open is read from the deliveries in the same read transaction as the events, [`SPAN`] positions at
 //! a time. The set can only shrink afterwards: deliveries are written together with their event and never again. Open
-//! events are skipped, and looked at again after [`AGAIN`].
+//! events are skipped, and looked at again later, so seldom that it costs at most a twentieth of a processor.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ const STEP: usize = 512;
 /// Positions looked at per read transaction.
 const SPAN: i64 = 65_536;
 
-/// When events that were skipped are looked at again.
-const AGAIN: Duration = Duration::from_secs(60);
+/// Looking again at what was skipped waits for so many times what the last look took.
+const AGAIN: u32 = 20;
 
 /// Pages given back per transaction.
 const VACUUM: u32 = 256;
@@ -69,11 +69,13 @@ struct Keeper {
     cursor: i64,
     /// An open event was skipped since.
     skipped: Option<Instant>,
+    /// How long looking took since the cursor was at the start.
+    spent: Duration,
 }
 
 /// Looks after the file until the queue is closed.
 pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
-    let mut keeper = Keeper { shared: Arc::clone(shared), cursor: 0, skipped: None };
+    let mut keeper = Keeper { shared: Arc::clone(shared), cursor: 0, skipped: None, spent: Duration::ZERO };
     let interval = shared.settings.retention_interval;
     while matches!(stop.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
         if shared.down().is_some() {
@@ -97,8 +99,9 @@ impl Keeper {
         }
         let (total, free) = self.read(sizes)?;
         self.gauge(total, free);
-        if self.skipped.is_some_and(|since| since.elapsed() > AGAIN) {
-            (self.cursor, self.skipped) = (0, None);
+        let pause = (self.shared.settings.retention_interval * 5).max(self.spent * AGAIN);
+        if self.skipped.is_some_and(|since| since.elapsed() > pause) {
+            (self.cursor, self.skipped, self.spent) = (0, None, Duration::ZERO);
         }
         let mut used = total.saturating_sub(free);
         loop {
@@ -152,7 +155,9 @@ impl Keeper {
             over,
         };
         let from = self.cursor;
+        let started = Instant::now();
         let (plan, cursor, skipped) = self.read(|connection| plan(connection, from, limits))?;
+        self.spent += started.elapsed();
         self.cursor = cursor;
         if skipped {
             self.skipped.get_or_insert_with(Instant::now);

@@ -20,14 +20,15 @@ use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::Shared;
 use super::fault::StoreError;
 use super::opening::beside;
-use super::rows::{FactsCache, decode, numbers};
-use super::schema;
-use super::scan;
+use super::rows::{FactsCache, decode, numbers, read_event};
+use super::{raw, scan, schema};
+use crate::engine::queue::Stored;
 
 const SIDES: [&str; 2] = ["-wal", "-shm"];
 
@@ -124,12 +125,12 @@ fn open_damaged(path: &Path) -> Result<Connection, StoreError> {
 
 fn carry(path: &Path, fresh: &Path, new: &Connection) -> Result<Carried, StoreError> {
     if let Ok(old) = open_damaged(path) {
-        return copy(&old, new);
+        return copy(path, &old, new);
     }
     let graft = beside(path, ".graft");
     remove(&graft)?;
     let carried = match graft_first_page(path, fresh, &graft).and_then(|()| open_damaged(&graft)) {
-        Ok(old) => copy(&old, new),
+        Ok(old) => copy(&graft, &old, new),
         Err(StoreError::Full) => Err(StoreError::Full),
         Err(_) => Ok(Carried::default()),
     };
@@ -159,11 +160,11 @@ fn graft_first_page(path: &Path, fresh: &Path, graft: &Path) -> Result<(), Store
 }
 
 /// Copies what can be read.
-fn copy(old: &Connection, new: &Connection) -> Result<Carried, StoreError> {
+fn copy(path: &Path, old: &Connection, new: &Connection) -> Result<Carried, StoreError> {
     new.execute_batch("BEGIN")?;
     let mut carried = Carried::default();
     copy_names(old, new)?;
-    copy_events(old, new, &mut carried)?;
+    copy_events(path, old, new, &mut carried)?;
     copy_ids(old, new)?;
     copy_deliveries(old, new, &mut carried)?;
     new.execute_batch("COMMIT")?;
@@ -189,13 +190,18 @@ fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn copy_events(old: &Connection, new: &Connection, carried: &mut Carried) -> Result<(), StoreError> {
+fn copy_events(
+    path: &Path,
+    old: &Connection,
+    new: &Connection,
+    carried: &mut Carried,
+) -> Result<(), StoreError> {
     let mut facts = FactsCache::default();
     let read = "SELECT facts, id, accepted, sum, lanes, body, seq, project FROM events WHERE seq >= ?1 AND seq < ?2
          ORDER BY seq";
     let write = "INSERT OR IGNORE INTO events(facts, id, accepted, sum, lanes, body, seq, project)
          VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    scan::range(old, "events", read, |row| {
+    let all = scan::range(old, "events", read, |row| {
         let seq: i64 = row.get(6)?;
         if !matches!(decode(new, &mut facts, seq, row), Ok(Some(_))) {
             carried.damaged += 1;
@@ -203,6 +209,40 @@ fn copy_events(old: &Connection, new: &Connection, carried: &mut Carried) -> Res
         carried.events += 1;
         scan::insert(new, write, row)?;
         Ok(seq)
+    })?;
+    if !all {
+        find_events(path, new, &mut facts, carried)?;
+    }
+    Ok(())
+}
+
+/// Takes the events that are on intact pages but cannot be reached.
+fn find_events(
+    path: &Path,
+    new: &Connection,
+    facts: &mut FactsCache,
+    carried: &mut Carried,
+) -> Result<(), StoreError> {
+    let mut known = new.prepare("SELECT 1 FROM events WHERE seq = ?1")?;
+    let mut insert = new.prepare(
+        "INSERT INTO events(seq, project, facts, id, accepted, sum, lanes, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    let mut remove = new.prepare("DELETE FROM events WHERE seq = ?1")?;
+    raw::events(path, |seq, columns| {
+        if known.exists([seq])? {
+            return Ok(());
+        }
+        let row = [Value::Integer(seq)].into_iter().chain(columns);
+        match insert.execute(rusqlite::params_from_iter(row)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => return Ok(()),
+            done => done?,
+        };
+        if matches!(read_event(new, facts, seq)?.0, Stored::Corrupt { .. }) {
+            remove.execute([seq])?;
+        } else {
+            carried.events += 1;
+        }
+        Ok(())
     })
 }
 

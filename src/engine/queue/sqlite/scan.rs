@@ -53,17 +53,19 @@ pub(super) fn insert(new: &Connection, sql: &str, row: &Row<'_>) -> Result<(), S
     }
 }
 
-/// Reads a table by its rowid: `sql` takes a first and an end position; `each` returns the row's.
+/// Reads a table by its rowid: `sql` takes a first and an end position; `each` returns the row's. Whether all could be
+/// read.
 pub(super) fn range(
     old: &Connection,
     table: &str,
     sql: &str,
     mut each: impl FnMut(&Row<'_>) -> Result<i64, StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let max = old.query_row(&format!("SELECT max(seq) FROM {table}"), [], |row| row.get::<_, Option<i64>>(0));
     let mut waiting = vec![(i64::MIN, i64::MAX)];
     let mut probes = 0;
     let mut ends = None;
+    let mut all = true;
     while let Some((from, end)) = waiting.pop() {
         probes += 1;
         if from >= end || probes > PROBES {
@@ -77,6 +79,7 @@ pub(super) fn range(
         if whole {
             continue;
         }
+        all = false;
         let bound = *ends.get_or_insert_with(|| end_of(old, max.as_ref().ok().copied().flatten(), next));
         let end = end.min(bound);
         let next = next.max(0);
@@ -87,7 +90,7 @@ pub(super) fn range(
         waiting.push((middle, end));
         waiting.push((next, middle));
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Behind the last position that there may be.

@@ -171,6 +171,7 @@ impl Writer {
         match error {
             StoreError::Full => self.shared.state.lock().full = Some(Instant::now()),
             StoreError::Damaged(what) => {
+                tracing::error!(damage = what, "the queue's file turned out to be damaged");
                 self.shared.state.lock().down = Some(QueueError::Unavailable(what.clone()));
                 self.reopen(Some(&what));
             }
@@ -262,6 +263,10 @@ impl Writer {
         self.shared.metrics.failed_groups.inc();
         tracing::warn!(error = %error, calls = writes.len(), "a group commit failed");
         let mut settlings = Vec::new();
+        match &error {
+            StoreError::Full => self.shared.state.lock().full = Some(Instant::now()),
+            error => self.shared.state.lock().down = Some(error.to_queue_error()),
+        }
         for write in writes.drain(..) {
             match write {
                 Write::Settle(settling) => settlings.push(settling),
