@@ -54,7 +54,18 @@ pub struct Failure {
 
 /// Why an attempt failed, in one word: the same in condition, Kubernetes Event, metric and log.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, AsRefStr, IntoStaticStr, EnumIter, EnumString, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    AsRefStr,
+    IntoStaticStr,
+    EnumIter,
+    EnumString,
+    Serialize,
+    Deserialize,
 )]
 pub enum FailureReason {
     /// 3xx; redirects are never followed.
@@ -105,7 +116,10 @@ impl FailureReason {
     /// Whether no retry can mend it: the event is given up at once.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::EgressRefused | Self::TemplateFault | Self::TooOld | Self::EventCorrupt)
+        matches!(
+            self,
+            Self::EgressRefused | Self::TemplateFault | Self::TooOld | Self::EventCorrupt
+        )
     }
 
     /// Whether it says something about the receiver, so that it counts towards auto-disable.
@@ -140,12 +154,20 @@ pub fn classify(reply: &Reply, now: Timestamp) -> Outcome {
         .and_then(|text| retry_after(text, now));
     let message = match reason {
         FailureReason::Redirect => {
-            format!("the receiver answered {}; redirects are not followed, set the final URL", reply.status)
+            format!(
+                "the receiver answered {}; redirects are not followed, set the final URL",
+                reply.status
+            )
         }
         FailureReason::Gone => "the receiver answered 410 Gone and wants no more events".to_owned(),
         _ => format!("the receiver answered {}", reply.status),
     };
-    Outcome::Failed(Failure { reason, status: Some(reply.status), retry_after, message })
+    Outcome::Failed(Failure {
+        reason,
+        status: Some(reply.status),
+        retry_after,
+        message,
+    })
 }
 
 /// Reads `Retry-After` (RFC 9110 §10.2.3): whole seconds or an HTTP date. Garbage and the past are `None`.
@@ -155,8 +177,12 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX))).filter(|wait| !wait.is_zero());
     }
-    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Duration::try_from(at.duration_since(now)).ok().filter(|wait| !wait.is_zero())
+    let at = jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(text)
+        .ok()?;
+    Duration::try_from(at.duration_since(now))
+        .ok()
+        .filter(|wait| !wait.is_zero())
 }
 
 impl Failure {
@@ -167,6 +193,90 @@ impl Failure {
         if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
             message.truncate(end);
         }
-        Self { reason, status: None, retry_after: None, message }
+        Self {
+            reason,
+            status: None,
+            retry_after: None,
+            message,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use strum::IntoEnumIterator;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-01-31T08:15:30Z".parse().unwrap()
+    }
+
+    fn reason(status: u16) -> Option<FailureReason> {
+        match classify(&Reply { status, ..Reply::default() }, now()) {
+            Outcome::Delivered { .. } => None,
+            Outcome::Failed(failure) => Some(failure.reason),
+        }
+    }
+
+    #[test]
+    fn every_status_is_read_as_the_table_says() {
+        use FailureReason as R;
+        for (statuses, expected) in [
+            (vec![200, 201, 202, 204, 299], None),
+            (vec![300, 301, 302, 304, 307, 308], Some(R::Redirect)),
+            (vec![400, 401, 403, 404, 408, 409, 422, 499], Some(R::ClientError)),
+            (vec![410], Some(R::Gone)),
+            (vec![429], Some(R::TooManyRequests)),
+            (vec![502, 503, 504], Some(R::Unavailable)),
+            (vec![500, 501, 505, 599, 600, 999, 100, 101], Some(R::ServerError)),
+        ] {
+            for status in statuses {
+                assert_eq!(reason(status), expected, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_date_and_garbage_is_not() {
+        for (text, expected) in [
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("Sat, 31 Jan 2026 08:16:30 GMT", Some(60)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("0", None),
+            ("-5", None),
+            ("1.5", None),
+            ("Sat, 31 Jan 2026 08:14:30 GMT", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(text, now()), expected.map(Duration::from_secs), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_success_ignores_retry_after_and_a_throttle_keeps_it() {
+        let reply = |status| Reply { status, retry_after: Some("30".into()), ..Reply::default() };
+        for (status, expected) in [(404, None), (429, Some(30)), (503, Some(30))] {
+            let Outcome::Failed(failure) = classify(&reply(status), now()) else { panic!("{status} is a failure") };
+            assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{status}");
+        }
+    }
+
+    #[test]
+    fn every_reason_is_one_word_that_reads_back() {
+        for reason in FailureReason::iter() {
+            assert!(reason.as_str().bytes().all(|b| b.is_ascii_alphanumeric()));
+            assert_eq!(reason.as_str().parse(), Ok(reason));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn retry_after_never_panics(text in ".{0,64}") {
+            let _ = retry_after(&text, now());
+        }
     }
 }

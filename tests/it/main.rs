@@ -1,1 +1,19 @@
+//! The tests that need more than one module: a real control plane, the real binary, or the repository itself.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test reports by panicking"
+)]
+
+mod cluster;
+mod crds;
+mod delivery;
+#[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
+mod support;
+mod tidy;
+mod verifiers;
 mod queue;
