@@ -471,7 +471,9 @@ pub fn is_event_type(text: &str) -> bool {
 
 /// 1970 to the last instant that [`Timestamp`] holds, 9999-12-30T22:00:00.999Z.
 fn within_time(milliseconds: i64) -> Option<Timestamp> {
-    Timestamp::from_millisecond(milliseconds).ok().filter(|_| milliseconds >= 0)
+    Timestamp::from_millisecond(milliseconds)
+        .ok()
+        .filter(|_| milliseconds >= 0)
 }
 
 /// Reads an RFC 3339 time of the years 1970 to 9999, cut to milliseconds. A leap second is the second before it.

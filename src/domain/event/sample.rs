@@ -68,5 +68,8 @@ pub(crate) fn identity() -> Identity {
 }
 
 pub(crate) fn attempt() -> Attempt {
-    Attempt { number: 1, now: at("2026-01-31T08:15:31Z") }
+    Attempt {
+        number: 1,
+        now: at("2026-01-31T08:15:31Z"),
+    }
 }

@@ -6,7 +6,9 @@ use super::*;
 use crate::domain::event::sample;
 
 fn golden(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/domain/shape/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/domain/shape/golden")
+        .join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
@@ -66,7 +68,10 @@ fn every_format_of_a_hostile_event_is_valid_json() {
         serde_json::from_str::<Value>(&text).unwrap();
     }
     let value: Value = serde_json::from_str(&body(PayloadFormat::Event, &event)).unwrap();
-    assert_eq!(value["message"], "a \"quoted\" \\ line\nand\ttab \u{1} \u{2028} 😀 </script>");
+    assert_eq!(
+        value["message"],
+        "a \"quoted\" \\ line\nand\ttab \u{1} \u{2028} 😀 </script>"
+    );
     assert_eq!(value["user"]["id"], "u\"1\u{7}");
     assert_eq!(value["timestampISO"], "2026-01-31T07:15:30.500Z");
 }
@@ -74,12 +79,21 @@ fn every_format_of_a_hostile_event_is_valid_json() {
 #[test]
 fn raw_members_reach_the_receiver_as_they_were_written() {
     let data = r#"{ "big":123456789012345678901234567890, "z":1.10,"a":1e2 ,"é":"\u00e9"}"#;
-    let event =
-        sample::event_of(&format!(r#"{{"type":"custom","data":{data}}}"#), sample::project());
-    for format in [PayloadFormat::Event, PayloadFormat::Envelope, PayloadFormat::CloudEvent] {
+    let event = sample::event_of(
+        &format!(r#"{{"type":"custom","data":{data}}}"#),
+        sample::project(),
+    );
+    for format in [
+        PayloadFormat::Event,
+        PayloadFormat::Envelope,
+        PayloadFormat::CloudEvent,
+    ] {
         assert!(body(format, &event).contains(data), "{format:?}");
     }
-    assert!(body(PayloadFormat::Flat, &event).contains(r#""big":123456789012345678901234567890,"z":1.10,"a":1e2"#));
+    assert!(
+        body(PayloadFormat::Flat, &event)
+            .contains(r#""big":123456789012345678901234567890,"z":1.10,"a":1e2"#)
+    );
 }
 
 #[test]
@@ -89,13 +103,28 @@ fn sync_names_the_field_it_cannot_do_without() {
         let mut body = full.clone();
         body.as_object_mut().unwrap().remove(remove);
         let error = render(PayloadFormat::Default, &sample::event(&body)).unwrap_err();
-        assert_eq!(error, RenderError::Missing { format: "Sync", field });
-        assert_eq!(error.to_string(), format!("format Sync needs {field}, which the event does not have"));
+        assert_eq!(
+            error,
+            RenderError::Missing {
+                format: "Sync",
+                field
+            }
+        );
+        assert_eq!(
+            error.to_string(),
+            format!("format Sync needs {field}, which the event does not have")
+        );
     }
     let mut body = full.clone();
     body["sync"].as_object_mut().unwrap().remove("integration");
     let error = render(PayloadFormat::Default, &sample::event(&body)).unwrap_err();
-    assert_eq!(error, RenderError::Missing { format: "Sync", field: "sync.integration" });
+    assert_eq!(
+        error,
+        RenderError::Missing {
+            format: "Sync",
+            field: "sync.integration"
+        }
+    );
     body["integration"] = json!({"type": "googledrive"});
     body["sync"].as_object_mut().unwrap().remove("credentialId");
     let rendered = self::body(PayloadFormat::Default, &sample::event(&body));
@@ -104,8 +133,16 @@ fn sync_names_the_field_it_cannot_do_without() {
 
 #[test]
 fn flat_leaves_out_what_the_project_does_not_state() {
-    let facts = ProjectFacts { environment: None, account_id: None, account_name: None, ..sample::project() };
-    let event = sample::event_of(r#"{"type":"run_failed","timestamp":1769847330120,"data":{"run_id":1}}"#, facts);
+    let facts = ProjectFacts {
+        environment: None,
+        account_id: None,
+        account_name: None,
+        ..sample::project()
+    };
+    let event = sample::event_of(
+        r#"{"type":"run_failed","timestamp":1769847330120,"data":{"run_id":1}}"#,
+        facts,
+    );
     assert_eq!(
         body(PayloadFormat::Default, &event),
         r#"{"event_type":"run_failed","timestamp":"2026-01-31T08:15:30.120Z","run_id":1}"#
@@ -114,9 +151,14 @@ fn flat_leaves_out_what_the_project_does_not_state() {
 
 #[test]
 fn flat_writes_an_account_id_that_is_text_as_text() {
-    let facts = ProjectFacts { account_id: Some(AccountId::Text("acc-1".into())), ..sample::project() };
+    let facts = ProjectFacts {
+        account_id: Some(AccountId::Text("acc-1".into())),
+        ..sample::project()
+    };
     let event = sample::event_of(r#"{"type":"run_failed"}"#, facts);
-    assert!(body(PayloadFormat::Default, &event).contains(r#""account_id":"acc-1","account_name":"Acme Inc""#));
+    assert!(
+        body(PayloadFormat::Default, &event).contains(r#""account_id":"acc-1","account_name":"Acme Inc""#)
+    );
 }
 
 #[test]
@@ -169,8 +211,16 @@ fn a_cloud_event_that_came_in_keeps_its_attributes_on_the_way_out() {
         "traceparent": "00-1", "data": {"a": 1},
     });
     let headers = sample::headers("application/cloudevents+json");
-    let draft = crate::domain::event::parse::parse(body.to_string().as_bytes(), &headers).unwrap().remove(0);
-    let facts = ProjectFacts { id: "p 1/ä".into(), environment: None, account_id: None, account_name: None, ..sample::project() };
+    let draft = crate::domain::event::parse::parse(body.to_string().as_bytes(), &headers)
+        .unwrap()
+        .remove(0);
+    let facts = ProjectFacts {
+        id: "p 1/ä".into(),
+        environment: None,
+        account_id: None,
+        account_name: None,
+        ..sample::project()
+    };
     let event = sample::accepted(draft, facts);
     let value: Value = serde_json::from_str(&self::body(PayloadFormat::CloudEvent, &event)).unwrap();
     assert_eq!(

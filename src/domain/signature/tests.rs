@@ -17,7 +17,12 @@ fn signed(signer: &Signer, body: &[u8], now: Timestamp) -> HeaderMap {
 }
 
 fn plain(key: &[u8]) -> Result<Signer, String> {
-    Signer::hmac(HeaderName::from_static("x-acme-signature"), "sha256=", SignatureEncoding::Hex, key)
+    Signer::hmac(
+        HeaderName::from_static("x-acme-signature"),
+        "sha256=",
+        SignatureEncoding::Hex,
+        key,
+    )
 }
 
 #[test]
@@ -34,10 +39,20 @@ fn the_published_vector_of_standard_webhooks_signs_as_published() {
 #[test]
 fn the_published_vector_of_hmac_sha_256_signs_as_published() {
     // RFC 4231 §4.3.
-    let headers = signed(&plain(b"Jefe").unwrap(), b"what do ya want for nothing?", vector_time());
+    let headers = signed(
+        &plain(b"Jefe").unwrap(),
+        b"what do ya want for nothing?",
+        vector_time(),
+    );
     let expected = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
     assert_eq!(headers["x-acme-signature"], expected);
-    let base64 = Signer::hmac(HeaderName::from_static("x-s"), "", SignatureEncoding::Base64, b"Jefe").unwrap();
+    let base64 = Signer::hmac(
+        HeaderName::from_static("x-s"),
+        "",
+        SignatureEncoding::Base64,
+        b"Jefe",
+    )
+    .unwrap();
     let headers = signed(&base64, b"what do ya want for nothing?", vector_time());
     assert_eq!(headers["x-s"], "W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM=");
 }
@@ -56,7 +71,10 @@ fn id_and_timestamp_are_set_whatever_the_scheme() {
 fn a_newline_after_a_standard_key_does_not_count() {
     for end in ["\n", "\r\n", ""] {
         let signer = Signer::standard(format!("{VECTOR_KEY}{end}").as_bytes()).unwrap();
-        assert_eq!(signed(&signer, VECTOR_BODY, vector_time())["webhook-signature"], VECTOR_SIGNATURE);
+        assert_eq!(
+            signed(&signer, VECTOR_BODY, vector_time())["webhook-signature"],
+            VECTOR_SIGNATURE
+        );
     }
 }
 
@@ -99,14 +117,20 @@ fn plain_keys_that_are_mistakes_are_refused() {
         assert!(!message.contains("secret\n"), "{message}");
     }
     assert!(plain(&[b'a'; 4096]).is_ok());
-    assert!(plain(b"\xff\xfe\n").is_ok(), "bytes that are no text may end as they like");
+    assert!(
+        plain(b"\xff\xfe\n").is_ok(),
+        "bytes that are no text may end as they like"
+    );
 }
 
 #[test]
 fn a_prefix_that_no_header_can_hold_is_refused() {
     let header = HeaderName::from_static("x-s");
     for prefix in ["a b", "é", "a\n", &"a".repeat(65)] {
-        assert!(Signer::hmac(header.clone(), prefix, SignatureEncoding::Hex, b"key").is_err(), "{prefix:?}");
+        assert!(
+            Signer::hmac(header.clone(), prefix, SignatureEncoding::Hex, b"key").is_err(),
+            "{prefix:?}"
+        );
     }
 }
 
@@ -114,12 +138,21 @@ fn a_prefix_that_no_header_can_hold_is_refused() {
 fn verification_refuses_another_body_key_id_and_time() {
     let signer = Signer::standard(VECTOR_KEY.as_bytes()).unwrap();
     let headers = signed(&signer, VECTOR_BODY, vector_time());
-    assert_eq!(signer.verify(&headers, b"{}", vector_time()), Err(VerifyError::Mismatch));
+    assert_eq!(
+        signer.verify(&headers, b"{}", vector_time()),
+        Err(VerifyError::Mismatch)
+    );
     let other = Signer::standard(generate([1; 32]).expose().as_bytes()).unwrap();
-    assert_eq!(other.verify(&headers, VECTOR_BODY, vector_time()), Err(VerifyError::Mismatch));
+    assert_eq!(
+        other.verify(&headers, VECTOR_BODY, vector_time()),
+        Err(VerifyError::Mismatch)
+    );
     let mut forged = headers.clone();
     forged.insert("webhook-id", HeaderValue::from_static("msg_other"));
-    assert_eq!(signer.verify(&forged, VECTOR_BODY, vector_time()), Err(VerifyError::Mismatch));
+    assert_eq!(
+        signer.verify(&forged, VECTOR_BODY, vector_time()),
+        Err(VerifyError::Mismatch)
+    );
     for (at, expected) in [
         (300, Ok(())),
         (-300, Ok(())),
@@ -129,7 +162,10 @@ fn verification_refuses_another_body_key_id_and_time() {
         let now = Timestamp::from_second(1_614_265_330 + at).unwrap();
         assert_eq!(signer.verify(&headers, VECTOR_BODY, now), expected, "{at}");
     }
-    assert_eq!(signer.verify(&HeaderMap::new(), VECTOR_BODY, vector_time()), Err(VerifyError::Header));
+    assert_eq!(
+        signer.verify(&HeaderMap::new(), VECTOR_BODY, vector_time()),
+        Err(VerifyError::Header)
+    );
 }
 
 #[test]
@@ -145,10 +181,19 @@ fn one_fitting_signature_among_several_is_enough() {
 fn plain_verification_needs_prefix_and_signature() {
     let signer = plain(b"key").unwrap();
     let mut headers = signed(&signer, b"body", vector_time());
-    assert_eq!(signer.verify(&headers, b"body", at("2030-01-01T00:00:00Z")), Ok(()));
-    assert_eq!(signer.verify(&headers, b"other", vector_time()), Err(VerifyError::Mismatch));
+    assert_eq!(
+        signer.verify(&headers, b"body", at("2030-01-01T00:00:00Z")),
+        Ok(())
+    );
+    assert_eq!(
+        signer.verify(&headers, b"other", vector_time()),
+        Err(VerifyError::Mismatch)
+    );
     headers.insert("x-acme-signature", HeaderValue::from_static("5bdc"));
-    assert_eq!(signer.verify(&headers, b"body", vector_time()), Err(VerifyError::Mismatch));
+    assert_eq!(
+        signer.verify(&headers, b"body", vector_time()),
+        Err(VerifyError::Mismatch)
+    );
 }
 
 #[test]
@@ -161,6 +206,13 @@ fn a_generated_key_serves_both_schemes() {
 
 #[test]
 fn debug_shows_no_key() {
-    let text = format!("{:?} {:?}", Signer::standard(VECTOR_KEY.as_bytes()), plain(b"hunter2"));
-    assert!(!text.contains("MfKQ") && !text.contains("hunter2") && text.contains("Key(…)"), "{text}");
+    let text = format!(
+        "{:?} {:?}",
+        Signer::standard(VECTOR_KEY.as_bytes()),
+        plain(b"hunter2")
+    );
+    assert!(
+        !text.contains("MfKQ") && !text.contains("hunter2") && text.contains("Key(…)"),
+        "{text}"
+    );
 }
