@@ -51,8 +51,8 @@ fn may_use(dependency: &str, layer: Layer, path: &str) -> Option<bool> {
         | "tokio_util" | "tracing" => layer >= Engine,
         "rusqlite" => path.starts_with("src/engine/queue/sqlite"),
         "async_nats" => path.starts_with("src/engine/queue/nats"),
-        "axum" | "http_body_util" | "hyper" | "hyper_util" | "lettre" | "reqwest" | "rustls" | "tower"
-        | "tower_http" => layer >= Adapters,
+        "axum" | "h2" | "http_body_util" | "hyper" | "hyper_util" | "lettre" | "reqwest" | "rustls"
+        | "rustls_native_certs" | "tokio_rustls" | "tower" | "tower_http" | "webpki_roots" => layer >= Adapters,
         "anyhow" | "clap" | "mimalloc" | "serde_saphyr" | "tracing_subscriber" => layer == Application,
         _ => return None,
     })
