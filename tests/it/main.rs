@@ -15,5 +15,6 @@ mod delivery;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;
+mod transport;
 mod verifiers;
 mod queue;

@@ -52,6 +52,7 @@ fn may_use(dependency: &str, layer: Layer, path: &str) -> Option<bool> {
         "rusqlite" => path.starts_with("src/engine/queue/sqlite"),
         "async_nats" => path.starts_with("src/engine/queue/nats"),
         "axum"
+        | "h2"
         | "http_body_util"
         | "hyper"
         | "hyper_util"

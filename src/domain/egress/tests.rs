@@ -1,4 +1,4 @@
-//! Every notation of an address, and the range it falls into.
+//! Tables of every kind of address and every notation of one.
 
 use super::*;
 
