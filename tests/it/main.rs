@@ -12,5 +12,6 @@
 mod cluster;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
+mod publish;
 mod tidy;
 mod verifiers;
