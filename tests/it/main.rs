@@ -14,6 +14,7 @@ mod crds;
 mod delivery;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
+mod publish;
 mod tidy;
 mod transport;
 mod verifiers;
