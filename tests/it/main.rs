@@ -16,3 +16,4 @@ mod delivery;
 mod support;
 mod tidy;
 mod verifiers;
+mod queue;

@@ -40,7 +40,7 @@ pub struct Context {
     /// Says how deliveries are doing.
     pub view: Arc<dyn DeliveryView>,
     /// Base of the publish URL that projects show.
-    pub public_url: String,
+    pub public_url: url::Url,
     /// Says what time it is.
     pub clock: Arc<dyn Clock>,
     /// Makes publish tokens and signing keys; see [`super::system_random`].

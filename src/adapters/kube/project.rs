@@ -231,7 +231,7 @@ async fn report(
     project_id: Option<&Arc<str>>,
 ) -> Result<Option<std::time::Duration>, Error> {
     let previous = status::current(shared, object, uid);
-    let base = shared.context.public_url.trim_end_matches('/');
+    let base = shared.context.public_url.as_str().trim_end_matches('/');
     let next = project(&ProjectSummary {
         generation: object.generation(),
         state: match state {
