@@ -44,6 +44,10 @@ pub enum PrepareError {
 ///
 /// # Errors
 /// When the template cannot render this event; see [`PrepareError`].
-pub fn prepare(_destination: &Destination, _event: &Event, _attempt: Attempt) -> Result<WebhookRequest, PrepareError> {
+pub fn prepare(
+    _destination: &Destination,
+    _event: &Event,
+    _attempt: Attempt,
+) -> Result<WebhookRequest, PrepareError> {
     Err(PrepareError::Render("unwritten".to_owned()))
 }

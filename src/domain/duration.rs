@@ -29,7 +29,9 @@ pub fn parse(text: &str) -> Option<Duration> {
 }
 
 fn quantity(number: &str, unit: &str) -> Option<Duration> {
-    let (whole, fraction) = number.split_once('.').map_or((number, None), |(w, f)| (w, Some(f)));
+    let (whole, fraction) = number
+        .split_once('.')
+        .map_or((number, None), |(w, f)| (w, Some(f)));
     let unit = match unit {
         "ms" => Duration::from_millis(1),
         "s" => Duration::from_secs(1),
@@ -38,7 +40,9 @@ fn quantity(number: &str, unit: &str) -> Option<Duration> {
         _ => return None,
     };
     let whole = unit.checked_mul(whole.parse().ok()?)?;
-    let Some(fraction) = fraction else { return Some(whole) };
+    let Some(fraction) = fraction else {
+        return Some(whole);
+    };
     if fraction.is_empty() || fraction.len() > 6 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -54,9 +58,12 @@ pub fn format(duration: Duration) -> String {
 
     let mut text = String::new();
     let seconds = duration.as_secs();
-    for (amount, unit) in
-        [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s"), (duration.subsec_millis().into(), "ms")]
-    {
+    for (amount, unit) in [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (duration.subsec_millis().into(), "ms"),
+    ] {
         if amount > 0 {
             let _ = write!(text, "{amount}{unit}");
         }
@@ -83,7 +90,18 @@ mod tests {
 
     #[test]
     fn what_is_not_a_duration_is_refused() {
-        for text in ["", "5", "s", "-1s", "1d", "1.s", "1.2.3s", "9223372036854775807h", "99999999999999999999s", "５s"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1d",
+            "1.s",
+            "1.2.3s",
+            "9223372036854775807h",
+            "99999999999999999999s",
+            "５s",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

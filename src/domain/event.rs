@@ -118,7 +118,13 @@ impl Event {
     /// Joins the parts of an accepted event.
     #[must_use]
     pub fn new(id: EventId, accepted: Timestamp, content: Content, project: Arc<ProjectFacts>) -> Self {
-        Self { id, accepted, content, project, view: OnceLock::new() }
+        Self {
+            id,
+            accepted,
+            content,
+            project,
+            view: OnceLock::new(),
+        }
     }
 }
 

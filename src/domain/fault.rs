@@ -32,12 +32,20 @@ pub struct Faults(Vec<Fault>);
 impl Faults {
     /// Adds a fault of the spec itself.
     pub fn invalid(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Fault { path: path.into(), kind: FaultKind::Invalid, message: message.into() });
+        self.0.push(Fault {
+            path: path.into(),
+            kind: FaultKind::Invalid,
+            message: message.into(),
+        });
     }
 
     /// Adds a missing reference.
     pub fn missing(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Fault { path: path.into(), kind: FaultKind::ReferenceMissing, message: message.into() });
+        self.0.push(Fault {
+            path: path.into(),
+            kind: FaultKind::ReferenceMissing,
+            message: message.into(),
+        });
     }
 
     /// Whether there is none.
@@ -54,7 +62,11 @@ impl Faults {
     /// The condition reason: `ReferenceMissing` only when nothing else is wrong.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        if self.0.iter().all(|fault| fault.kind == FaultKind::ReferenceMissing) {
+        if self
+            .0
+            .iter()
+            .all(|fault| fault.kind == FaultKind::ReferenceMissing)
+        {
             crate::api::conditions::reason::REFERENCE_MISSING
         } else {
             crate::api::conditions::reason::INVALID_SPEC

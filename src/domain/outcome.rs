@@ -54,7 +54,18 @@ pub struct Failure {
 
 /// Why an attempt failed, in one word: the same in condition, Kubernetes Event, metric and log.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, AsRefStr, IntoStaticStr, EnumIter, EnumString, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    AsRefStr,
+    IntoStaticStr,
+    EnumIter,
+    EnumString,
+    Serialize,
+    Deserialize,
 )]
 pub enum FailureReason {
     /// 3xx; redirects are never followed.
@@ -105,7 +116,10 @@ impl FailureReason {
     /// Whether no retry can mend it: the event is given up at once.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::EgressRefused | Self::TemplateFault | Self::TooOld | Self::EventCorrupt)
+        matches!(
+            self,
+            Self::EgressRefused | Self::TemplateFault | Self::TooOld | Self::EventCorrupt
+        )
     }
 
     /// Whether it says something about the receiver, so that it counts towards auto-disable.
@@ -140,12 +154,20 @@ pub fn classify(reply: &Reply, now: Timestamp) -> Outcome {
         .and_then(|text| retry_after(text, now));
     let message = match reason {
         FailureReason::Redirect => {
-            format!("the receiver answered {}; redirects are not followed, set the final URL", reply.status)
+            format!(
+                "the receiver answered {}; redirects are not followed, set the final URL",
+                reply.status
+            )
         }
         FailureReason::Gone => "the receiver answered 410 Gone and wants no more events".to_owned(),
         _ => format!("the receiver answered {}", reply.status),
     };
-    Outcome::Failed(Failure { reason, status: Some(reply.status), retry_after, message })
+    Outcome::Failed(Failure {
+        reason,
+        status: Some(reply.status),
+        retry_after,
+        message,
+    })
 }
 
 /// Reads `Retry-After` (RFC 9110 §10.2.3): whole seconds or an HTTP date. Garbage and the past are `None`.
@@ -155,8 +177,12 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX))).filter(|wait| !wait.is_zero());
     }
-    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Duration::try_from(at.duration_since(now)).ok().filter(|wait| !wait.is_zero())
+    let at = jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(text)
+        .ok()?;
+    Duration::try_from(at.duration_since(now))
+        .ok()
+        .filter(|wait| !wait.is_zero())
 }
 
 impl Failure {
@@ -167,7 +193,12 @@ impl Failure {
         if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
             message.truncate(end);
         }
-        Self { reason, status: None, retry_after: None, message }
+        Self {
+            reason,
+            status: None,
+            retry_after: None,
+            message,
+        }
     }
 }
 

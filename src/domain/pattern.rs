@@ -16,7 +16,9 @@ impl TypePattern {
     pub fn parse(text: &str) -> Option<Self> {
         let fits = !text.is_empty()
             && text.len() <= MAX_LENGTH
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-*".contains(&b));
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_.-*".contains(&b));
         fits.then(|| Self(text.into()))
     }
 
@@ -73,7 +75,11 @@ mod tests {
             ("a*b*c", "a-c-b", false),
             ("**", "x", true),
         ] {
-            assert_eq!(TypePattern::parse(pattern).map(|p| p.matches(event_type)), Some(fits), "{pattern} {event_type}");
+            assert_eq!(
+                TypePattern::parse(pattern).map(|p| p.matches(event_type)),
+                Some(fits),
+                "{pattern} {event_type}"
+            );
         }
     }
 

@@ -62,11 +62,15 @@ impl ProjectFacts {
             id: object.spec.project_id.as_deref().unwrap_or(uid).into(),
             name: object.spec.display_name.as_deref().unwrap_or(name).into(),
             environment: object.spec.environment.as_deref().map(Into::into),
-            account_id: account.and_then(|account| account.id.as_ref()).map(|id| match id {
-                IntOrString::Int(number) => AccountId::Number((*number).into()),
-                IntOrString::String(text) => AccountId::Text(text.as_str().into()),
-            }),
-            account_name: account.and_then(|account| account.name.as_deref()).map(Into::into),
+            account_id: account
+                .and_then(|account| account.id.as_ref())
+                .map(|id| match id {
+                    IntOrString::Int(number) => AccountId::Number((*number).into()),
+                    IntOrString::String(text) => AccountId::Text(text.as_str().into()),
+                }),
+            account_name: account
+                .and_then(|account| account.name.as_deref())
+                .map(Into::into),
         })
     }
 }

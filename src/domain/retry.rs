@@ -44,7 +44,11 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { schedule: DEFAULT_SCHEDULE.to_vec(), max_attempts: 11, max_age: None }
+        Self {
+            schedule: DEFAULT_SCHEDULE.to_vec(),
+            max_attempts: 11,
+            max_age: None,
+        }
     }
 }
 

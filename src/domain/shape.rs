@@ -1,7 +1,7 @@
 //! [`Payload`]: the form of a request body.
 
-use crate::api::v1alpha1::event_destination::PayloadFormat;
 use super::template::Template;
+use crate::api::v1alpha1::event_destination::PayloadFormat;
 
 /// The form of a request body.
 #[derive(Clone, Debug)]

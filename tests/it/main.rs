@@ -13,3 +13,4 @@ mod cluster;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;
+mod verifiers;

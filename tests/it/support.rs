@@ -5,10 +5,12 @@
 
 mod controlplane;
 mod namespace;
+mod verify;
 mod wait;
 
 pub(crate) use controlplane::{Cluster, CommandOutput};
 pub(crate) use namespace::TempNamespace;
+pub(crate) use verify::{Verifier, folder as verifiers};
 pub(crate) use wait::{await_condition, eventually};
 
 use std::path::{Path, PathBuf};

@@ -19,12 +19,34 @@ use super::common::{DurationString, LocalReference, SecretKeyRef, SecretKeySourc
     namespaced,
     status = "EventDestinationStatus",
     derive = "PartialEq",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Delivering", type_ = "string", json_path = ".status.conditions[?(@.type==\"Delivering\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Delivering",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Delivering\")].status"
+    ),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.delivery.pending"),
-    printcolumn(name = "Last Success", type_ = "date", json_path = ".status.delivery.lastSuccessTime"),
-    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(
+        name = "Last Success",
+        type_ = "date",
+        json_path = ".status.delivery.lastSuccessTime"
+    ),
+    printcolumn(
+        name = "Endpoint",
+        type_ = "string",
+        json_path = ".status.endpoint",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("has(self.webhook)").message("set exactly one target: spec.webhook").field_path(".webhook"))]
@@ -35,7 +57,10 @@ pub struct EventDestinationSpec {
     pub project_ref: Option<LocalReference>,
 
     /// Event types to send, 1 to 64 patterns; `*` stands for any characters: `workflow_failure`, `record_*`, `*`.
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.*-]+$")))]
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.*-]+$"))
+    )]
     pub events: Vec<String>,
 
     /// True keeps events and sends nothing; false sends what was kept, oldest first.

@@ -1,0 +1,101 @@
+//! Signatures judged by libraries that are not ours.
+//!
+//! `tools/verifiers/` holds one small program per language around the Standard Webhooks library of PyPI and npm;
+//! `POSTRIDER_VERIFIERS` says where they are installed, and without it `ensure.sh` installs them.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use super::repository_file;
+
+/// A language whose library verifies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Verifier {
+    Python,
+    Node,
+}
+
+impl Verifier {
+    /// Each language there is.
+    pub(crate) const ALL: [Self; 2] = [Self::Python, Self::Node];
+
+    /// The library's verdict on each request, in order; a refusal comes with the library's words.
+    ///
+    /// A request is `{scheme: "standard", secret, headers, body_base64}` or `{scheme: "hmac", …, header, encoding,
+    /// prefix}`, as `tools/verifiers/verify.py` describes.
+    pub(crate) fn verify(self, requests: &[Value]) -> Vec<Result<(), String>> {
+        let folder = folder();
+        let mut command = match self {
+            Self::Python => {
+                let mut python = Command::new(folder.join("venv/bin/python"));
+                python.arg(repository_file("tools/verifiers/verify.py"));
+                python
+            }
+            Self::Node => {
+                let mut node = Command::new("node");
+                node.arg(repository_file("tools/verifiers/verify.mjs"));
+                node
+            }
+        };
+        let mut child = command
+            .env("POSTRIDER_VERIFIERS", &folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{self:?}: {error}; run tools/setup.sh"));
+        let input: String = requests
+            .iter()
+            .flat_map(|request| [request.to_string(), "\n".to_owned()])
+            .collect();
+        let mut stdin = child.stdin.take().expect("standard input is piped");
+        let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output().expect("its output can be read");
+        writer
+            .join()
+            .expect("the writer does not panic")
+            .expect("it reads all requests");
+        assert!(output.status.success(), "{self:?} ended with {}", output.status);
+        let answers: Vec<_> = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|line| {
+                let answer: Value =
+                    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                match answer["ok"].as_bool() {
+                    Some(true) => Ok(()),
+                    _ => Err(answer["error"].as_str().unwrap_or_default().to_owned()),
+                }
+            })
+            .collect();
+        assert_eq!(answers.len(), requests.len(), "{self:?} answers each request");
+        answers
+    }
+}
+
+/// Where the libraries are installed.
+pub(crate) fn folder() -> PathBuf {
+    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    FOLDER
+        .get_or_init(find)
+        .clone()
+        .unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+fn find() -> Result<PathBuf, String> {
+    if let Some(folder) = std::env::var_os("POSTRIDER_VERIFIERS").filter(|folder| !folder.is_empty()) {
+        return Ok(folder.into());
+    }
+    let output = Command::new(repository_file("tools/verifiers/ensure.sh"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("tools/verifiers/ensure.sh: {error}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().into())
+    } else {
+        Err("tools/verifiers/ensure.sh failed; it said why on standard error".to_owned())
+    }
+}
