@@ -162,7 +162,8 @@ impl Product {
                 "--allow-egress",
                 "127.0.0.0/8",
             ])
-            .args(["--log-format", "json"])
+            // A million events may wait.
+            .args(["--log-format", "json", "--project-queue-limit", "10000000"])
             .args(&self.arguments)
             .env("KUBECONFIG", self.cluster.kubeconfig())
             .stdin(Stdio::null())
