@@ -98,11 +98,12 @@ impl Product {
         self.cluster.kubectl_with(&["apply", "--server-side"], &list).ok();
     }
 
-    /// Removes everything that was applied.
+    /// Removes everything that was applied, a kind at a time: kubectl alone would take a thousand objects one by one.
     pub(crate) fn remove_all(&self) {
-        self.cluster
-            .kubectl(&["delete", "ed,eproj", "--all", "-n", NAMESPACE])
-            .ok();
+        for kind in ["eventdestinations", "eventprojects"] {
+            let path = format!("/apis/postrider.dev/v1alpha1/namespaces/{NAMESPACE}/{kind}");
+            self.cluster.kubectl(&["delete", "--raw", &path]).ok();
+        }
     }
 
     /// Starts Postrider and waits until it is ready and the project has a token.

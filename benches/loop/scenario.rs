@@ -58,6 +58,8 @@ struct Stage {
     product: Option<Product>,
     /// Bytes that a delivered body of Postrider has more than the published one.
     envelope: usize,
+    /// Deliveries that the priming of the running system caused.
+    primed: u64,
     rows: Vec<Row>,
     notes: Vec<String>,
 }
@@ -97,6 +99,7 @@ pub(crate) fn run(options: &Options) {
             .is_none_or(|kind| kind == Kind::Postrider)
             .then(|| Product::new(options)),
         envelope: 190,
+        primed: 0,
         rows: Vec::new(),
         notes: Vec::new(),
     };
@@ -450,6 +453,8 @@ impl Stage {
             (Kind::Postrider, Some(product)) => product.start(setup, &data),
             _ => Running::bare(setup, self.address, self.envelope, &data),
         };
+        self.receiver.ask("reset");
+        self.primed = 0;
         if kind == Kind::Postrider {
             self.prime(setup, &running);
         }
@@ -479,6 +484,7 @@ impl Stage {
         let expected = expected.count() as u64;
         loop {
             let loaded = load_quietly(running, &load);
+            self.primed += loaded.deliveries;
             if loaded.deliveries >= expected {
                 return;
             }
@@ -500,8 +506,7 @@ impl Stage {
         warm_up.count = (load.count / 10).max(1000).min(load.count);
         warm_up.rate = None;
         let loaded = self.load(running, &warm_up);
-        self.drain(group, loaded.deliveries);
-        self.settle(group);
+        self.drain(group, loaded.deliveries + std::mem::take(&mut self.primed));
         self.flow_without_warm_up(running, group, load)
     }
 
@@ -552,19 +557,6 @@ impl Stage {
                 return count;
             }
             std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Waits until a group stays as it is for a moment: events of the priming may still be on their way.
-    fn settle(&mut self, group: &str) {
-        let mut last = String::new();
-        for _ in 0..50 {
-            std::thread::sleep(Duration::from_millis(50));
-            let now = self.receiver.ask(&format!("count {group}"));
-            if now == last {
-                return;
-            }
-            last = now;
         }
     }
 
