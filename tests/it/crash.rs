@@ -130,12 +130,23 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let log = log.lines().rev().take(20).collect::<Vec<_>>().join("\n");
     assert!(lost.is_empty(), "lost: {lost:?}\n{log}");
     assert_eq!(*ledger.faults.lock(), Vec::<String>::new(), "{log}");
-    assert!(duplicates.values().all(|&count| count <= IN_FLIGHT * PATHS.len()), "{duplicates:?}");
-    assert!(acknowledged.len() > rounds, "hardly anything was published: {:?}\n{log}", publishing.refused.lock());
+    assert!(
+        duplicates.values().all(|&count| count <= IN_FLIGHT * PATHS.len()),
+        "{duplicates:?}"
+    );
+    assert!(
+        acknowledged.len() > rounds,
+        "hardly anything was published: {:?}\n{log}",
+        publishing.refused.lock()
+    );
 }
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+    std::env::var(name).ok().map(|value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is no number"))
+    })
 }
 
 /// Random numbers that a seed repeats (splitmix64).
@@ -182,7 +193,12 @@ impl Publishing {
             let body = json!({"type": "crash.event", "data": data(n)}).to_string();
             let request = self.client.post(&url).bearer_auth(&self.token);
             // Without an answer nobody knows whether the event was taken; both are right.
-            if let Ok(response) = request.header("content-type", "application/json").body(body).send().await {
+            if let Ok(response) = request
+                .header("content-type", "application/json")
+                .body(body)
+                .send()
+                .await
+            {
                 let status = response.status().as_u16();
                 if status != 202 {
                     *self.refused.lock().entry(status).or_default() += 1;
@@ -224,7 +240,10 @@ impl Ledger {
     /// Waits until everything that the last process sent is in the books, then counts for the next one.
     async fn begin_life(&self, receiver: SocketAddr, life: usize) {
         // Connections are accepted in order: once this one is answered, none of the dead process still waits.
-        let probe = http_client().get(format!("http://{receiver}{PROBE}")).send().await;
+        let probe = http_client()
+            .get(format!("http://{receiver}{PROBE}"))
+            .send()
+            .await;
         drop(probe.expect("the receiver answers"));
         eventually("the killed process's connections end", HANG, || async {
             match self.connections.load(Ordering::SeqCst) {
@@ -242,16 +261,29 @@ impl Ledger {
             let body = String::from_utf8_lossy(body);
             self.faults.lock().push(format!("{path} {id}: {what}: {body}"));
         };
-        let Some(lane) = PATHS.iter().position(|known| *known == path) else { return fault("no such path") };
-        let Ok(event) = serde_json::from_slice::<Value>(body) else { return fault("not JSON") };
-        let Some(n) = event["data"]["n"].as_u64() else { return fault("no number") };
+        let Some(lane) = PATHS.iter().position(|known| *known == path) else {
+            return fault("no such path");
+        };
+        let Ok(event) = serde_json::from_slice::<Value>(body) else {
+            return fault("not JSON");
+        };
+        let Some(n) = event["data"]["n"].as_u64() else {
+            return fault("no number");
+        };
         if event["type"] != "crash.event" || event["data"] != data(n) {
             return fault("not what was published");
         }
         let life = self.life.load(Ordering::SeqCst);
         let mut arrivals = self.arrivals.lock();
         let Some(before) = arrivals.get_mut(&(lane, n)) else {
-            arrivals.insert((lane, n), Arrival { id: id.to_owned(), first: Instant::now(), life });
+            arrivals.insert(
+                (lane, n),
+                Arrival {
+                    id: id.to_owned(),
+                    first: Instant::now(),
+                    life,
+                },
+            );
             return;
         };
         if before.id != id {
@@ -268,12 +300,20 @@ impl Ledger {
     /// whatever reached one of them, acknowledged or not, must reach the other.
     fn missing(&self, acknowledged: &BTreeMap<u64, String>) -> Vec<(usize, u64)> {
         let arrivals = self.arrivals.lock();
-        let mut due: Vec<u64> = acknowledged.keys().copied().chain(arrivals.keys().map(|(_, n)| *n)).collect();
+        let mut due: Vec<u64> = acknowledged
+            .keys()
+            .copied()
+            .chain(arrivals.keys().map(|(_, n)| *n))
+            .collect();
         due.sort_unstable();
         due.dedup();
-        let everywhere = due.into_iter().flat_map(|n| (0..PATHS.len()).map(move |lane| (lane, n)));
+        let everywhere = due
+            .into_iter()
+            .flat_map(|n| (0..PATHS.len()).map(move |lane| (lane, n)));
         let arrived = |key: &(usize, u64)| {
-            let Some(arrival) = arrivals.get(key) else { return false };
+            let Some(arrival) = arrivals.get(key) else {
+                return false;
+            };
             acknowledged.get(&key.1).is_none_or(|id| *id == arrival.id)
         };
         everywhere.filter(|key| !arrived(key)).collect()
@@ -282,13 +322,19 @@ impl Ledger {
     /// When the first of these arrived.
     fn first_arrival(&self, wanted: &[(usize, u64)]) -> Option<Instant> {
         let arrivals = self.arrivals.lock();
-        wanted.iter().filter_map(|key| arrivals.get(key)).map(|arrival| arrival.first).min()
+        wanted
+            .iter()
+            .filter_map(|key| arrivals.get(key))
+            .map(|arrival| arrival.first)
+            .min()
     }
 }
 
 /// Starts the receiver: it books each request and answers 200 after 1 to 7 ms.
 async fn serve(ledger: Arc<Ledger>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
     let address = listener.local_addr().expect("a bound listener has an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -297,7 +343,11 @@ async fn serve(ledger: Arc<Ledger>) -> SocketAddr {
             tokio::spawn(async move {
                 let service = service_fn(|request| answer(&ledger, request));
                 // A client that is killed hangs up; that is what this is about.
-                drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                drop(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await,
+                );
                 ledger.connections.fetch_sub(1, Ordering::SeqCst);
             });
         }
@@ -309,7 +359,11 @@ async fn answer(ledger: &Ledger, request: Request<Incoming>) -> Result<Response<
     let (head, body) = request.into_parts();
     // A request that was cut off did not arrive.
     if let Ok(body) = body.collect().await {
-        let id = head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let id = head
+            .headers
+            .get("webhook-id")
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default();
         let body = body.to_bytes();
         if head.uri.path() != PROBE {
             ledger.record(head.uri.path(), id, &body);
@@ -334,15 +388,28 @@ fn the_ledger_sees_a_loss_a_change_and_an_event_that_came_too_often() {
 
     ledger.life.store(2, Ordering::SeqCst);
     ledger.record("/one", "a", body(1).as_bytes());
-    assert_eq!(*ledger.duplicates.lock(), BTreeMap::from([(0, 1)]), "in flight when the first life ended");
+    assert_eq!(
+        *ledger.duplicates.lock(),
+        BTreeMap::from([(0, 1)]),
+        "in flight when the first life ended"
+    );
     assert!(ledger.faults.lock().is_empty());
 
     ledger.record("/one", "a", body(1).as_bytes());
     ledger.record("/two", "other", body(1).as_bytes());
-    ledger.record("/two", "d", body(4).replace("crash.event", "crash.even!").as_bytes());
+    ledger.record(
+        "/two",
+        "d",
+        body(4).replace("crash.event", "crash.even!").as_bytes(),
+    );
     ledger.record("/two", "e", &body(5).as_bytes()[..40]);
     let faults = ledger.faults.lock().join("\n");
-    for fault in ["came twice from one life", "came before with id a", "not what was published", "not JSON"] {
+    for fault in [
+        "came twice from one life",
+        "came before with id a",
+        "not what was published",
+        "not JSON",
+    ] {
         assert!(faults.contains(fault), "{fault}: {faults}");
     }
 }
