@@ -506,7 +506,8 @@ impl Stage {
         warm_up.count = (load.count / 10).max(1000).min(load.count);
         warm_up.rate = None;
         let loaded = self.load(running, &warm_up);
-        self.drain(group, loaded.deliveries + std::mem::take(&mut self.primed));
+        let primed = std::mem::take(&mut self.primed);
+        self.drain(group, loaded.deliveries + primed);
         self.flow_without_warm_up(running, group, load)
     }
 
