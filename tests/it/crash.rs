@@ -210,7 +210,7 @@ impl Publishing {
                     self.acknowledged.lock().insert(n, id.to_owned());
                 }
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
@@ -330,7 +330,7 @@ impl Ledger {
     }
 }
 
-/// Starts the receiver: it books each request and answers 200 after 1 to 7 ms.
+/// Starts the receiver: it books each request and answers 200 after 8 to 32 ms, so that something always waits.
 async fn serve(ledger: Arc<Ledger>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
@@ -368,7 +368,7 @@ async fn answer(ledger: &Ledger, request: Request<Incoming>) -> Result<Response<
         if head.uri.path() != PROBE {
             ledger.record(head.uri.path(), id, &body);
         }
-        tokio::time::sleep(Duration::from_millis(1 + body.len() as u64 % 7)).await;
+        tokio::time::sleep(Duration::from_millis(8 + body.len() as u64 % 25)).await;
     }
     Ok(Response::new(Full::new(Bytes::from_static(b"ok"))))
 }
