@@ -10,6 +10,7 @@
 )]
 
 mod cluster;
+mod crash;
 mod crds;
 mod delivery;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
