@@ -9,6 +9,7 @@
     reason = "a test reports by panicking"
 )]
 
+mod chart;
 mod cluster;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
