@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{Failure, FailureReason, Outcome};
-use super::retry;
+use super::retry::{self, MAX_RETRY_AFTER};
 
 /// When to give up on a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,17 @@ pub struct DisablePolicy {
     pub minimum_duration: Duration,
     /// How often a disabled destination is tried; `None` never.
     pub probe_interval: Option<Duration>,
+}
+
+impl Default for DisablePolicy {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            consecutive_failures: 20,
+            minimum_duration: Duration::from_secs(3600),
+            probe_interval: Some(Duration::from_secs(15 * 60)),
+        }
+    }
 }
 
 /// How a destination is doing.
@@ -69,7 +80,7 @@ pub struct Disabled {
     pub since: Timestamp,
     /// Why.
     pub reason: DisableReason,
-    /// When the next probe is due.
+    /// When the next probe is due; `None` when only a person re-enables.
     pub next_probe: Option<Timestamp>,
 }
 
@@ -92,3 +103,134 @@ pub enum Signal {
     /// The first success after failures.
     Recovered,
 }
+
+/// First rest of a lane whose receiver asks to slow down; doubles with each further failure …
+const FIRST_REST: Duration = Duration::from_secs(1);
+/// … up to this, unless the receiver names a longer one.
+const LONGEST_REST: Duration = Duration::from_secs(300);
+
+impl Health {
+    /// Records an attempt that ended at `now`; answers with the change people should hear of.
+    pub fn record(&mut self, policy: &DisablePolicy, outcome: &Outcome, now: Timestamp) -> Option<Signal> {
+        match outcome {
+            Outcome::Delivered { .. } => self.record_success(now),
+            Outcome::Failed(failure) => self.record_failure(policy, failure, now),
+        }
+    }
+
+    fn record_success(&mut self, now: Timestamp) -> Option<Signal> {
+        let was_failing = self.is_failing() || self.disabled.is_some();
+        self.delivered = self.delivered.saturating_add(1);
+        self.last_success = Some(now);
+        self.forgive();
+        was_failing.then_some(Signal::Recovered)
+    }
+
+    fn record_failure(&mut self, policy: &DisablePolicy, failure: &Failure, now: Timestamp) -> Option<Signal> {
+        self.last_failure = Some(LastFailure {
+            time: now,
+            reason: failure.reason,
+            status: failure.status,
+            message: failure.message.clone(),
+        });
+        if !failure.reason.counts_against_receiver() {
+            return None;
+        }
+        let first = !self.is_failing();
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        let since = *self.failing_since.get_or_insert(now);
+        if failure.reason.slows_lane() {
+            self.resting_until = Some(retry::after(now, self.rest(failure)));
+        }
+        if let Some(disabled) = &mut self.disabled {
+            disabled.next_probe = next_probe(policy, disabled.reason, now);
+            return None;
+        }
+        if let Some(reason) = policy.verdict(failure, self.consecutive_failures, since, now) {
+            self.disabled = Some(Disabled { since: now, reason, next_probe: next_probe(policy, reason, now) });
+            return Some(Signal::Disabled(reason));
+        }
+        first.then_some(Signal::Failing)
+    }
+
+    /// How long the lane rests after a failure that slows it.
+    fn rest(&self, failure: &Failure) -> Duration {
+        let doublings = u32::try_from(self.consecutive_failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+        let own = FIRST_REST.saturating_mul(1 << doublings).min(LONGEST_REST);
+        own.max(failure.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
+    }
+
+    /// Records a delivery that was given up.
+    pub fn record_exhausted(&mut self) {
+        self.exhausted = self.exhausted.saturating_add(1);
+    }
+
+    /// Whether the last attempt failed.
+    #[must_use]
+    pub const fn is_failing(&self) -> bool {
+        self.consecutive_failures > 0
+    }
+
+    /// Takes note of the object's generation and enable request. A new one of either re-enables at once and forgets
+    /// the failures. Answers whether anything changed that must be stored.
+    pub fn observe(&mut self, generation: i64, enable_request: Option<&str>) -> bool {
+        let first_sight = self.generation == 0;
+        let new_generation = generation > self.generation;
+        let new_request = enable_request.is_some() && enable_request != self.handled_enable.as_deref();
+        if new_generation {
+            self.generation = generation;
+        }
+        if new_request {
+            self.handled_enable = enable_request.map(ToOwned::to_owned);
+        }
+        if new_request || (new_generation && !first_sight) {
+            self.forgive();
+        }
+        new_generation || new_request
+    }
+
+    fn forgive(&mut self) {
+        self.consecutive_failures = 0;
+        self.failing_since = None;
+        self.resting_until = None;
+        self.disabled = None;
+    }
+}
+
+impl DisablePolicy {
+    fn verdict(
+        &self,
+        failure: &Failure,
+        failures: u64,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Option<DisableReason> {
+        if failure.reason == FailureReason::Gone {
+            return Some(DisableReason::Gone);
+        }
+        let long_enough = now >= retry::after(since, self.minimum_duration);
+        (self.enabled && failures >= self.consecutive_failures.into() && long_enough).then_some(DisableReason::AutoDisabled)
+    }
+}
+
+/// A receiver that is gone is not probed: it asked for no more.
+fn next_probe(policy: &DisablePolicy, reason: DisableReason, now: Timestamp) -> Option<Timestamp> {
+    match reason {
+        DisableReason::Gone => None,
+        DisableReason::AutoDisabled => policy.probe_interval.map(|interval| retry::after(now, interval)),
+    }
+}
+
+impl DisableReason {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AutoDisabled => crate::api::conditions::reason::AUTO_DISABLED,
+            Self::Gone => crate::api::conditions::reason::GONE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

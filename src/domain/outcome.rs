@@ -201,3 +201,82 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use strum::IntoEnumIterator;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-01-31T08:15:30Z".parse().unwrap()
+    }
+
+    fn reason(status: u16) -> Option<FailureReason> {
+        match classify(&Reply { status, ..Reply::default() }, now()) {
+            Outcome::Delivered { .. } => None,
+            Outcome::Failed(failure) => Some(failure.reason),
+        }
+    }
+
+    #[test]
+    fn every_status_is_read_as_the_table_says() {
+        use FailureReason as R;
+        for (statuses, expected) in [
+            (vec![200, 201, 202, 204, 299], None),
+            (vec![300, 301, 302, 304, 307, 308], Some(R::Redirect)),
+            (vec![400, 401, 403, 404, 408, 409, 422, 499], Some(R::ClientError)),
+            (vec![410], Some(R::Gone)),
+            (vec![429], Some(R::TooManyRequests)),
+            (vec![502, 503, 504], Some(R::Unavailable)),
+            (vec![500, 501, 505, 599, 600, 999, 100, 101], Some(R::ServerError)),
+        ] {
+            for status in statuses {
+                assert_eq!(reason(status), expected, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_date_and_garbage_is_not() {
+        for (text, expected) in [
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("Sat, 31 Jan 2026 08:16:30 GMT", Some(60)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("0", None),
+            ("-5", None),
+            ("1.5", None),
+            ("Sat, 31 Jan 2026 08:14:30 GMT", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(text, now()), expected.map(Duration::from_secs), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_success_ignores_retry_after_and_a_throttle_keeps_it() {
+        let reply = |status| Reply { status, retry_after: Some("30".into()), ..Reply::default() };
+        for (status, expected) in [(404, None), (429, Some(30)), (503, Some(30))] {
+            let Outcome::Failed(failure) = classify(&reply(status), now()) else { panic!("{status} is a failure") };
+            assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{status}");
+        }
+    }
+
+    #[test]
+    fn every_reason_is_one_word_that_reads_back() {
+        for reason in FailureReason::iter() {
+            assert!(reason.as_str().bytes().all(|b| b.is_ascii_alphanumeric()));
+            assert_eq!(reason.as_str().parse(), Ok(reason));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn retry_after_never_panics(text in ".{0,64}") {
+            let _ = retry_after(&text, now());
+        }
+    }
+}

@@ -32,7 +32,7 @@ pub struct NewEvent {
     /// The event.
     pub event: Arc<Event>,
     /// uids of the destinations; no duplicates.
-    pub lanes: Vec<Uid>,
+    pub lanes: Arc<[Uid]>,
 }
 
 /// What became of an enqueued event.

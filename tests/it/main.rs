@@ -11,6 +11,7 @@
 
 mod chart;
 mod cluster;
+mod delivery;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;
