@@ -99,7 +99,7 @@ fn chart_carries_the_generated_definitions() {
     assert!(!generated.is_empty());
     assert!(
         generated == carried,
-        "they differ; run: cp crds/*.yaml charts/postrider/crd-files/"
+        "they differ; run: make crds"
     );
 
     // As text they are equal; the template adds metadata and must not lose a rule or a bound on the way.
