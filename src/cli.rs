@@ -3,6 +3,8 @@
 //! Every flag has an environment name; a flag wins. What describes what is delivered is configuration in custom
 //! resources; what is here describes the process.
 
+pub mod manifests;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

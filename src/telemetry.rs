@@ -1,10 +1,14 @@
 //! Log output: one line for each record, JSON or text, written by a thread of its own.
 //!
 //! A terminal or pipe that does not read must not stop deliveries, so lines beyond a bounded buffer are dropped and
-//! counted ([`LogGuard::dropped`]).
+//! counted ([`LogMetrics`]).
 
 use std::io::IsTerminal as _;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -22,10 +26,22 @@ pub struct LogGuard {
 }
 
 impl LogGuard {
-    /// Counts lines that were dropped because the output did not keep up.
+    /// The metric of lines that were dropped because the output did not keep up.
     #[must_use]
-    pub fn dropped(&self) -> ErrorCounter {
-        self.dropped.clone()
+    pub fn metrics(&self) -> LogMetrics {
+        LogMetrics(self.dropped.clone())
+    }
+}
+
+/// Counts dropped lines.
+#[derive(Debug)]
+pub struct LogMetrics(ErrorCounter);
+
+impl Collector for LogMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let count = ConstCounter::new(u64::try_from(self.0.dropped_lines()).unwrap_or(u64::MAX));
+        let help = "Log lines dropped because the output did not keep up";
+        count.encode(encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?)
     }
 }
 

@@ -1,1 +1,3 @@
 //! Controllers: watch, dereference, validate, publish to the directory, update status.
+
+pub mod access;

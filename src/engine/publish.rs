@@ -3,27 +3,21 @@
 //! Nothing is accepted before the directory is complete, because an event that meets a destination not yet known
 //! would be lost for it. The durable write and the waking happen in a task of their own, so a publisher that hangs
 //! up cannot leave stored deliveries asleep.
+//!
+//! Two ports face the server that takes publishers' requests: [`Publisher`] and [`Authorizer`]. Neither knows HTTP.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::queue::{Enqueued, NewEvent, QueueError};
 use super::{Core, Engine};
-use crate::domain::event::{Content, Event};
-use crate::domain::id::EventId;
+pub use crate::domain::event::Draft;
+use crate::domain::event::Event;
+use crate::domain::id::{EventId, ObjectKey};
 use crate::domain::project::Project;
-
-/// An event as parsed from a request, before it is accepted.
-#[derive(Debug)]
-pub struct Draft {
-    /// The producer's id; `None`: one is made.
-    pub id: Option<EventId>,
-    /// When it happened; `None`: time of acceptance. (`content.timestamp` is ignored then.)
-    pub timestamp: Option<Timestamp>,
-    /// What the producer said.
-    pub content: Content,
-}
+use crate::domain::secret::Secret;
 
 /// What a publisher learns of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +47,50 @@ pub enum PublishError {
     Stopping,
 }
 
-impl Engine {
-    /// Accepts events of one project, all or none. Returns after they and their deliveries are durable.
+/// Takes events.
+#[async_trait]
+pub trait Publisher: Send + Sync {
+    /// The project of that name, when there is one that events can be published to. From memory.
+    fn project(&self, key: &ObjectKey) -> Option<Arc<Project>>;
+
+    /// Accepts events, all or none; answers in the same order, after they are durable.
+    ///
+    /// A caller drops the future when its client goes away, at any moment. The implementation owes that nothing is
+    /// left half done: events not yet handed to the queue are as if never published, and for events handed to it
+    /// the write *and* waking the lanes afterwards happen all the same.
     ///
     /// # Errors
-    /// See [`PublishError`]; then nothing was accepted.
-    pub async fn publish(&self, project: &Project, drafts: Vec<Draft>) -> Result<Vec<Receipt>, PublishError> {
+    /// See [`PublishError`]; then nothing is accepted.
+    async fn publish(&self, project: Arc<Project>, drafts: Vec<Draft>) -> Result<Vec<Receipt>, PublishError>;
+}
+
+/// Says whether the bearer of a Kubernetes token may publish.
+#[async_trait]
+pub trait Authorizer: Send + Sync {
+    /// Whether the bearer may `create` the `events` of the project of that name, which need not exist.
+    async fn may_publish(&self, token: &Secret<String>, key: &ObjectKey) -> Access;
+}
+
+/// What an [`Authorizer`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The caller is known and may.
+    Allowed,
+    /// The caller is known and may not.
+    Denied,
+    /// The token is nobody's.
+    Unauthenticated,
+    /// Nobody could say in time.
+    Unavailable,
+}
+
+#[async_trait]
+impl Publisher for Engine {
+    fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
+        self.core().directory.project(key)
+    }
+
+    async fn publish(&self, project: Arc<Project>, drafts: Vec<Draft>) -> Result<Vec<Receipt>, PublishError> {
         let core = self.core();
         if core.stopping.is_cancelled() {
             return Err(PublishError::Stopping);
@@ -66,7 +98,7 @@ impl Engine {
         if !core.directory.synced() {
             return Err(PublishError::Starting);
         }
-        let events: Vec<NewEvent> = drafts.into_iter().map(|draft| accept(core, project, draft)).collect();
+        let events: Vec<NewEvent> = drafts.into_iter().map(|draft| accept(core, &project, draft)).collect();
         let stored = core.tasks.spawn(store(Arc::clone(core), events));
         stored.await.map_err(|_| PublishError::Stopping)?
     }

@@ -15,6 +15,7 @@
 //! Lanes are named by the destination's uid. The queue knows nothing of destinations beyond that.
 
 pub mod memory;
+pub mod metrics;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -77,6 +78,8 @@ pub enum Stored {
 pub struct Claim {
     /// Position of the event in the store; grows with acceptance.
     pub seq: u64,
+    /// Tells this claim from every other of the process.
+    pub token: u64,
     /// Called once when the claim ends without being settled.
     pub release: Option<Release>,
 }

@@ -11,8 +11,10 @@
 
 mod chart;
 mod cluster;
+mod crds;
 mod delivery;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;
 mod verifiers;
+mod queue;
