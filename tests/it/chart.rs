@@ -97,10 +97,7 @@ fn chart_carries_the_generated_definitions() {
     };
     let (generated, carried) = (read("crds"), read("charts/postrider/crd-files"));
     assert!(!generated.is_empty());
-    assert!(
-        generated == carried,
-        "they differ; run: make crds"
-    );
+    assert!(generated == carried, "they differ; run: make crds");
 
     // As text they are equal; the template adds metadata and must not lose a rule or a bound on the way.
     let cluster = Cluster::shared();

@@ -13,6 +13,8 @@ mod chart;
 mod cluster;
 mod crds;
 mod delivery;
+mod docs;
+mod examples;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;
