@@ -95,7 +95,7 @@ fn chart_carries_the_generated_definitions() {
         files.sort();
         files
     };
-    let (generated, carried) = (read("crds"), read("charts/postrider/crd-files"));
+    let (generated, carried) = (read("crds"), read("charts/postrider/files/crds"));
     assert!(!generated.is_empty());
     assert!(generated == carried, "they differ; run: make crds");
 
