@@ -24,7 +24,7 @@ use crate::adapters::http::{AdminServer, AdminState, HttpMetrics, HttpSettings, 
 use crate::adapters::kube::access::{AccessMetrics, KubeAuthorizer};
 use crate::adapters::kube::{self as controllers, KubeMetrics};
 use crate::adapters::webhook::{HttpTransport, TransportSettings};
-use crate::cli::{CrdsArgs, RunArgs};
+use crate::cli::{CrdsArgs, RunArgs, manifests};
 use crate::domain::egress::EgressPolicy;
 use crate::engine::clock::{Clock, SystemClock};
 use crate::engine::directory::{Directory, DirectoryListener};
@@ -63,22 +63,21 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When a file cannot be written or read.
 pub fn crds(args: &CrdsArgs) -> anyhow::Result<ExitCode> {
-    let manifests = crate::api::manifest::crds().context("cannot write the definitions as YAML")?;
+    let files = manifests::files()?;
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for (name, text) in manifests {
+        for (name, text) in files {
             let path = folder.join(name);
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     let Some(folder) = &args.check else {
-        let texts = manifests.into_iter().map(|(_, text)| text);
-        say(&texts.collect::<Vec<_>>().join("---\n"));
+        say(&files.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("---\n"));
         return Ok(ExitCode::SUCCESS);
     };
     let mut differing = Vec::new();
-    for (name, text) in manifests {
+    for (name, text) in files {
         let path = folder.join(name);
         if std::fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
             differing.push(path.display().to_string());
@@ -161,7 +160,7 @@ impl App {
         registry.register_collector(Box::new(log.metrics()));
         let http_metrics = HttpMetrics::new();
         http_metrics.register(&mut registry);
-        let queue = open_queue(&settings, &mut registry, Arc::clone(&clock)).await?;
+        let queue = open_queue(&settings, &mut registry, clock.clone()).await?;
         let transport = HttpTransport::new(TransportSettings { policy: egress.clone(), ..TransportSettings::default() })
             .context("cannot set up the HTTP client")?;
         transport.metrics().register(&mut registry);
@@ -179,7 +178,6 @@ impl App {
         registry.register_collector(Box::new(LaneGauges::new(&engine)));
         Ok(Self { settings, client, publish, admin, registry, http_metrics, queue, directory, engine, runner, egress })
     }
-}
 
     /// Runs until `stop` or until a part ends unasked, then ends everything in order.
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {

@@ -50,6 +50,9 @@ pub enum PublishError {
 /// Takes events.
 #[async_trait]
 pub trait Publisher: Send + Sync {
+    /// Whether every project and destination is known; before that nothing is accepted.
+    fn is_ready(&self) -> bool;
+
     /// The project of that name, when there is one that events can be published to. From memory.
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>>;
 
@@ -86,6 +89,10 @@ pub enum Access {
 
 #[async_trait]
 impl Publisher for Engine {
+    fn is_ready(&self) -> bool {
+        self.core().directory.synced()
+    }
+
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
         self.core().directory.project(key)
     }
@@ -95,7 +102,7 @@ impl Publisher for Engine {
         if core.stopping.is_cancelled() {
             return Err(PublishError::Stopping);
         }
-        if !core.directory.synced() {
+        if !self.is_ready() {
             return Err(PublishError::Starting);
         }
         let events: Vec<NewEvent> = drafts.into_iter().map(|draft| accept(core, &project, draft)).collect();

@@ -156,9 +156,9 @@ impl Queue for MemoryQueue {
             inner.ids.insert((project.clone(), event.id.clone()), event.accepted);
             inner.last_seq += 1;
             let key = (event.accepted.as_millisecond(), inner.last_seq);
-            for uid in lanes {
+            for uid in lanes.iter() {
                 let delivery = Delivery { event: Arc::clone(&event), attempts: 0, claim: None };
-                inner.lanes.entry(uid).or_default().deliveries.insert(key, delivery);
+                inner.lanes.entry(uid.clone()).or_default().deliveries.insert(key, delivery);
                 *inner.pending.entry(project.clone()).or_default() += 1;
             }
             answers.push(Enqueued::Accepted);

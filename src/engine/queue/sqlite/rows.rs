@@ -67,7 +67,7 @@ pub(super) struct Row {
     /// The event.
     pub(super) event: Arc<Event>,
     /// Its lanes.
-    pub(super) lanes: Vec<Uid>,
+    pub(super) lanes: Arc<[Uid]>,
     /// Its stored form.
     pub(super) body: Vec<u8>,
     /// Checksum up to position and facts, which the writer adds.

@@ -320,7 +320,7 @@ impl Writing<'_> {
         let due = event.accepted.as_millisecond();
         let count = i64::try_from(row.lanes.len()).unwrap_or(i64::MAX);
         *self.group.pending.entry(project).or_default() += count;
-        for lane in &row.lanes {
+        for lane in row.lanes.iter() {
             let number = self.names.lane(self.statements.connection, lane)?;
             self.statements.delivery.execute((number, due, seq, 0, project))?;
             let stored = Stored::Event(Arc::clone(event));
