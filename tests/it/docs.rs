@@ -190,6 +190,13 @@ fn metrics_are_those_of_the_source() {
         );
     }
     assert!(missing.is_empty(), "not registered: {missing:#?}");
+
+    let operations = page("operations.md");
+    let calls = sources.split(".register(").skip(1).filter_map(|call| call.trim_start().strip_prefix('"'));
+    for name in calls.filter_map(|call| call.split('"').next()) {
+        let name = name.strip_prefix("postrider_").unwrap_or(name);
+        assert!(operations.contains(&format!("`postrider_{name}")), "docs/operations.md does not name {name}");
+    }
 }
 
 #[test]
