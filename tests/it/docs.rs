@@ -12,7 +12,7 @@ use postrider::domain::outcome::FailureReason;
 use sha2::Sha256;
 use strum::IntoEnumIterator as _;
 
-use crate::support::{repository, repository_file, verifiers};
+use crate::support::{Cluster, Operator, TempNamespace, repository, repository_file, verifiers};
 
 /// Every page for people.
 fn pages() -> Vec<PathBuf> {
@@ -192,11 +192,44 @@ fn metrics_are_those_of_the_source() {
     assert!(missing.is_empty(), "not registered: {missing:#?}");
 
     let operations = page("operations.md");
-    let calls = sources.split(".register(").skip(1).filter_map(|call| call.trim_start().strip_prefix('"'));
+    let calls = sources
+        .split(".register(")
+        .skip(1)
+        .filter_map(|call| call.trim_start().strip_prefix('"'));
     for name in calls.filter_map(|call| call.split('"').next()) {
         let name = name.strip_prefix("postrider_").unwrap_or(name);
-        assert!(operations.contains(&format!("`postrider_{name}")), "docs/operations.md does not name {name}");
+        assert!(
+            operations.contains(&format!("`postrider_{name}")),
+            "docs/operations.md does not name {name}"
+        );
     }
+}
+
+#[tokio::test]
+async fn metrics_are_served_under_their_documented_names() {
+    let cluster = Cluster::shared();
+    let namespace = TempNamespace::new(cluster, "docs-metrics").await;
+    let operator = Operator::start(cluster, namespace.name()).await;
+    let (status, served) = operator.admin("/metrics").await.unwrap();
+    assert_eq!(status, 200);
+    let operations = page("operations.md");
+    let names = served
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let unknown: Vec<_> = names
+        .map(|(name, kind)| {
+            if kind == "counter" {
+                format!("{name}_total")
+            } else {
+                name.to_owned()
+            }
+        })
+        .filter(|name| !operations.contains(&format!("| `{name}` |")))
+        .collect();
+    assert!(
+        unknown.is_empty() && served.contains("# TYPE postrider_"),
+        "{unknown:#?}\n{served}"
+    );
 }
 
 #[test]
