@@ -8,12 +8,14 @@ import hashlib
 import hmac
 import json
 import os
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = base64.b64decode(os.environ["SECRET"].removeprefix("whsec_"))
 TOLERANCE = 300  # seconds
 seen = set()  # in production: a table with the ids of the last days
+lock = threading.Lock()  # requests are answered on several threads
 
 
 def is_genuine(headers, body):
@@ -42,9 +44,10 @@ class Receiver(BaseHTTPRequestHandler):
             return
         # A retry has the same id: whoever acts on an event twice has not looked.
         event_id = self.headers["webhook-id"]
-        if event_id not in seen:
-            seen.add(event_id)
-            print(f"verified: {json.dumps(json.loads(body))}", flush=True)
+        with lock:
+            if event_id not in seen:
+                seen.add(event_id)
+                print(f"verified: {json.dumps(json.loads(body))}", flush=True)
 
     def log_message(self, *_):
         pass
