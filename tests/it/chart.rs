@@ -1,14 +1,18 @@
 //! The Helm chart: the API server accepts what it renders, and its roles allow what is needed and nothing else.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::authorization::v1::{SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use postrider::api::v1alpha1::{EventDestination, EventProject};
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, TempNamespace, eventually, repository_file};
+use crate::support::{
+    Cluster, Operator, Settings, TempNamespace, await_condition, eventually, repository_file,
+};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/postrider");
 const SOON: Duration = Duration::from_secs(30);
@@ -414,6 +418,125 @@ async fn operator_of_one_namespace_sees_no_other() {
         })
         .await;
     }
+    cluster
+        .kubectl(&["delete", "clusterrole,clusterrolebinding", &account])
+        .ok();
+}
+
+/// A kubeconfig that knows a token and nothing else.
+fn kubeconfig(cluster: &Cluster, namespace: &str, token: &str) -> PathBuf {
+    let view = cluster
+        .kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])
+        .ok();
+    let mut config: Value = serde_json::from_str(&view).unwrap();
+    config["users"][0]["user"] = json!({"token": token});
+    let path = cluster.folder().join(format!("{namespace}.kubeconfig"));
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+/// A token of a service account, as its pods have one.
+fn token(cluster: &Cluster, namespace: &str, account: &str) -> String {
+    cluster
+        .kubectl(&["create", "token", account, "-n", namespace])
+        .ok()
+        .trim()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn operator_works_with_the_rights_of_the_chart() {
+    let cluster = Cluster::shared();
+    let namespace = TempNamespace::new(cluster, "chart-rights").await;
+    let name = namespace.name();
+    let account = format!("{name}-postrider");
+    grant(
+        cluster,
+        name,
+        &[
+            "-s",
+            "templates/user-roles.yaml",
+            "--set",
+            &format!("watchNamespace={name}"),
+        ],
+    );
+    let settings = Settings {
+        kubeconfig: kubeconfig(cluster, name, &token(cluster, name, &account)),
+        namespace: name.to_owned(),
+        data_dir: cluster.folder().join("operators").join(name),
+        flags: Vec::new(),
+    };
+    let operator = Operator::launch(settings).await;
+
+    // Generated Secrets, references, status …
+    let manifests = r#"{"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "postrider.dev/v1alpha1", "kind": "EventProject", "metadata": {"name": "shop"}, "spec": {}},
+        {"apiVersion": "postrider.dev/v1alpha1", "kind": "EventDestination", "metadata": {"name": "hook"},
+         "spec": {"events": ["*"], "webhook": {"url": "http://127.0.0.1:9/"}}}
+    ]}"#;
+    cluster.kubectl_with(&["apply", "-n", name], manifests).ok();
+    await_condition(&namespace.api::<EventProject>(), "shop", "Ready", "True", SOON).await;
+    await_condition(
+        &namespace.api::<EventDestination>(),
+        "hook",
+        "Ready",
+        "True",
+        SOON,
+    )
+    .await;
+
+    // … publishers with an account of their own …
+    cluster
+        .kubectl(&["create", "serviceaccount", "till", "-n", name])
+        .ok();
+    let publish = async || {
+        let token = token(cluster, name, "till");
+        operator
+            .publish("shop", &token, &json!({"type": "order.placed"}))
+            .await
+    };
+    let (status, problem) = publish().await;
+    assert_eq!(status, 403, "{problem}");
+    let role = format!("--clusterrole={account}-publisher");
+    let binding = [
+        "create",
+        "rolebinding",
+        "till",
+        &role,
+        &format!("--serviceaccount={name}:till"),
+        "-n",
+        name,
+    ];
+    cluster.kubectl(&binding).ok();
+    eventually("the account may publish", SOON, async || {
+        let (status, answer) = publish().await;
+        if status == 202 {
+            Ok(())
+        } else {
+            Err(answer.to_string())
+        }
+    })
+    .await;
+
+    // … and Kubernetes Events about what changed: nothing listens on the port.
+    await_condition(
+        &namespace.api::<EventDestination>(),
+        "hook",
+        "Delivering",
+        "False",
+        SOON,
+    )
+    .await;
+    eventually("a Kubernetes Event tells", SOON, async || {
+        let told = cluster.kubectl(&["get", "events", "-n", name, "-o", "json"]).ok();
+        if told.contains("ConnectionRefused") {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    })
+    .await;
+    assert!(!operator.log().contains("is forbidden"), "{}", operator.log());
     cluster
         .kubectl(&["delete", "clusterrole,clusterrolebinding", &account])
         .ok();
