@@ -1,3 +1,5 @@
+//! Every notation of an address, and the range it falls into.
+
 use super::*;
 
 fn policy(allowed: &[&str]) -> EgressPolicy {
