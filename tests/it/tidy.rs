@@ -320,7 +320,7 @@ fn each_test_module_says_what_it_tests() {
     files.extend(rust_files("benches"));
     let silent = files
         .iter()
-        .filter(|(path, text)| Source::read(text, true).has_code() && !text.starts_with("//! "));
+        .filter(|(_, text)| Source::read(text, true).has_code() && !text.starts_with("//! "));
     assert_none(
         &silent
             .map(|(path, _)| format!("{path}: opens without `//!`"))
