@@ -68,6 +68,10 @@ pub(crate) struct Stub {
 
 #[async_trait]
 impl Publisher for Stub {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
         (*key == self.project.key).then(|| Arc::clone(&self.project))
     }
