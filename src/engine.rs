@@ -31,6 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::clock::Clock;
 use self::directory::Directory;
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) metrics: EngineMetrics,
     pub(crate) places: Places,
     pub(crate) changes: Changes,
+    /// Writes that outlive the publisher who asked for them.
+    pub(crate) tasks: TaskTracker,
     /// No new attempts.
     pub(crate) stopping: CancellationToken,
     /// Attempts under way are given up.
@@ -110,6 +113,7 @@ impl Engine {
             metrics: parts.metrics,
             places: Places::new(parts.max_in_flight),
             changes: Changes::default(),
+            tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
             lanes: RwLock::default(),
@@ -255,5 +259,10 @@ async fn stop(core: &Core, mut tasks: JoinSet<Arc<Lane>>, grace: Duration) {
         core.aborting.cancel();
         while tasks.join_next().await.is_some() {}
     }
+    core.tasks.close();
+    core.tasks.wait().await;
     save_counters(core).await;
 }
+
+#[cfg(test)]
+mod tests;

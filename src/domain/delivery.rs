@@ -1,14 +1,32 @@
 //! [`WebhookRequest`]: exactly what goes on the wire, made from a destination and an event.
 //!
-//! [`prepare`] is pure: the same arguments give the same bytes. The delivery id is the same on every attempt; the
-//! timestamp is the attempt's.
+//! [`prepare`] is pure: the same arguments give the same bytes. Body, ids and headers are the same on every attempt,
+//! except `X-Postrider-Attempt`, `webhook-timestamp` and with it the signature. Host, Content-Length and whatever
+//! else HTTP itself needs is left to the transport.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
 
-use super::destination::{Destination, Endpoint};
+use super::destination::{Destination, Endpoint, Identity};
 use super::event::Event;
+use super::id;
+use super::shape::{RenderError, Rendered};
+use super::signature::Signer;
+
+/// Header of the event's type.
+pub const EVENT_TYPE: HeaderName = HeaderName::from_static("x-postrider-event-type");
+/// Header of the event's id.
+pub const EVENT_ID: HeaderName = HeaderName::from_static("x-postrider-event-id");
+/// Header of the delivery's id: one event to one destination, the same on every attempt.
+pub const DELIVERY_ID: HeaderName = HeaderName::from_static("x-postrider-delivery-id");
+/// Header of the attempt's number, 1 for the first.
+pub const ATTEMPT: HeaderName = HeaderName::from_static("x-postrider-attempt");
+/// What Postrider calls itself.
+pub const USER_AGENT: &str = concat!("Postrider/", env!("CARGO_PKG_VERSION"));
+
+/// Headers that [`prepare`] sets itself, at most.
+const OWN_HEADERS: usize = 9;
 
 /// A request ready to send.
 #[derive(Clone, Debug)]
@@ -35,19 +53,74 @@ pub struct Attempt {
 /// Why a request could not be made. Terminal: no retry mends it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrepareError {
-    /// The template met an event it cannot render.
-    #[error("{0}")]
-    Render(String),
+    /// The format or template met an event it cannot render.
+    #[error(transparent)]
+    Render(#[from] RenderError),
 }
 
 /// Renders and signs.
 ///
+/// The destination's own headers win over `Content-Type` and `User-Agent`; two of one name are both sent. What
+/// Postrider says about the delivery, and the signature, is written last and cannot be replaced.
+///
 /// # Errors
-/// When the template cannot render this event; see [`PrepareError`].
+/// When the format or the template cannot render this event; see [`PrepareError`].
 pub fn prepare(
-    _destination: &Destination,
-    _event: &Event,
-    _attempt: Attempt,
+    destination: &Destination,
+    event: &Event,
+    attempt: Attempt,
 ) -> Result<WebhookRequest, PrepareError> {
-    Err(PrepareError::Render("unwritten".to_owned()))
+    let webhook = &destination.webhook;
+    let rendered = webhook.payload.render(event, &destination.identity, attempt)?;
+    Ok(WebhookRequest {
+        method: Method::POST,
+        endpoint: webhook.endpoint.clone(),
+        headers: headers(
+            &webhook.headers,
+            &webhook.signer,
+            &rendered,
+            event,
+            &destination.identity,
+            attempt,
+        ),
+        body: rendered.body,
+    })
 }
+
+fn headers(
+    own: &[(HeaderName, HeaderValue)],
+    signer: &Signer,
+    rendered: &Rendered,
+    event: &Event,
+    destination: &Identity,
+    attempt: Attempt,
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
+    for (name, value) in own {
+        headers.append(name.clone(), value.clone());
+    }
+    headers
+        .entry(header::CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static(rendered.content_type));
+    headers
+        .entry(header::USER_AGENT)
+        .or_insert(HeaderValue::from_static(USER_AGENT));
+    // Types and ids are visible ASCII since they were parsed, so these hold.
+    if let Ok(value) = HeaderValue::from_str(&event.content.event_type) {
+        headers.insert(EVENT_TYPE, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(event.id.as_str()) {
+        headers.insert(EVENT_ID, value);
+    }
+    let delivery = id::delivery_id(&event.id, &event.project.uid, &destination.uid);
+    let mut buffer = uuid::Uuid::encode_buffer();
+    if let Ok(value) = HeaderValue::from_str(delivery.hyphenated().encode_lower(&mut buffer)) {
+        headers.insert(DELIVERY_ID, value);
+    }
+    headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
+    signer.sign(&event.id, attempt.now, &rendered.body, &mut headers);
+    headers
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,18 @@
 //! [`Event`]: what a producer published, normalised once.
 //!
-//! Owns the canonical object of the publish API and its stored form. Parsing of request bodies is in
-//! `event/parse.rs` (canonical JSON) and `event/cloudevents.rs`; shapes and templates render from here.
+//! Owns the canonical object of the publish API and its stored form. [`parse`] reads requests (canonical JSON, and
+//! CloudEvents through `cloudevents`), [`refusal`] says what is wrong with them; shapes and templates render from here.
 //!
 //! Members that only travel (`data`, `user.metadata`, `error`, CloudEvents attributes) stay raw JSON, so a number
 //! or a key order that the producer chose reaches the receiver unchanged. They have been checked to be valid,
 //! free of duplicate keys and of bounded depth before they get here.
+
+mod cloudevents;
+pub(crate) mod json;
+pub mod parse;
+pub mod refusal;
+#[cfg(test)]
+pub(crate) mod sample;
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +23,17 @@ use serde_json::value::RawValue;
 
 use super::id::EventId;
 use super::project::ProjectFacts;
+
+/// An event as parsed from a request, before it is accepted.
+#[derive(Debug)]
+pub struct Draft {
+    /// The producer's id; `None`: one is made.
+    pub id: Option<EventId>,
+    /// When it happened, in whole milliseconds; `None`: time of acceptance, and `content.timestamp` is 0.
+    pub timestamp: Option<Timestamp>,
+    /// What the producer said.
+    pub content: Content,
+}
 
 /// An accepted event.
 #[derive(Debug)]

@@ -1,0 +1,156 @@
+//! Who may publish to a project.
+//!
+//! Owns reading the `Authorization` header and the order of questions: the project's own token, then Kubernetes.
+//! Invariants: tokens are compared by their digests in constant time; an unknown project and a wrong token give the
+//! same answer after the same work; whether a project exists is told only to a Kubernetes caller who may publish to
+//! a project of that name.
+//!
+//! Leaves to others: asking Kubernetes (`kube::access`, behind [`Authorizer`]).
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::problem::{Kind, Problem};
+use crate::domain::id::ObjectKey;
+use crate::domain::project::Project;
+use crate::domain::secret::Secret;
+use crate::engine::publish::{Access, Authorizer, Publisher};
+
+/// The longest token that is looked at. Service-account tokens have about 1,200 characters.
+const MAX_TOKEN: usize = 8 * 1024;
+
+/// The project, when the caller may publish to it.
+pub(super) async fn authenticate(
+    headers: &HeaderMap,
+    key: &ObjectKey,
+    publisher: &dyn Publisher,
+    authorizer: &dyn Authorizer,
+) -> Result<Arc<Project>, Problem> {
+    let Some(token) = bearer(headers) else {
+        return Err(Problem::new(
+            Kind::Unauthorized,
+            "send `Authorization: Bearer <token>`",
+        ));
+    };
+    let project = publisher.project(key);
+    // Without a project or token the comparison is made all the same, with a text that no token is.
+    let expected = project
+        .as_ref()
+        .and_then(|project| project.token.as_ref())
+        .map(|token| token.expose().as_str());
+    if same(token, expected.unwrap_or_default())
+        && let Some(project) = &project
+    {
+        return Ok(Arc::clone(project));
+    }
+    let wrong = || Problem::new(Kind::Unauthorized, "the token is not valid for this project");
+    if !looks_like_jwt(token) {
+        return Err(wrong());
+    }
+    match authorizer.may_publish(&Secret::new(token.to_owned()), key).await {
+        Access::Allowed => {
+            project.ok_or_else(|| Problem::new(Kind::NoProject, "no project of this name is ready"))
+        }
+        Access::Denied => Err(Problem::new(
+            Kind::Forbidden,
+            "the caller needs the verb `create` on `eventprojects/events` of group `postrider.dev`",
+        )),
+        Access::Unauthenticated => Err(wrong()),
+        Access::Unavailable => {
+            Err(Problem::new(Kind::Unavailable, "the token cannot be checked now").retry_after(5))
+        }
+    }
+}
+
+/// The bearer token; `None` unless there is exactly one well-formed `Authorization` header.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim_start_matches(' ');
+    let fits = !token.is_empty() && token.len() <= MAX_TOKEN && token.bytes().all(|b| b.is_ascii_graphic());
+    (scheme.eq_ignore_ascii_case("Bearer") && fits).then_some(token)
+}
+
+/// Whether two texts are the same, in a time that does not say how much of them is. An empty text is no token.
+fn same(token: &str, expected: &str) -> bool {
+    let digests = Sha256::digest(token.as_bytes()).ct_eq(&Sha256::digest(expected.as_bytes()));
+    bool::from(digests) && !expected.is_empty()
+}
+
+/// Whether a token could be a service account's: three base64url parts, the first of which is a JSON object.
+fn looks_like_jwt(token: &str) -> bool {
+    let base64url = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let mut parts = token.split('.');
+    let three = parts.by_ref().take(3).filter(|part| base64url(part)).count() == 3;
+    three && parts.next().is_none() && token.starts_with("eyJ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn only_one_well_formed_bearer_token_is_read() {
+        assert_eq!(bearer(&headers(&["Bearer abc"])), Some("abc"));
+        assert_eq!(bearer(&headers(&["bEARER  abc"])), Some("abc"));
+        for garbled in [
+            &[][..],
+            &["Bearer"],
+            &["Bearer "],
+            &["Basic YTpi"],
+            &["Bearer a b"],
+            &["Bearer a", "Bearer a"],
+            &["abc"],
+        ] {
+            assert_eq!(bearer(&headers(garbled)), None, "{garbled:?}");
+        }
+        assert_eq!(
+            bearer(&headers(&[&format!("Bearer {}", "a".repeat(MAX_TOKEN + 1))])),
+            None
+        );
+    }
+
+    #[test]
+    fn tokens_are_the_same_only_when_they_are() {
+        assert!(same("abc", "abc"));
+        for (token, expected) in [("abc", "abd"), ("abc", "ab"), ("", ""), ("abc", "")] {
+            assert!(!same(token, expected), "{token:?} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn only_three_parts_of_base64url_look_like_a_jwt() {
+        assert!(looks_like_jwt("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln_-"));
+        for other in [
+            "pr_abcdef",
+            "eyJh.eyJz",
+            "eyJh.eyJz.c2ln.x",
+            "eyJh..c2ln",
+            "abc.def.ghi",
+            "eyJ=.a.b",
+        ] {
+            assert!(!looks_like_jwt(other), "{other}");
+        }
+    }
+}
