@@ -89,7 +89,10 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         }
         if !pending.is_empty() {
             let first = eventually("deliveries go on after a start", HANG, || async {
-                ledger.first_arrival(&pending).ok_or("none yet")
+                ledger.first_arrival(&pending).ok_or_else(|| {
+                    let (arrived, dues) = (ledger.arrivals.lock().len(), pending.len());
+                    format!("round {round}: none of {dues}, {arrived} in all\n{}", end_of(&operator.log()))
+                })
             });
             resumed.push(first.await.saturating_duration_since(started));
         }
@@ -126,8 +129,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         publishing.refused.lock(),
         start.elapsed().as_secs_f64(),
     );
-    let log = operator.log();
-    let log = log.lines().rev().take(20).collect::<Vec<_>>().join("\n");
+    let log = end_of(&operator.log());
     assert!(lost.is_empty(), "lost: {lost:?}\n{log}");
     assert_eq!(*ledger.faults.lock(), Vec::<String>::new(), "{log}");
     assert!(
@@ -139,6 +141,12 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         "hardly anything was published: {:?}\n{log}",
         publishing.refused.lock()
     );
+}
+
+/// The last lines of a log.
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
