@@ -93,7 +93,10 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
             let first = eventually("deliveries go on after a start", HANG, || async {
                 ledger.first_arrival(&pending).ok_or_else(|| {
                     let (arrived, dues) = (ledger.arrivals.lock().len(), pending.len());
-                    format!("round {round}: none of {dues}, {arrived} in all\n{}", end_of(&operator.log()))
+                    format!(
+                        "round {round}: none of {dues}, {arrived} in all\n{}",
+                        end_of(&operator.log())
+                    )
                 })
             });
             resumed.push(first.await.saturating_duration_since(started));
