@@ -7,6 +7,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::runtime::controller::Action;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::error::{Class, Error, backoff};
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     pub(super) notices: Notices,
     pub(super) project_triggers: Arc<Triggers>,
     pub(super) destination_triggers: Arc<Triggers>,
+    /// Whether every project there is has been seen.
+    projects_listed: watch::Sender<bool>,
     memories: Mutex<HashMap<Uid, Memory>>,
 }
 
@@ -87,12 +90,26 @@ impl Shared {
             notices,
             project_triggers: Arc::default(),
             destination_triggers: Arc::default(),
+            projects_listed: watch::Sender::default(),
             memories: Mutex::default(),
         }
     }
 
     pub(super) fn directory(&self) -> &Directory {
         &self.context.directory
+    }
+
+    pub(super) fn projects_are_listed(&self) {
+        self.projects_listed.send_replace(true);
+    }
+
+    /// Waits until the store of projects is complete.
+    ///
+    /// `Store::wait_until_ready` cannot be used for this: of several that wait at the same time, and the controller of
+    /// projects is one, it wakes only the last.
+    pub(super) async fn wait_for_projects(&self) {
+        // The sender is in `self`, so that it cannot be gone.
+        let _ = self.projects_listed.subscribe().wait_for(|listed| *listed).await;
     }
 
     pub(super) fn trigger(&self, kind: Kind, key: ObjectKey) {

@@ -191,8 +191,7 @@ async fn prepare(
     projects: &Store<Observed<EventProject>>,
 ) -> Result<State, Error> {
     let referrer = referrer(&identity.key);
-    // The store's only error is that its watch was dropped, and then this process is ending.
-    let _ = projects.wait_until_ready().await;
+    shared.wait_for_projects().await;
     let missing_project = spec.project_ref.as_ref().filter(|project| {
         let key = ObjectKey::new(&identity.key.namespace, &project.name);
         projects.get(&object_ref(&key)).is_none()

@@ -109,6 +109,7 @@ impl Sink<EventProject> for ProjectSink {
     }
 
     fn listed(&self, uids: HashSet<Uid>) {
+        self.shared.projects_are_listed();
         self.initial.listed(uids, &self.shared);
     }
 }
