@@ -37,7 +37,6 @@ pub(super) fn is_binary(headers: &HeaderMap) -> bool {
 }
 
 /// A required attribute: outer `None` when it is missing, inner `None` after a fault in it.
-#[expect(clippy::option_option, reason = "missing and faulty are different faults")]
 type Read<T> = Option<Option<T>>;
 
 /// What an event's attributes gave.

@@ -298,7 +298,7 @@ impl<'a> Scanner<'a> {
             return !set.insert(name);
         }
         let names = self.names.get(first..).unwrap_or_default();
-        if names.iter().any(|known| *known == name) {
+        if names.contains(&name) {
             return true;
         }
         if names.len() < LINEAR_NAMES {
