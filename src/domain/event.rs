@@ -13,6 +13,7 @@ pub mod parse;
 pub mod refusal;
 #[cfg(test)]
 pub(crate) mod sample;
+mod scope;
 
 use std::sync::{Arc, OnceLock};
 

@@ -110,7 +110,7 @@ impl Template {
     /// Every fault, each with its place; at most 32.
     pub fn parse(source: &Value) -> Result<Self, Vec<TemplateFault>> {
         let mut compiler = Compiler::default();
-        if let Some(message) = compiler.oversized(source) {
+        if let Some(message) = oversized(source) {
             return Err(vec![TemplateFault {
                 pointer: String::new(),
                 message,
@@ -119,7 +119,7 @@ impl Template {
         let is_text = match source {
             Value::String(text) => compiler.root_string(text.trim()),
             tree => {
-                compiler.value(tree, 1);
+                compiler.value(tree);
                 false
             }
         };
@@ -187,19 +187,6 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn oversized(&self, source: &Value) -> Option<String> {
-        if depth(source) > MAX_DEPTH {
-            return Some(format!(
-                "the template nests deeper than {MAX_DEPTH} objects and arrays"
-            ));
-        }
-        let length = match source {
-            Value::String(text) => text.len(),
-            tree => tree.to_string().len(),
-        };
-        (length > MAX_SOURCE).then(|| format!("the template is longer than {MAX_SOURCE} bytes"))
-    }
-
     /// Compiles a template that is one string; tells whether the body is text.
     fn root_string(&mut self, text: &str) -> bool {
         if text.starts_with(['{', '['])
@@ -210,7 +197,7 @@ impl Compiler {
                     "the template nests deeper than {MAX_DEPTH} objects and arrays"
                 ));
             } else {
-                self.value(&tree, 1);
+                self.value(&tree);
             }
             return false;
         }
@@ -232,7 +219,7 @@ impl Compiler {
     }
 
     /// Recurses at most [`MAX_DEPTH`] deep, which `oversized` has made sure of.
-    fn value(&mut self, value: &Value, depth: usize) {
+    fn value(&mut self, value: &Value) {
         let length = self.pointer.len();
         match value {
             Value::String(text) => {
@@ -245,8 +232,9 @@ impl Compiler {
                     if index > 0 {
                         self.literal.push(',');
                     }
-                    self.pointer.push_str(&format!("/{index}"));
-                    self.value(item, depth + 1);
+                    self.pointer.push('/');
+                    self.pointer.push_str(&index.to_string());
+                    self.value(item);
                     self.pointer.truncate(length);
                 }
                 self.literal.push(']');
@@ -266,7 +254,7 @@ impl Compiler {
                     }
                     self.quoted(name);
                     self.literal.push(':');
-                    self.value(member, depth + 1);
+                    self.value(member);
                     self.pointer.truncate(length);
                 }
                 self.literal.push('}');
@@ -336,6 +324,19 @@ impl Compiler {
             });
         }
     }
+}
+
+fn oversized(source: &Value) -> Option<String> {
+    if depth(source) > MAX_DEPTH {
+        return Some(format!(
+            "the template nests deeper than {MAX_DEPTH} objects and arrays"
+        ));
+    }
+    let length = match source {
+        Value::String(text) => text.len(),
+        tree => tree.to_string().len(),
+    };
+    (length > MAX_SOURCE).then(|| format!("the template is longer than {MAX_SOURCE} bytes"))
 }
 
 /// Nesting of a value; counting ends one past [`MAX_DEPTH`].
@@ -436,8 +437,8 @@ impl<'a> Context<'a> {
             Root::Project => path
                 .walk(self.event.template_view().get("project")?)
                 .map(Cow::Borrowed),
-            Root::Destination => path.take(self.destination_view()).map(Cow::Owned),
-            Root::Delivery => path.take(self.delivery_view()).map(Cow::Owned),
+            Root::Destination => path.take(&self.destination_view()).map(Cow::Owned),
+            Root::Delivery => path.take(&self.delivery_view()).map(Cow::Owned),
         }
     }
 

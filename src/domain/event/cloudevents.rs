@@ -11,12 +11,13 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
 
 use super::json::{self, Item, Kind, Member};
-use super::parse::{MAX_NAME, Scope, halted};
+use super::parse::halted;
 use super::refusal::{EventFault, EventFaults, FaultReason, Pointer, quote};
+use super::scope::{MAX_NAME, Scope};
 use super::{Content, Draft};
-use jiff::Timestamp;
 
 use crate::domain::id::EventId;
 
@@ -35,13 +36,16 @@ pub(super) fn is_binary(headers: &HeaderMap) -> bool {
     MARKS.iter().any(|name| headers.contains_key(*name))
 }
 
+/// A required attribute: outer `None` when it is missing, inner `None` after a fault in it.
+type Read<T> = Option<Option<T>>;
+
 /// What an event's attributes gave.
 #[derive(Default)]
 struct Attributes {
     version: bool,
     source: bool,
-    id: Option<Option<EventId>>,
-    event_type: Option<Option<String>>,
+    id: Read<EventId>,
+    event_type: Read<String>,
     time: Option<Timestamp>,
     count: usize,
     /// Members of `cloudEvent`, each `"name":value`.
@@ -214,7 +218,8 @@ pub(super) fn binary(text: &str, headers: &HeaderMap, faults: &mut EventFaults) 
         match decode(value) {
             Some(text) if text.contains('\0') => header_fault(&mut scope, name.as_str(), "holds a NUL"),
             Some(text)
-                if matches!(attribute, "id" | "type" | "specversion" | "time") || is_kept(attribute) =>
+                if matches!(attribute, "id" | "type" | "specversion" | "time")
+                    || is_extension_name(attribute) =>
             {
                 let raw = serde_json::Value::from(text).to_string();
                 attributes.take_header(attribute, &raw, &mut scope);
@@ -244,10 +249,6 @@ pub(super) fn binary(text: &str, headers: &HeaderMap, faults: &mut EventFaults) 
         }
     };
     attributes.finish(data, &mut scope, "header ce-")
-}
-
-fn is_kept(attribute: &str) -> bool {
-    is_extension_name(attribute)
 }
 
 impl Attributes {

@@ -249,7 +249,7 @@ impl<'a> Scanner<'a> {
                 return Err(self.syntax("expected a member name in double quotes"));
             }
             let name = self.string()?.decoded();
-            if self.is_duplicate(first, &mut many, &name) {
+            if self.is_duplicate(first, &mut many, name.clone()) {
                 let mut pointer = Pointer::default();
                 pointer.prepend_name(&name);
                 self.flaw_at(
@@ -292,20 +292,20 @@ impl<'a> Scanner<'a> {
         &mut self,
         first: usize,
         many: &mut Option<HashSet<Cow<'a, str>>>,
-        name: &Cow<'a, str>,
+        name: Cow<'a, str>,
     ) -> bool {
         if let Some(set) = many {
-            return !set.insert(name.clone());
+            return !set.insert(name);
         }
         let names = self.names.get(first..).unwrap_or_default();
-        if names.iter().any(|known| known == name) {
+        if names.contains(&name) {
             return true;
         }
         if names.len() < LINEAR_NAMES {
-            self.names.push(name.clone());
+            self.names.push(name);
         } else {
             let mut set: HashSet<_> = self.names.drain(first..).collect();
-            set.insert(name.clone());
+            set.insert(name);
             *many = Some(set);
         }
         false

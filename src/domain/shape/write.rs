@@ -61,6 +61,7 @@ impl Json {
     }
 
     pub(crate) fn number(&mut self, number: impl Display) -> &mut Self {
+        // Writing to a `String` cannot fail.
         let _ = write!(self.0, "{number}");
         self
     }

@@ -116,9 +116,9 @@ impl Path {
             })
     }
 
-    /// Follows the path and takes what is there.
-    pub(super) fn take(&self, from: Value) -> Option<Value> {
-        self.walk(&from).cloned()
+    /// Follows the path and copies what is there.
+    pub(super) fn take(&self, from: &Value) -> Option<Value> {
+        self.walk(from).cloned()
     }
 }
 
