@@ -4,6 +4,7 @@
 //! Validation beyond what a schema can say is `domain`'s.
 
 pub mod conditions;
+pub mod manifest;
 pub mod v1alpha1;
 
 /// The API group of every custom resource.

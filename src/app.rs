@@ -1,1 +1,289 @@
 //! The composition root: builds adapters, binds listeners, supervises tasks, stops in order.
+//!
+//! Every long-lived task is owned here. The first that ends unasked stops the process with a non-zero code.
+//! The order of a stop: not ready → stop accepting → stop leasing → attempts end within the grace period → counters
+//! stored → last status → queue closed → exit 0.
+
+mod readiness;
+mod running;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::readiness::AppReadiness;
+use self::running::Running;
+use crate::adapters::http::{AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState, Readiness};
+use crate::adapters::kube::access::{AccessMetrics, KubeAuthorizer};
+use crate::adapters::kube::{self as controllers, KubeMetrics};
+use crate::adapters::webhook::{HttpTransport, TransportSettings};
+use crate::cli::{CrdsArgs, RunArgs, manifests};
+use crate::domain::egress::EgressPolicy;
+use crate::engine::clock::{Clock, SystemClock};
+use crate::engine::directory::{Directory, DirectoryListener};
+use crate::engine::metrics::{EngineMetrics, LaneGauges};
+use crate::engine::queue::Queue;
+use crate::engine::queue::metrics::QueueMetrics;
+use crate::engine::queue::sqlite::{self, SqliteQueue};
+use crate::engine::{Engine, Parts, Runner};
+use crate::telemetry::{self, LogGuard};
+
+/// Longest that publish requests under way may take when the process stops.
+const PUBLISH_GRACE: Duration = Duration::from_secs(10);
+
+/// Runs the operator until it is told to stop.
+///
+/// # Errors
+/// When start-up fails, or a part ends unasked.
+pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let log = telemetry::start(args.log_format, &args.log)?;
+    // Refused only when a provider is installed already, and then it is the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let result = runtime.block_on(async {
+        let app = App::build(args, &log).await?;
+        app.run(stop_signal()?).await
+    });
+    if let Err(error) = &result {
+        tracing::error!(error = %chain(error), "stopped");
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Prints, writes or checks the custom resource definitions.
+///
+/// # Errors
+/// When a file cannot be written or read.
+pub fn crds(args: &CrdsArgs) -> anyhow::Result<ExitCode> {
+    let files = manifests::files()?;
+    if let Some(folder) = &args.out {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for (name, text) in files {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(folder) = &args.check else {
+        say(&files.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("---\n"));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut differing = Vec::new();
+    for (name, text) in files {
+        let path = folder.join(name);
+        if std::fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
+            differing.push(path.display().to_string());
+        }
+    }
+    if differing.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    anyhow::bail!("not as generated, write them with `postrider crds --out`: {}", differing.join(", "))
+}
+
+#[expect(clippy::print_stdout, reason = "what the command was asked for")]
+fn say(text: &str) {
+    print!("{text}");
+}
+
+/// Says on stderr why the program ends.
+#[expect(clippy::print_stderr, reason = "logging may not have started")]
+pub fn complain(error: &anyhow::Error) {
+    eprintln!("postrider: {}", chain(error));
+}
+
+/// An error and its causes in one line.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Connections are files, and many systems start processes with room for 1,024 only.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files was not raised");
+    }
+}
+
+/// A token that SIGTERM or SIGINT cancels.
+fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    tokio::task::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(token)
+}
+
+/// Every part of the operator, built and bound, not yet running.
+struct App {
+    settings: RunArgs,
+    client: kube::Client,
+    publish: TcpListener,
+    admin: TcpListener,
+    registry: Registry,
+    http_metrics: HttpMetrics,
+    queue: Arc<dyn Queue>,
+    directory: Arc<Directory>,
+    engine: Engine,
+    runner: Runner,
+    egress: EgressPolicy,
+}
+
+impl App {
+    async fn build(settings: RunArgs, log: &LogGuard) -> anyhow::Result<Self> {
+        let clock = Arc::new(SystemClock);
+        let egress = EgressPolicy::new(settings.allow_egress.iter().copied());
+        let publish = bind("--listen", settings.listen).await?;
+        let admin = bind("--admin-listen", settings.admin_listen).await?;
+        let client = kube_client().await?;
+
+        let mut registry = Registry::with_prefix("postrider");
+        registry.register_collector(Box::new(log.metrics()));
+        let http_metrics = HttpMetrics::new();
+        http_metrics.register(&mut registry);
+        let queue = open_queue(&settings, &mut registry, clock.clone()).await?;
+        let transport = HttpTransport::new(TransportSettings { policy: egress.clone(), ..TransportSettings::default() })
+            .context("cannot set up the HTTP client")?;
+        transport.metrics().register(&mut registry);
+        let metrics = EngineMetrics::default();
+        metrics.register(&mut registry);
+        let directory = Arc::new(Directory::new());
+        let (engine, runner) = Engine::new(Parts {
+            directory: Arc::clone(&directory),
+            queue: Arc::clone(&queue),
+            transport: Arc::new(transport),
+            clock,
+            metrics,
+            max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(usize::MAX),
+        });
+        registry.register_collector(Box::new(LaneGauges::new(&engine)));
+        Ok(Self { settings, client, publish, admin, registry, http_metrics, queue, directory, engine, runner, egress })
+    }
+
+    /// Runs until `stop` or until a part ends unasked, then ends everything in order.
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let queue = Arc::clone(&self.queue);
+        let readiness = Arc::new(AppReadiness::new(Arc::clone(&self.directory), Arc::clone(&queue)));
+        let mut running = self.start(&readiness);
+        tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "started");
+        let unasked = tokio::select! {
+            () = stop.cancelled() => None,
+            name = running.first_to_end() => Some(name),
+        };
+        readiness.stop();
+        let failure = running.stop().await;
+        queue.close().await;
+        match (failure, unasked) {
+            (Some(error), _) => Err(error),
+            (None, Some(name)) => anyhow::bail!("{name} ended unasked"),
+            (None, None) => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts every part, in the order in which they are to be stopped.
+    fn start(self, readiness: &Arc<AppReadiness>) -> Running {
+        let listener: Arc<dyn DirectoryListener> = Arc::new(self.engine.clone());
+        self.directory.set_listener(Arc::downgrade(&listener));
+        let mut registry = self.registry;
+        let access = AccessMetrics::default();
+        access.register(&mut registry);
+        let kube_metrics = KubeMetrics::default();
+        kube_metrics.register(&mut registry);
+
+        let grace = self.settings.grace_period;
+        let limits = HttpSettings {
+            body_bytes: usize::try_from(self.settings.max_body_bytes).unwrap_or(usize::MAX),
+            grace: grace.min(PUBLISH_GRACE),
+            ..HttpSettings::default()
+        };
+        let publish = PublishState {
+            publisher: Arc::new(self.engine.clone()),
+            authorizer: Arc::new(KubeAuthorizer::new(self.client.clone(), access)),
+            metrics: self.http_metrics.clone(),
+        };
+        let context = controllers::Context {
+            directory: Arc::clone(&self.directory),
+            view: Arc::new(self.engine.clone()),
+            clock: Arc::new(SystemClock),
+            egress: self.egress,
+            public_url: self.settings.public_url,
+            namespace: self.settings.watch_namespace,
+            metrics: kube_metrics,
+        };
+        let admin = AdminState {
+            readiness: Arc::clone(readiness) as Arc<dyn Readiness>,
+            registry: Arc::new(registry),
+            metrics: self.http_metrics,
+        };
+
+        let mut running = Running::default();
+        let publish_listener = self.publish;
+        running.add("the publish server", |stop| async move {
+            PublishServer::serve(publish_listener, publish, limits, stop).await;
+            Ok(())
+        });
+        let runner = self.runner;
+        running.add("delivery", move |stop| async move {
+            // Held here, because the directory holds it weakly.
+            let _listener = listener;
+            Ok(runner.run(stop, grace).await?)
+        });
+        let client = self.client;
+        running.add("the controllers", move |stop| async move { Ok(controllers::run(client, context, stop).await?) });
+        let admin_listener = self.admin;
+        running.add("the admin server", |stop| async move {
+            AdminServer::serve(admin_listener, admin, HttpSettings::default(), stop).await;
+            Ok(())
+        });
+        running
+    }
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
+}
+
+async fn kube_client() -> anyhow::Result<kube::Client> {
+    let config = kube::Config::infer().await.context("no Kubernetes configuration: not in a cluster, and no kubeconfig")?;
+    kube::Client::try_from(config).context("the Kubernetes configuration is unusable")
+}
+
+async fn open_queue(
+    settings: &RunArgs,
+    registry: &mut Registry,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Arc<dyn Queue>> {
+    let folder = &settings.data_dir;
+    std::fs::create_dir_all(folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
+    let metrics = QueueMetrics::default();
+    metrics.register(registry);
+    let queue = sqlite::Settings {
+        max_bytes: settings.queue_max_bytes,
+        retention_bytes: settings.retention_bytes,
+        project_limit: settings.project_queue_limit,
+        ..sqlite::Settings::new(folder.join("queue.db"))
+    };
+    Ok(Arc::new(SqliteQueue::open(queue, metrics, clock).await.context("cannot start the queue")?))
+}

@@ -1,1 +1,146 @@
-//! Command line and environment.
+//! Command line and environment: what the process is told, typed and bounded.
+//!
+//! Every flag has an environment name; a flag wins. What describes what is delivered is configuration in custom
+//! resources; what is here describes the process.
+
+pub mod manifests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::domain::duration;
+
+/// The Postrider operator: durable, signed event delivery configured by Kubernetes custom resources.
+#[derive(Debug, Parser)]
+#[command(name = "postrider", version, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator.
+    Run(Box<RunArgs>),
+    /// Print the custom resource definitions, write them to a folder, or check a folder against them.
+    Crds(CrdsArgs),
+}
+
+/// Settings of `postrider crds`.
+#[derive(Debug, Args)]
+pub struct CrdsArgs {
+    /// Write one file for each kind into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
+    pub out: Option<PathBuf>,
+    /// Compare the files of this folder; exit 1 and name those that differ.
+    #[arg(long, value_name = "DIR")]
+    pub check: Option<PathBuf>,
+}
+
+/// Settings of `postrider run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Address for publishing events.
+    #[arg(long, env = "POSTRIDER_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Address for `/healthz`, `/readyz` and `/metrics`.
+    #[arg(long, env = "POSTRIDER_ADMIN_LISTEN", default_value = "0.0.0.0:9090")]
+    pub admin_listen: SocketAddr,
+    /// Folder of the queue's file; must survive a restart.
+    #[arg(long, env = "POSTRIDER_DATA_DIR", default_value = "/var/lib/postrider")]
+    pub data_dir: PathBuf,
+    /// Base of the publish URL that projects show in `status.ingestURL`.
+    #[arg(long, env = "POSTRIDER_PUBLIC_URL", default_value = "http://localhost:8080", value_parser = public_url)]
+    pub public_url: url::Url,
+    /// Networks that webhooks may be sent to although they are private, such as the cluster's service network.
+    /// Repeat the flag or separate with commas.
+    #[arg(long, env = "POSTRIDER_ALLOW_EGRESS", value_name = "CIDR", value_delimiter = ',')]
+    pub allow_egress: Vec<IpNet>,
+    /// Look after one namespace only. Default: all.
+    #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    pub watch_namespace: Option<String>,
+    /// Form of log lines.
+    #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// What to log, as `tracing` filters: `info`, `postrider=debug`.
+    #[arg(long, env = "POSTRIDER_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// Largest body of a publish request, in bytes.
+    #[arg(long, env = "POSTRIDER_MAX_BODY_BYTES", default_value_t = 1 << 20,
+          value_parser = clap::value_parser!(u64).range(1024..=64 << 20))]
+    pub max_body_bytes: u64,
+    /// Deliveries of one project that may wait; publishing beyond answers 429.
+    #[arg(long, env = "POSTRIDER_PROJECT_QUEUE_LIMIT", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub project_queue_limit: u64,
+    /// Largest size of the queue's file, in bytes; publishing beyond answers 503.
+    #[arg(long, env = "POSTRIDER_QUEUE_MAX_BYTES", default_value_t = 10 << 30,
+          value_parser = clap::value_parser!(u64).range(1 << 20..))]
+    pub queue_max_bytes: u64,
+    /// Bodies of delivered events that are kept, in bytes.
+    #[arg(long, env = "POSTRIDER_RETENTION_BYTES", default_value_t = 1 << 30,
+          value_parser = clap::value_parser!(u64).range(0..))]
+    pub retention_bytes: u64,
+    /// Requests in flight over all destinations, 2 to 65536. Failing destinations share half of them.
+    #[arg(long, env = "POSTRIDER_MAX_IN_FLIGHT", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub max_in_flight: u32,
+    /// How long requests under way may take to end when the process stops.
+    #[arg(long, env = "POSTRIDER_GRACE_PERIOD", default_value = "25s", value_parser = grace_period)]
+    pub grace_period: Duration,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+fn public_url(text: &str) -> Result<url::Url, String> {
+    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    if matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none() {
+        Ok(url)
+    } else {
+        Err("give an http or https URL without query, such as https://events.example.com".to_owned())
+    }
+}
+
+fn grace_period(text: &str) -> Result<Duration, String> {
+    duration::parse(text)
+        .filter(|period| *period <= Duration::from_secs(600))
+        .ok_or_else(|| "give a duration of at most 10m, such as 25s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_settings_are_refused_in_words() {
+        for (flag, value, word) in [
+            ("--public-url", "ftp://x", "http or https"),
+            ("--grace-period", "1d", "at most 10m"),
+            ("--allow-egress", "10.0.0.0", "invalid"),
+            ("--max-body-bytes", "5", "1024"),
+        ] {
+            let error = Cli::try_parse_from(["postrider", "run", flag, value]).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

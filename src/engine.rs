@@ -1,10 +1,268 @@
 //! Queue, lanes and delivery: the running part of Postrider, without Kubernetes and HTTP.
 //!
-//! It knows the world through four ports: [`queue::Queue`], [`queue::HealthStore`], [`transport::Transport`],
-//! and [`clock::Clock`]. What is decided is decided in `domain`.
+//! [`Engine`] is the face: it publishes, runs one lane per destination, and tells how each is doing. It knows the
+//! world through its ports: [`queue::Queue`], [`transport::Transport`], [`clock::Clock`], and the [`directory`]
+//! that the controllers fill. What is decided is decided in `domain`.
+//!
+//! Invariants:
+//!
+//! - A lane's task is the only one that leases from its part of the queue, and it never holds more deliveries than
+//!   its window, the destination's `maxInFlight` and its share of the common places allow.
+//! - An attempt that our own shutdown cuts off is no outcome: its lease lapses and the delivery is made again.
+//! - If a lane's task ends unasked, [`Engine::run`] ends with it.
 
+pub mod attempt;
 pub mod clock;
 pub mod directory;
+pub mod lane;
+mod lanes;
+pub mod metrics;
+pub mod places;
 pub mod publish;
 pub mod queue;
 pub mod transport;
+pub mod view;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::clock::Clock;
+use self::directory::Directory;
+use self::lane::Lane;
+use self::metrics::EngineMetrics;
+use self::places::Places;
+use self::queue::{Queue, QueueError};
+use self::transport::Transport;
+use self::view::Changes;
+use crate::domain::health::Health;
+use crate::domain::id::Uid;
+
+/// How often counters are stored and idle leftovers looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What an [`Engine`] is made of.
+pub struct Parts {
+    /// Projects and destinations.
+    pub directory: Arc<Directory>,
+    /// The durable store.
+    pub queue: Arc<dyn Queue>,
+    /// Sends requests.
+    pub transport: Arc<dyn Transport>,
+    /// Says what time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics to keep.
+    pub metrics: EngineMetrics,
+    /// Requests in flight over all destinations; see [`places`].
+    pub max_in_flight: usize,
+}
+
+/// The running part of Postrider.
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+/// What the engine's tasks share.
+pub(crate) struct Core {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: EngineMetrics,
+    pub(crate) places: Places,
+    pub(crate) changes: Changes,
+    /// Writes that outlive the publisher who asked for them.
+    pub(crate) tasks: TaskTracker,
+    /// No new attempts.
+    pub(crate) stopping: CancellationToken,
+    /// Attempts under way are given up.
+    pub(crate) aborting: CancellationToken,
+    lanes: RwLock<HashMap<Uid, Arc<Lane>>>,
+    stored_health: Mutex<HashMap<Uid, Health>>,
+    starts: mpsc::UnboundedSender<Arc<Lane>>,
+}
+
+/// Why the engine ended.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The stored health could not be read at start.
+    #[error("cannot read the queue at start")]
+    Start(#[source] QueueError),
+    /// A lane's task ended unasked.
+    #[error("a delivery task ended unasked")]
+    LaneEnded(#[source] tokio::task::JoinError),
+}
+
+impl Engine {
+    /// Builds an engine; [`Runner::run`] makes it deliver.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, Runner) {
+        let (starts, started) = mpsc::unbounded_channel();
+        let core = Arc::new(Core {
+            directory: parts.directory,
+            queue: parts.queue,
+            transport: parts.transport,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            places: Places::new(parts.max_in_flight),
+            changes: Changes::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            aborting: CancellationToken::new(),
+            lanes: RwLock::default(),
+            stored_health: Mutex::default(),
+            starts,
+        });
+        let engine = Self { core };
+        let runner = Runner { engine: engine.clone(), started };
+        (engine, runner)
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl Core {
+    /// The lane of a destination, started when it is not running. Its number is bounded by the destinations and by
+    /// the lanes that the queue holds.
+    pub(crate) fn lane(&self, uid: &Uid) -> Arc<Lane> {
+        if let Some(lane) = self.lanes.read().get(uid) {
+            return Arc::clone(lane);
+        }
+        let mut lanes = self.lanes.write();
+        let lane = lanes.entry(uid.clone()).or_insert_with(|| {
+            let health = self.stored_health.lock().remove(uid).unwrap_or_default();
+            let lane = Arc::new(Lane::new(uid.clone(), health));
+            // A failed send means that the runner is gone, and with it every lane.
+            let _ = self.starts.send(Arc::clone(&lane));
+            lane
+        });
+        Arc::clone(lane)
+    }
+
+    pub(crate) fn running_lane(&self, uid: &Uid) -> Option<Arc<Lane>> {
+        self.lanes.read().get(uid).cloned()
+    }
+
+    pub(crate) fn running_lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.read().values().cloned().collect()
+    }
+
+    fn forget_lane(&self, uid: &Uid) {
+        self.lanes.write().remove(uid);
+    }
+
+    /// Tells a lane that something changed for it.
+    pub(crate) fn wake(&self, uid: &Uid) {
+        self.lane(uid).wake();
+    }
+}
+
+/// Runs the engine's tasks.
+pub struct Runner {
+    engine: Engine,
+    started: mpsc::UnboundedReceiver<Arc<Lane>>,
+}
+
+impl Runner {
+    /// Delivers until `shutdown`; then stops leasing, lets attempts end for at most `grace`, stores the counters and
+    /// returns. Closing the queue is the caller's.
+    ///
+    /// # Errors
+    /// When the stored health cannot be read, or a lane ends unasked.
+    pub async fn run(mut self, shutdown: CancellationToken, grace: Duration) -> Result<(), EngineError> {
+        let core = Arc::clone(self.engine.core());
+        load_health(&core, &shutdown).await;
+        for uid in core.queue.lanes() {
+            core.wake(&uid);
+        }
+        let mut tasks = JoinSet::new();
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(lane) = self.started.recv() => {
+                    let core = Arc::clone(&core);
+                    tasks.spawn(async move {
+                        lane::run(&core, &lane).await;
+                        lane
+                    });
+                }
+                Some(ended) = tasks.join_next() => {
+                    let lane = ended.map_err(EngineError::LaneEnded)?;
+                    core.forget_lane(&lane.uid);
+                }
+                _ = sweep.tick() => sweep_lanes(&core).await,
+            }
+        }
+        stop(&core, tasks, grace).await;
+        Ok(())
+    }
+}
+
+/// Reads the stored health, and keeps trying while the store is unavailable: without it a disabled destination would
+/// be tried again.
+async fn load_health(core: &Core, shutdown: &CancellationToken) {
+    const RETRY: Duration = Duration::from_secs(1);
+    loop {
+        match core.queue.load_health().await {
+            Ok(healths) => {
+                *core.stored_health.lock() = healths.into_iter().collect();
+                return;
+            }
+            Err(error) => tracing::warn!(reason = error.reason(), %error, "stored health is unreadable; will retry"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Stores counters that moved, announces them, and starts lanes for whatever the queue holds without one.
+async fn sweep_lanes(core: &Core) {
+    save_counters(core).await;
+    for uid in core.queue.lanes() {
+        if core.running_lane(&uid).is_none() {
+            core.wake(&uid);
+        }
+    }
+}
+
+async fn save_counters(core: &Core) {
+    let moved: Vec<_> = core.running_lanes().into_iter().filter_map(|lane| lane.take_activity()).collect();
+    if moved.is_empty() {
+        return;
+    }
+    for (uid, _) in &moved {
+        core.changes.push(uid.clone());
+    }
+    if let Err(error) = core.queue.save_health(moved).await {
+        tracing::warn!(reason = error.reason(), %error, "counters were not stored");
+    }
+}
+
+async fn stop(core: &Core, mut tasks: JoinSet<Arc<Lane>>, grace: Duration) {
+    core.stopping.cancel();
+    let ended = tokio::time::timeout(grace, async { while tasks.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        tracing::warn!("attempts were cut off by the end of the grace period; they will be made again");
+        core.aborting.cancel();
+        while tasks.join_next().await.is_some() {}
+    }
+    core.tasks.close();
+    core.tasks.wait().await;
+    save_counters(core).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 //!
 //! Reasons of failed attempts are `domain::outcome::FailureReason`; they appear in `Delivering`.
 
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
 /// The configuration is in force. Does not flip because a receiver is down.
 pub const READY: &str = "Ready";
 /// Events reach the receiver.

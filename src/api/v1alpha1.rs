@@ -1,4 +1,9 @@
 //! Version `v1alpha1` of the custom resources.
+#![allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "the derives of kube repeat each struct inside a function, and each printcolumn repeats its keys"
+)]
 
 pub mod common;
 pub mod event_destination;

@@ -26,6 +26,7 @@ use crate::api::v1alpha1::event_destination::{
     AutoDisableSpec, DeliverySpec, EventDestinationSpec, HeaderSpec, PayloadFormat, PayloadSpec, SigningScheme,
     SigningSpec, WebhookTarget,
 };
+use crate::api::v1alpha1::common::{OWN_HEADER_PREFIX, RESERVED_HEADERS};
 use crate::api::v1alpha1::{DurationString, SecretKeyRef};
 
 /// Default of `delivery.timeout`.
@@ -38,26 +39,6 @@ pub const GENERATED_SECRET_KEY: &str = "secret";
 const MAX_HEADER_VALUE: usize = 4096;
 /// Most bytes of a URL.
 const MAX_URL: usize = 2048;
-/// Headers that HTTP or Postrider sets; a user's header or signature header must not use them.
-const RESERVED_HEADERS: [&str; 15] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "content-encoding",
-    "accept-encoding",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-];
-/// Prefix of the headers that Postrider sets on every request.
-const OWN_HEADER_PREFIX: &str = "x-postrider-";
 
 /// Which object a destination was made from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,378 @@
 //! [`Directory`]: projects and destinations as configured, for readers that must not wait.
 //!
-//! One writer per object kind (the controllers) updates it in place; publishing and the lanes read it. Which lanes
-//! an event type goes to is remembered per project and type until anything changes.
+//! The watches write, publishing and the lanes read. Maps are updated in place behind a short lock, so one change
+//! among thousands costs as little as one among ten, and readers take an `Arc` away. Which destinations an event
+//! type goes to is remembered per project and type until a subscription changes.
+//!
+//! A removed uid never comes back: a reconcile that was under way when its object went cannot resurrect it. An
+//! older generation never replaces a newer one.
+//!
+//! What happens to the queue when a destination goes is the [`DirectoryListener`]'s business.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::RwLock;
+
+use crate::domain::destination::{Destination, Identity, Subscription};
+use crate::domain::id::{ObjectKey, Uid};
+use crate::domain::project::Project;
+
+/// Most remembered matches; when there are more, all are forgotten and computed anew.
+const MAX_MATCHES: usize = 4096;
+/// Most remembered uids of removed objects: far more than reconciles can be under way at once.
+const MAX_REMOVED: usize = 8192;
+
+/// A destination as the directory knows it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Which object it is.
+    pub identity: Identity,
+    /// Which events it wants; known even while the rest is faulty.
+    pub subscription: Subscription,
+    /// Whether its configuration is in force.
+    pub state: EntryState,
+    /// Token of the newest request to re-enable it.
+    pub enable_request: Option<String>,
+}
+
+/// Whether a destination's configuration is in force.
+#[derive(Clone, Debug)]
+pub enum EntryState {
+    /// It is.
+    Ready(Arc<Destination>),
+    /// It has faults or was not looked at yet: events wait.
+    NotReady,
+}
+
+impl Entry {
+    /// The validated destination, while its configuration is in force.
+    #[must_use]
+    pub const fn ready(&self) -> Option<&Arc<Destination>> {
+        match &self.state {
+            EntryState::Ready(destination) => Some(destination),
+            EntryState::NotReady => None,
+        }
+    }
+}
+
+/// The kinds that must be known before the directory is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `EventProject`.
+    Project,
+    /// `EventDestination`.
+    Destination,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Project, Self::Destination];
+
+    /// The kind as manifests write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Project => "EventProject",
+            Self::Destination => "EventDestination",
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Project => 1,
+            Self::Destination => 2,
+        }
+    }
+}
+
+/// Hears of changes, after they are visible in the directory. Must not block.
+pub trait DirectoryListener: Send + Sync {
+    /// A destination is new or differs; what it is now stands in the directory.
+    fn destination_changed(&self, uid: &Uid);
+
+    /// A destination is gone for good. Called once for each.
+    fn destination_removed(&self, uid: &Uid);
+}
+
+/// Projects and destinations as configured.
+#[derive(Default)]
+pub struct Directory {
+    objects: RwLock<Objects>,
+    matches: RwLock<Matches>,
+    /// Grows whenever a remembered match may be wrong; written under the lock of `objects`.
+    version: AtomicU64,
+    synced: AtomicU8,
+    listener: RwLock<Option<Weak<dyn DirectoryListener>>>,
+}
+
+#[derive(Default)]
+struct Objects {
+    projects: HashMap<ObjectKey, Arc<Project>>,
+    destinations: HashMap<Uid, Arc<Entry>>,
+    /// uids of each namespace's destinations, ordered so that matching is deterministic.
+    namespaces: HashMap<Arc<str>, BTreeSet<Uid>>,
+    removed: Removed,
+}
+
+/// The newest removed uids.
+#[derive(Default)]
+struct Removed {
+    set: HashSet<Uid>,
+    order: VecDeque<Uid>,
+}
+
+#[derive(Default)]
+struct Matches {
+    version: u64,
+    count: usize,
+    by_project: HashMap<ObjectKey, HashMap<Box<str>, Arc<[Uid]>>>,
+}
+
+impl Directory {
+    /// An empty directory that is not synced.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Who hears of changes from now on. Held weakly, because the listener usually holds the directory.
+    pub fn set_listener(&self, listener: Weak<dyn DirectoryListener>) {
+        *self.listener.write() = Some(listener);
+    }
+
+    /// A project by namespace and name.
+    #[must_use]
+    pub fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
+        self.objects.read().projects.get(key).cloned()
+    }
+
+    /// A destination by uid.
+    #[must_use]
+    pub fn destination(&self, uid: &Uid) -> Option<Arc<Entry>> {
+        self.objects.read().destinations.get(uid).cloned()
+    }
+
+    /// uids of all destinations, in no order.
+    #[must_use]
+    pub fn destinations(&self) -> Vec<Uid> {
+        self.objects.read().destinations.keys().cloned().collect()
+    }
+
+    /// uids of the destinations that want an event type of a project, ready or not, in a stable order.
+    #[must_use]
+    pub fn matching(&self, project: &ObjectKey, event_type: &str) -> Arc<[Uid]> {
+        if let Some(known) =
+            self.matches
+                .read()
+                .get(self.version.load(Ordering::Acquire), project, event_type)
+        {
+            return known;
+        }
+        let (version, found) = {
+            let objects = self.objects.read();
+            (
+                self.version.load(Ordering::Acquire),
+                objects.matching(project, event_type),
+            )
+        };
+        self.matches.write().put(version, project, event_type, &found);
+        found
+    }
+
+    /// Whether every object that existed at start has been looked at.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.unsynced().next().is_none()
+    }
+
+    /// The kinds that are not complete yet, for a readiness report.
+    pub fn unsynced(&self) -> impl Iterator<Item = Kind> + use<> {
+        let bits = self.synced.load(Ordering::Acquire);
+        Kind::ALL.into_iter().filter(move |kind| bits & kind.bit() == 0)
+    }
+
+    /// Says that every object of a kind that existed at start has been looked at. Stays so.
+    pub fn mark_synced(&self, kind: Kind) {
+        self.synced.fetch_or(kind.bit(), Ordering::AcqRel);
+    }
+
+    /// Adds or replaces a project, unless its uid was removed.
+    pub fn put_project(&self, project: Project) {
+        let mut objects = self.objects.write();
+        if !objects.removed.contains(&project.facts.uid) {
+            objects.projects.insert(project.key.clone(), Arc::new(project));
+        }
+    }
+
+    /// Removes a project for good, unless its name now belongs to another uid.
+    pub fn remove_project(&self, key: &ObjectKey, uid: &Uid) {
+        let mut objects = self.objects.write();
+        if objects
+            .projects
+            .get(key)
+            .is_some_and(|project| project.facts.uid == *uid)
+        {
+            objects.projects.remove(key);
+        }
+        objects.removed.remember(uid);
+    }
+
+    /// Removes every project whose uid is not among the living.
+    pub fn retain_projects(&self, living: &HashSet<Uid>) {
+        let mut objects = self.objects.write();
+        let Objects {
+            projects, removed, ..
+        } = &mut *objects;
+        projects.retain(|_, project| {
+            let lives = living.contains(&project.facts.uid);
+            if !lives {
+                removed.remember(&project.facts.uid);
+            }
+            lives
+        });
+    }
+
+    /// Adds or replaces a destination, unless its uid was removed or a newer generation is known.
+    /// Returns whether it is in the directory now.
+    pub fn put_destination(&self, entry: Entry) -> bool {
+        let uid = entry.identity.uid.clone();
+        {
+            let mut objects = self.objects.write();
+            if objects.removed.contains(&uid) {
+                return false;
+            }
+            let previous = objects.destinations.get(&uid);
+            if previous.is_some_and(|previous| previous.identity.generation > entry.identity.generation) {
+                return false;
+            }
+            let routes_differ = previous.is_none_or(|previous| previous.subscription != entry.subscription);
+            objects
+                .namespaces
+                .entry(entry.identity.key.namespace.clone())
+                .or_default()
+                .insert(uid.clone());
+            objects.destinations.insert(uid.clone(), Arc::new(entry));
+            if routes_differ {
+                self.version.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        if let Some(listener) = self.listener() {
+            listener.destination_changed(&uid);
+        }
+        true
+    }
+
+    /// Removes a destination for good.
+    pub fn remove_destination(&self, uid: &Uid) {
+        let known = {
+            let mut objects = self.objects.write();
+            let known = objects.forget(uid);
+            self.version.fetch_add(1, Ordering::AcqRel);
+            known
+        };
+        if known && let Some(listener) = self.listener() {
+            listener.destination_removed(uid);
+        }
+    }
+
+    /// Removes every destination whose uid is not among the living.
+    pub fn retain_destinations(&self, living: &HashSet<Uid>) {
+        let gone: Vec<Uid> = self
+            .objects
+            .read()
+            .destinations
+            .keys()
+            .filter(|uid| !living.contains(*uid))
+            .cloned()
+            .collect();
+        for uid in gone {
+            self.remove_destination(&uid);
+        }
+    }
+
+    fn listener(&self) -> Option<Arc<dyn DirectoryListener>> {
+        self.listener.read().as_ref().and_then(Weak::upgrade)
+    }
+}
+
+impl Objects {
+    fn matching(&self, project: &ObjectKey, event_type: &str) -> Arc<[Uid]> {
+        let uids = self.namespaces.get(&project.namespace).into_iter().flatten();
+        uids.filter(|uid| {
+            self.destinations.get(*uid).is_some_and(|entry| {
+                let Subscription {
+                    project: wanted,
+                    events,
+                } = &entry.subscription;
+                wanted.as_deref().is_none_or(|wanted| *wanted == *project.name)
+                    && events.iter().any(|pattern| pattern.matches(event_type))
+            })
+        })
+        .cloned()
+        .collect()
+    }
+
+    /// Returns whether the destination was known.
+    fn forget(&mut self, uid: &Uid) -> bool {
+        self.removed.remember(uid);
+        let Some(entry) = self.destinations.remove(uid) else {
+            return false;
+        };
+        let namespace = &entry.identity.key.namespace;
+        if let Some(uids) = self.namespaces.get_mut(namespace) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.namespaces.remove(namespace);
+            }
+        }
+        true
+    }
+}
+
+impl Removed {
+    fn contains(&self, uid: &Uid) -> bool {
+        self.set.contains(uid)
+    }
+
+    fn remember(&mut self, uid: &Uid) {
+        if !self.set.insert(uid.clone()) {
+            return;
+        }
+        self.order.push_back(uid.clone());
+        if self.order.len() > MAX_REMOVED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.set.remove(&oldest);
+        }
+    }
+}
+
+impl Matches {
+    fn get(&self, version: u64, project: &ObjectKey, event_type: &str) -> Option<Arc<[Uid]>> {
+        if self.version != version {
+            return None;
+        }
+        self.by_project.get(project)?.get(event_type).cloned()
+    }
+
+    fn put(&mut self, version: u64, project: &ObjectKey, event_type: &str, found: &Arc<[Uid]>) {
+        if version < self.version {
+            return;
+        }
+        if version > self.version || self.count >= MAX_MATCHES {
+            *self = Self {
+                version,
+                ..Self::default()
+            };
+        }
+        let types = self.by_project.entry(project.clone()).or_default();
+        if types.insert(event_type.into(), found.clone()).is_none() {
+            self.count += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,20 @@
 //! Accepting events: match, store, wake the lanes. What a publisher is answered is decided here.
 //!
+//! Nothing is accepted before the directory is complete, because an event that meets a destination not yet known
+//! would be lost for it. The durable write and the waking happen in a task of their own, so a publisher that hangs
+//! up cannot leave stored deliveries asleep.
+//!
 //! Two ports face the server that takes publishers' requests: [`Publisher`] and [`Authorizer`]. Neither knows HTTP.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
-use super::queue::QueueError;
+use super::queue::{Enqueued, NewEvent, QueueError};
+use super::{Core, Engine};
 pub use crate::domain::event::Draft;
+use crate::domain::event::Event;
 use crate::domain::id::{EventId, ObjectKey};
 use crate::domain::project::Project;
 use crate::domain::secret::Secret;
@@ -32,6 +39,9 @@ pub enum PublishError {
     /// The store refused.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The operator does not know every destination yet.
+    #[error("the operator is starting")]
+    Starting,
     /// The process is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -40,6 +50,9 @@ pub enum PublishError {
 /// Takes events.
 #[async_trait]
 pub trait Publisher: Send + Sync {
+    /// Whether every project and destination is known; before that nothing is accepted.
+    fn is_ready(&self) -> bool;
+
     /// The project of that name, when there is one that events can be published to. From memory.
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>>;
 
@@ -47,8 +60,7 @@ pub trait Publisher: Send + Sync {
     ///
     /// A caller drops the future when its client goes away, at any moment. The implementation owes that nothing is
     /// left half done: events not yet handed to the queue are as if never published, and for events handed to it
-    /// the write *and* waking the lanes afterwards happen all the same. The queue's own thread does both, so no
-    /// task per request is needed.
+    /// the write *and* waking the lanes afterwards happen all the same.
     ///
     /// # Errors
     /// See [`PublishError`]; then nothing is accepted.
@@ -73,4 +85,58 @@ pub enum Access {
     Unauthenticated,
     /// Nobody could say in time.
     Unavailable,
+}
+
+#[async_trait]
+impl Publisher for Engine {
+    fn is_ready(&self) -> bool {
+        self.core().directory.synced()
+    }
+
+    fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
+        self.core().directory.project(key)
+    }
+
+    async fn publish(&self, project: Arc<Project>, drafts: Vec<Draft>) -> Result<Vec<Receipt>, PublishError> {
+        let core = self.core();
+        if core.stopping.is_cancelled() {
+            return Err(PublishError::Stopping);
+        }
+        if !self.is_ready() {
+            return Err(PublishError::Starting);
+        }
+        let events: Vec<NewEvent> = drafts.into_iter().map(|draft| accept(core, &project, draft)).collect();
+        let stored = core.tasks.spawn(store(Arc::clone(core), events));
+        stored.await.map_err(|_| PublishError::Stopping)?
+    }
+}
+
+fn accept(core: &Core, project: &Project, draft: Draft) -> NewEvent {
+    let Draft { id, timestamp, mut content } = draft;
+    let accepted = core.clock.now();
+    content.timestamp = timestamp.unwrap_or(accepted).as_millisecond();
+    let id = id.unwrap_or_else(|| EventId::from_uuid(uuid_v7(accepted)));
+    let lanes = core.directory.matching(&project.key, &content.event_type);
+    NewEvent { event: Arc::new(Event::new(id, accepted, content, Arc::clone(&project.facts))), lanes }
+}
+
+fn uuid_v7(now: Timestamp) -> uuid::Uuid {
+    let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
+}
+
+async fn store(core: Arc<Core>, events: Vec<NewEvent>) -> Result<Vec<Receipt>, PublishError> {
+    let summaries: Vec<_> = events.iter().map(|new| (new.event.id.clone(), Arc::clone(&new.lanes))).collect();
+    let outcomes = core.queue.enqueue(events).await?;
+    let mut receipts = Vec::with_capacity(summaries.len());
+    for ((id, lanes), outcome) in summaries.into_iter().zip(outcomes) {
+        let duplicate = outcome == Enqueued::Duplicate;
+        let deliveries = if duplicate { 0 } else { lanes.len() };
+        if !duplicate {
+            lanes.iter().for_each(|lane| core.wake(lane));
+            core.metrics.unmatched(u64::from(lanes.is_empty()));
+        }
+        receipts.push(Receipt { id, duplicate, deliveries });
+    }
+    Ok(receipts)
 }

@@ -15,6 +15,7 @@
 //! Lanes are named by the destination's uid. The queue knows nothing of destinations beyond that.
 
 pub mod memory;
+pub mod metrics;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -32,7 +33,7 @@ pub struct NewEvent {
     /// The event.
     pub event: Arc<Event>,
     /// uids of the destinations; no duplicates.
-    pub lanes: Vec<Uid>,
+    pub lanes: Arc<[Uid]>,
 }
 
 /// What became of an enqueued event.
@@ -77,6 +78,8 @@ pub enum Stored {
 pub struct Claim {
     /// Position of the event in the store; grows with acceptance.
     pub seq: u64,
+    /// Tells this claim from every other of the process.
+    pub token: u64,
     /// Called once when the claim ends without being settled.
     pub release: Option<Release>,
 }

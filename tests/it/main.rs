@@ -10,8 +10,11 @@
 )]
 
 mod cluster;
+mod crds;
+mod delivery;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod publish;
+mod queue;
 mod tidy;
 mod verifiers;

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -59,6 +59,7 @@ pub(crate) fn settings() -> HttpSettings {
 /// What a publisher's client sees of the engine.
 pub(crate) struct Stub {
     project: Arc<Project>,
+    pub(crate) ready: AtomicBool,
     seen: Mutex<HashSet<String>>,
     /// Events of type `slow` wait for one of these.
     pub(crate) gate: Semaphore,
@@ -68,6 +69,10 @@ pub(crate) struct Stub {
 
 #[async_trait]
 impl Publisher for Stub {
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
         (*key == self.project.key).then(|| Arc::clone(&self.project))
     }
@@ -146,6 +151,7 @@ impl Server {
         let token = Some(Secret::new(TOKEN.to_owned()));
         let stub = Arc::new(Stub {
             project: Arc::new(Project { key, facts: Arc::new(facts), token }),
+            ready: AtomicBool::new(true),
             seen: Mutex::default(),
             gate: Semaphore::new(0),
             waiting: AtomicUsize::new(0),

@@ -6,6 +6,7 @@
 #
 #     bin=$(tools/controlplane/ensure.sh)            # everything
 #     bin=$(tools/controlplane/ensure.sh etcd helm)  # only these
+#     tools/controlplane/ensure.sh --check           # builds nothing; fails when something would have to be built
 #
 # The folder's path goes to stdout, progress to stderr.
 set -euo pipefail
@@ -17,7 +18,7 @@ helm_version=3.20.0
 cache=${POSTRIDER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/postrider}/controlplane
 bin=$cache/bin
 
-say() { printf '%s\n' "$*" >&2; }
+say() { printf 'postrider: %s\n' "$*" >&2; }
 
 version_of() {
   case $1 in
@@ -27,7 +28,7 @@ version_of() {
   esac
 }
 
-# kubectl and helm are only taken from elsewhere when they are near enough to the pinned version to behave the same.
+# A program from elsewhere is only taken when it is near enough to the pinned version to behave the same.
 usable() { # program path
   [ -x "$2" ] || return 1
   case $1 in
@@ -38,12 +39,25 @@ usable() { # program path
   esac
 }
 
-build() { # program output
-  local program=$1 output=$2 module package flags="-s -w"
-  command -v go >/dev/null || {
-    say "postrider: building $program needs Go 1.25 or newer; install it (Debian: apt-get install golang-go) or set KUBEBUILDER_ASSETS"
-    return 1
-  }
+cached() { echo "$cache/$1-$(version_of "$1")/$1"; } # program
+
+# Prints where the program is; fails when it has to be built.
+find_program() { # program
+  local candidate
+  if [ -n "${KUBEBUILDER_ASSETS:-}" ] && usable "$1" "$KUBEBUILDER_ASSETS/$1"; then
+    echo "$KUBEBUILDER_ASSETS/$1"
+  elif candidate=$(PATH=${PATH//"$bin:"/} command -v "$1") && usable "$1" "$candidate"; then
+    echo "$candidate"
+  else
+    candidate=$(cached "$1")
+    [ -x "$candidate" ] && echo "$candidate"
+  fi
+}
+
+build() { # program
+  local program=$1 output module package flags="-s -w" go
+  output=$(cached "$program")
+  go=$("$here/go.sh")
   case $program in
     etcd) module=etcd package=go.etcd.io/etcd/server/v3 ;;
     helm)
@@ -56,39 +70,56 @@ build() { # program output
       flags+=" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"
       ;;
   esac
-  say "postrider: building $program $(version_of "$program") from source (once; minutes on a small machine)"
+  say "building $program $(version_of "$program") from source (once; minutes on a small machine)"
   mkdir -p "$(dirname "$output")"
-  (cd "$here/$module" && CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -trimpath -ldflags "$flags" -o "$output.part" "$package") >&2 &
-  local builder=$! started=$SECONDS
+  # Without -buildvcs=false a build would ask git about this repository.
+  (cd "$here/$module" && CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off \
+    exec "$go" build -mod=readonly -buildvcs=false -trimpath -ldflags "$flags" -o "$output.part" "$package") >&2 9>&- &
+  builder=$!
+  local started=$SECONDS
   while kill -0 "$builder" 2>/dev/null; do
     sleep 1
-    if (((SECONDS - started) % 15 == 0)); then say "postrider: building $program, $((SECONDS - started)) s so far"; fi
+    if (((SECONDS - started) % 15 == 0)); then say "building $program, $((SECONDS - started)) s so far"; fi
   done
   wait "$builder" || {
-    say "postrider: building $program failed"
+    builder=
+    say "building $program failed"
     return 1
   }
+  builder=
   mv "$output.part" "$output"
-  say "postrider: built $program in $((SECONDS - started)) s"
+  say "built $program in $((SECONDS - started)) s"
 }
 
-ensure() { # program
-  local program=$1 found candidate
-  candidate=${KUBEBUILDER_ASSETS:+$KUBEBUILDER_ASSETS/$program}
-  if [ -n "$candidate" ] && usable "$program" "$candidate"; then
-    found=$candidate
-  elif candidate=$(PATH=${PATH//"$bin:"/} command -v "$program") && usable "$program" "$candidate"; then
-    found=$candidate
-  else
-    found=$cache/$program-$(version_of "$program")/$program
-    [ -x "$found" ] || build "$program" "$found"
-  fi
-  ln -sfn "$found" "$bin/$program"
-}
+check=
+if [ "${1:-}" = --check ]; then check=1 && shift; fi
+[ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kubectl helm
+for program in "$@"; do
+  case $program in
+    etcd | kube-apiserver | kube-controller-manager | kubectl | helm) ;;
+    *) say "there is no program $program here" && exit 2 ;;
+  esac
+done
 
+if [ -n "$check" ]; then
+  for program in "$@"; do find_program "$program" >/dev/null; done
+  exit
+fi
+
+for tool in flock sort; do
+  command -v "$tool" >/dev/null || { say "$tool is missing; run tools/setup.sh" && exit 1; }
+done
 mkdir -p "$bin"
 exec 9>"$cache/lock"
 flock 9 # two callers at once build once
-[ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kubectl helm
-for program in "$@"; do ensure "$program"; done
+builder=
+trap '[ -z "$builder" ] || kill "$builder" 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
+for program in "$@"; do
+  found=$(find_program "$program") || {
+    build "$program"
+    found=$(cached "$program")
+  }
+  [ "$(readlink "$bin/$program")" = "$found" ] || ln -sfn "$found" "$bin/$program"
+done
 echo "$bin"

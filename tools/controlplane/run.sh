@@ -19,6 +19,8 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tools/lib.sh
+. "$here/../lib.sh"
 crds='' remove=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -65,18 +67,6 @@ trap on_exit EXIT
 trap 'exit 143' TERM
 # Ctrl-C reaches the whole process group; the end of standard input is what stops this script in good order.
 trap '' INT HUP
-
-# Below the range the kernel hands out by itself. Somebody may still take it first; start-up then tries others.
-free_port() {
-  local port
-  while :; do
-    port=$((20000 + SRANDOM % 12000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-      echo "$port"
-      return
-    fi
-  done
-}
 
 launch() { # program
   local -a flags

@@ -190,6 +190,10 @@ impl Inner {
     async fn events(&self, key: ObjectKey, request: Request<Incoming>) -> Result<Response<Bytes>, Problem> {
         let (head, body) = request.into_parts();
         let state = &self.state;
+        if !state.publisher.is_ready() {
+            // Projects that are not known yet would look like wrong tokens.
+            return Err(refused(&PublishError::Starting));
+        }
         let project = authenticate(&head.headers, &key, &*state.publisher, &*state.authorizer).await?;
         let encoded = head
             .headers
@@ -281,6 +285,7 @@ fn refused(error: &PublishError) -> Problem {
     let unavailable = |detail: &str, seconds| Problem::new(Kind::Unavailable, detail).retry_after(seconds);
     match error {
         PublishError::NoProject => Problem::new(Kind::NoProject, "the project was deleted"),
+        PublishError::Starting => unavailable("the operator is starting", 1),
         PublishError::Stopping => unavailable("the server is stopping", 2),
         PublishError::Queue(QueueError::ProjectFull { pending, limit }) => {
             let detail = format!("{pending} of {limit} deliveries wait; nothing was accepted");

@@ -6,12 +6,65 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+/// Headers that HTTP or Postrider sets. Neither an extra header nor a signature may use them.
+pub const RESERVED_HEADERS: [&str; 15] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "content-encoding",
+    "accept-encoding",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+];
+
+/// Beginning of the headers that Postrider sets beside the standard ones.
+pub const OWN_HEADER_PREFIX: &str = "x-postrider-";
+
+/// Refuses what cannot be the name of an object.
+pub(super) const NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$') && !self.contains('..')";
+/// What [`NAME_RULE`] says.
+pub(super) const NAME_MESSAGE: &str = "use lower-case letters, digits, \"-\" and \".\"";
+/// What a rule made by [`header_name_rule`] says.
+pub(super) const HEADER_NAME_MESSAGE: &str =
+    "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
+
+/// Units from large to small, each at most once, so that the sum cannot overflow.
+const DURATION_PATTERN: &str = "^([0-9]{1,6}([.][0-9]{1,6})?h)?([0-9]{1,6}([.][0-9]{1,6})?m)?\
+    ([0-9]{1,9}([.][0-9]{1,6})?s)?([0-9]{1,9}([.][0-9]{1,6})?ms)?$";
+
+/// A CEL rule: the string is a duration within bounds.
+pub(super) fn duration_rule(subject: &str, least: &str, most: &str) -> String {
+    format!(
+        "{subject}.matches('{DURATION_PATTERN}') && duration({subject}) >= duration('{least}') \
+         && duration({subject}) <= duration('{most}')"
+    )
+}
+
+/// A CEL rule: the string is a header name that a user may set; `also` are further refused names.
+pub(super) fn header_name_rule(also: &[&str]) -> String {
+    let names: Vec<String> = RESERVED_HEADERS.iter().chain(also).map(|name| format!("'{name}'")).collect();
+    let names = names.join(", ");
+    format!(
+        "self.matches('^[A-Za-z0-9!#$%&*+.^_`|~-]+$') && !(self.lowerAscii() in [{names}]) \
+         && !self.lowerAscii().startsWith('{OWN_HEADER_PREFIX}')"
+    )
+}
+
 /// The name of another object in the same namespace.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalReference {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE))]
     pub name: String,
 }
 
@@ -21,9 +74,11 @@ pub struct LocalReference {
 pub struct SecretKeyRef {
     /// Name of the Secret, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE))]
     pub name: String,
     /// Key within the Secret's data.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("use letters, digits, \"-\", \"_\" and \".\""))]
     pub key: String,
 }
 
@@ -37,7 +92,7 @@ pub struct SecretKeySource {
 
 /// A length of time as Kubernetes and Go write it: `5s`, `1h30m`, `250ms`, `1.5s`.
 ///
-/// The schema's pattern refuses what does not parse; bounds are each field's own CEL rule.
+/// Each field's own CEL rule, made by `duration_rule`, refuses what does not parse or is out of bounds.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct DurationString(pub String);
@@ -54,8 +109,8 @@ impl JsonSchema for DurationString {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
+            "minLength": 1,
             "maxLength": 32,
-            "pattern": r"^([0-9]{1,9}(\.[0-9]{1,6})?(ms|s|m|h))+$",
         })
     }
 }

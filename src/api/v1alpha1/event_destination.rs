@@ -5,7 +5,14 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::common::{DurationString, LocalReference, SecretKeyRef, SecretKeySource};
+use super::common::{
+    DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource, duration_rule,
+    header_name_rule,
+};
+
+/// Go's idea of a URL, with the parts we need; `domain` has the last word.
+const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' \
+    && self.matches('^[^/]*//[^/?#@]+([/?#][^ ]*)?$')";
 
 /// Sends events to a webhook.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -16,7 +23,9 @@ use super::common::{DurationString, LocalReference, SecretKeyRef, SecretKeySourc
     plural = "eventdestinations",
     shortname = "ed",
     category = "postrider",
+    doc = "An `EventDestination` sends the events of a project to a webhook: which events, in what form, how signed, and how hard to try. Its status says whether the configuration is in force (`Ready`) and whether events arrive (`Delivering`).",
     namespaced,
+    validation = Rule::new("self.metadata.name.size() <= 245").message("the name may have at most 245 characters, because \"-signing\" is added for its Secret"),
     status = "EventDestinationStatus",
     derive = "PartialEq",
     printcolumn(
@@ -57,10 +66,8 @@ pub struct EventDestinationSpec {
     pub project_ref: Option<LocalReference>,
 
     /// Event types to send, 1 to 64 patterns; `*` stands for any characters: `workflow_failure`, `record_*`, `*`.
-    #[schemars(
-        length(min = 1, max = 64),
-        inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.*-]+$"))
-    )]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128)))]
+    #[x_kube(validation = Rule::new("self.all(pattern, pattern.matches('^[A-Za-z0-9_.*-]+$'))").message("use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern"))]
     pub events: Vec<String>,
 
     /// True keeps events and sends nothing; false sends what was kept, oldest first.
@@ -83,12 +90,13 @@ pub struct EventDestinationSpec {
 /// An HTTP endpoint that receives events.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("set exactly one of url and urlFrom"))]
+#[x_kube(validation = Rule::new("!has(self.headers) || !has(self.signing) || !has(self.signing.header) || self.headers.all(one, one.name.lowerAscii() != self.signing.header.lowerAscii())").message("signing.header is also set in headers; choose another name"))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
     /// URL of the endpoint, `http` or `https`. Use `urlFrom` when the URL is itself a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#@\\\\s]+([/?#].*)?$') && isURL(self)").message("url must be an absolute http or https URL without user name or password, for example https://hooks.example.com/in"))]
+    #[x_kube(validation = Rule::new(URL_RULE).message("url must be an absolute http or https URL with a host and without user name or password, for example https://hooks.example.com/in"))]
     pub url: Option<String>,
 
     /// Secret that holds the URL. Only its scheme and host are ever shown.
@@ -99,9 +107,10 @@ pub struct WebhookTarget {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, one.name.lowerAscii() == other.name.lowerAscii()))").message("each header may be set once; upper and lower case are the same name"))]
     pub headers: Vec<HeaderSpec>,
 
-    /// Form of the request body. Default: the format that belongs to the event's type.
+    /// Form of the request body: `format` or `template`. Default: the format that belongs to the event's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<PayloadSpec>,
 
@@ -116,21 +125,22 @@ pub struct WebhookTarget {
 #[serde(rename_all = "camelCase")]
 pub struct HeaderSpec {
     /// Name of the header.
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
-    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['host', 'content-length', 'transfer-encoding', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade', 'expect', 'content-encoding', 'accept-encoding', 'webhook-id', 'webhook-timestamp', 'webhook-signature']) && !self.lowerAscii().startsWith('x-postrider-')").message("this header is set by HTTP or by Postrider; choose another name"))]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new(header_name_rule(&[])).message(HEADER_NAME_MESSAGE))]
     pub name: String,
     /// Value of the header, visible ASCII. Use `valueFrom` for secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096), regex(pattern = r"^[\x20-\x7E\t]*$"))]
+    #[schemars(length(max = 4096))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[ -~\t]*$')").message("use visible ASCII without line breaks"))]
     pub value: Option<String>,
     /// Secret that holds the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<SecretKeySource>,
 }
 
-/// Form of a request body.
+/// Form of a request body: set one of `format` and `template`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("!(has(self.format) && has(self.template))").message("set at most one of format and template"))]
+#[schemars(extend("maxProperties" = 1))] // no CEL rule can see `template`, which has no type
 #[serde(rename_all = "camelCase")]
 pub struct PayloadSpec {
     /// A ready format. `Default` picks the one that belongs to the event's type; `Event` is the whole event.
@@ -147,7 +157,9 @@ fn any_json(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// A ready format.
+/// A ready format. `Default` picks the one that belongs to the event's type; `Event` is the whole event; `Sync` has
+/// `event`, `sync`, `user` and `data`; `Flat` puts account facts beside the members of `data`; `Envelope` wraps a
+/// `payload`; `CloudEvent` is CloudEvents 1.0 structured JSON.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash, JsonSchema)]
 pub enum PayloadFormat {
     /// The format that belongs to the event's type.
@@ -167,8 +179,7 @@ pub enum PayloadFormat {
 
 /// How requests are signed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme == 'HmacSHA256' || (!has(self.header) && !has(self.prefix) && !has(self.encoding))").message("header, prefix and encoding belong to scheme HmacSHA256"))]
-#[x_kube(validation = Rule::new("has(self.scheme) || (!has(self.header) && !has(self.prefix) && !has(self.encoding))").message("header, prefix and encoding belong to scheme HmacSHA256"))]
+#[x_kube(validation = Rule::new("(has(self.scheme) && self.scheme == 'HmacSHA256') || (!has(self.header) && !has(self.prefix) && !has(self.encoding))").message("header, prefix and encoding belong to scheme HmacSHA256"))]
 #[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme != 'HmacSHA256' || has(self.header)").message("scheme HmacSHA256 needs header, the name of the header that carries the signature"))]
 #[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme != 'None' || !has(self.secretRef)").message("scheme None signs nothing; remove secretRef"))]
 #[serde(rename_all = "camelCase")]
@@ -178,12 +189,13 @@ pub struct SigningSpec {
     pub scheme: Option<SigningScheme>,
     /// `HmacSHA256`: name of the header that carries the signature, for example `X-Acme-HMAC-SHA-256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
-    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['host', 'content-length', 'content-type', 'transfer-encoding', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade', 'expect', 'content-encoding', 'accept-encoding', 'webhook-id', 'webhook-timestamp', 'webhook-signature'])").message("this header is set by HTTP or by Postrider; choose another name"))]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new(header_name_rule(&["content-type"])).message(HEADER_NAME_MESSAGE))]
     pub header: Option<String>,
     /// `HmacSHA256`: text before the signature, for example `sha256=`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), regex(pattern = r"^[\x21-\x7E]*$"))]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[!-~]*$')").message("use visible ASCII without spaces"))]
     pub prefix: Option<String>,
     /// `HmacSHA256`: how the signature is written. Default: `Hex`, lower case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,7 +206,8 @@ pub struct SigningSpec {
     pub secret_ref: Option<SecretKeyRef>,
 }
 
-/// A signature scheme.
+/// `StandardWebhooks` (default) signs as the Standard Webhooks specification says; `HmacSHA256` puts an HMAC of the
+/// raw body into a header of your choice; `None` signs nothing.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 pub enum SigningScheme {
     /// `webhook-id`, `webhook-timestamp` and `webhook-signature` as the Standard Webhooks specification says.
@@ -207,7 +220,7 @@ pub enum SigningScheme {
     None,
 }
 
-/// How a signature is written.
+/// `HmacSHA256`: how the signature is written, `Hex` (default, lower case) or `Base64` (standard, with padding).
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 pub enum SignatureEncoding {
     /// Lower-case hexadecimal.
@@ -223,7 +236,7 @@ pub enum SignatureEncoding {
 pub struct DeliverySpec {
     /// One deadline over connecting, TLS, the request and the whole answer. 100ms to 60s; default 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('100ms') && duration(self) <= duration('60s')").message("timeout must be between 100ms and 60s"))]
+    #[x_kube(validation = Rule::new(duration_rule("self", "100ms", "60s")).message("timeout must be a duration between 100ms and 60s, such as 15s or 1h30m"))]
     pub timeout: Option<DurationString>,
     /// When to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,7 +247,7 @@ pub struct DeliverySpec {
     pub max_in_flight: Option<i32>,
     /// An event older than this is given up instead of sent: 1s to 720h. Default: the retry schedule decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('720h')").message("maxAge must be between 1s and 720h"))]
+    #[x_kube(validation = Rule::new(duration_rule("self", "1s", "720h")).message("maxAge must be a duration between 1s and 720h, such as 15s or 1h30m"))]
     pub max_age: Option<DurationString>,
 }
 
@@ -246,7 +259,7 @@ pub struct RetrySpec {
     /// Default: 5s, 5m, 30m, 2h, 5h, 10h, 10h, 14h, 20h, 24h. When `maxAttempts` is larger, the last wait repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new("self.all(wait, duration(wait) <= duration('168h'))").message("each wait must be at most 168h"))]
+    #[x_kube(validation = Rule::new(format!("self.all(wait, {})", duration_rule("wait", "0s", "168h"))).message("each wait must be a duration of at most 168h, such as 5s or 1h30m"))]
     pub schedule: Option<Vec<DurationString>>,
     /// Attempts in all, the first included: 1 to 100; 1 sends once. Default: one more than the schedule has entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -267,11 +280,11 @@ pub struct AutoDisableSpec {
     pub consecutive_failures: Option<i32>,
     /// How long the failures must have lasted, 0s to 720h; default 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) <= duration('720h')").message("minimumDuration must be at most 720h"))]
+    #[x_kube(validation = Rule::new(duration_rule("self", "0s", "720h")).message("minimumDuration must be a duration between 0s and 720h, such as 15s or 1h30m"))]
     pub minimum_duration: Option<DurationString>,
     /// How often a disabled destination is tried with one event, 1s to 168h; `0s` never. Default 15m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) == duration('0s') || (duration(self) >= duration('1s') && duration(self) <= duration('168h'))").message("probeInterval must be 0s (never) or between 1s and 168h"))]
+    #[x_kube(validation = Rule::new(format!("self == '0s' || ({})", duration_rule("self", "1s", "168h"))).message("probeInterval must be 0s (never) or a duration between 1s and 168h, such as 15m"))]
     pub probe_interval: Option<DurationString>,
 }
 

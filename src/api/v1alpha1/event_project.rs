@@ -16,7 +16,9 @@ use super::common::LocalReference;
     plural = "eventprojects",
     shortname = "eproj",
     category = "postrider",
+    doc = "An `EventProject` is a producer of events: it has a URL to publish to, a bearer token in a Secret, and facts that its events carry.",
     namespaced,
+    validation = Rule::new("self.metadata.name.size() <= 239").message("the name may have at most 239 characters, because \"-publish-token\" is added for its Secret"),
     status = "EventProjectStatus",
     derive = "PartialEq",
     printcolumn(
@@ -49,7 +51,8 @@ pub struct EventProjectSpec {
     /// Id that events carry as `project.id`. Default: the object's uid. Receivers may key on it, so set it when
     /// the project must keep its id if it is ever deleted and created again.
     #[serde(default, rename = "projectID", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"))]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9_.:-]*$')").message("begin with a letter or digit; use letters, digits, \"_\", \".\", \":\" and \"-\""))]
     pub project_id: Option<String>,
 
     /// Name of the environment, such as `production`; events carry it in the `Flat` format.

@@ -1,1 +1,383 @@
-//! [`Queue`](super::Queue) in one `SQLite` file.
+//! [`SqliteQueue`]: the [`Queue`] in one `SQLite` file.
+//!
+//! # The file
+//!
+//! `<path>` with SQLite's `-wal` and `-shm` beside it, and `<path>.lock`, which the process that uses the file holds.
+//! Format 1 (`user_version`); `application_id` is `PRQ1`. Times of acceptance are nanoseconds, due times milliseconds
+//! since 1970.
+//!
+//! | Table | Holds |
+//! |---|---|
+//! | `events(seq, project, facts, id, accepted, sum, body)` | every event until retention removes it; `seq` grows with acceptance and is never used twice. `body` is `Content::to_stored`, `sum` a checksum over the row (see `rows`), `id` 16 bytes when it is a UUID |
+//! | `deliveries(lane, due, seq, attempts, project)` | what waits, in the order in which it is handed out. Finishing a delivery deletes its row |
+//! | `ids(project, id, accepted)` | ids in use, for 24 hours |
+//! | `old_ids(seq, project, id, accepted)` | ids whose event retention has removed already; says what to remove from `ids`, and when |
+//! | `lanes(number, uid, dropped)`, `projects(number, uid)`, `facts(number, json)` | names, so that rows stay small. New facts of a project get a new row: an event keeps those it was accepted with |
+//! | `health(lane, json)` | `Health` of destinations |
+//! | `meta(name, value)` | `seq`: highest position given before anything was trimmed; `forgotten`: ids up to this position are removed |
+//!
+//! # Who does what
+//!
+//! One writer thread owns the only connection that writes. It takes whatever waits in a bounded inbox, writes it in
+//! one transaction (WAL, `synchronous=FULL`), and then answers. A reader thread reads deliveries back that did not fit
+//! into memory; a keeper thread plans retention, and checks the file after an unclean stop.
+//!
+//! Crash between any two lines: before the commit nothing of the group is there and nobody was answered; after it
+//! everything is. Claims are in memory and vanish, so what was in flight is delivered again.
+//!
+//! # Faults
+//!
+//! | Fault | What happens |
+//! |---|---|
+//! | disk or file full | the group is rolled back, its settlements are written alone, its enqueues fail with `DiskFull` |
+//! | I/O error, read-only, not there | `Unavailable`; opened again every second until it heals |
+//! | damaged file | moved aside as `<path>.damaged-<time>`; every intact row is carried over to a new file |
+//! | damaged log | the log's checksums are mended so that SQLite reads all of it, a copy is kept, and the file is checked |
+//! | damaged event | its delivery is handed out as `Corrupt` |
+//! | newer format, other process | `Unavailable`; nothing is touched; opened again every second until it heals |
+//!
+//! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back.
+
+mod fault;
+mod inbox;
+mod keeper;
+mod lanes;
+mod opening;
+mod reader;
+mod rows;
+mod salvage;
+mod schema;
+mod store;
+mod wal;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use self::inbox::{Inbox, Op, Settling};
+use self::lanes::{Grant, Lanes, Limits};
+use self::rows::Row;
+use self::store::Settle;
+use super::metrics::QueueMetrics;
+use super::{
+    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Release, Settlement,
+};
+use crate::domain::health::Health;
+use crate::domain::id::Uid;
+use crate::engine::clock::Clock;
+
+/// Bounds and places.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file.
+    pub path: PathBuf,
+    /// Largest size of the file; beyond, events are refused with `DiskFull`.
+    pub max_bytes: u64,
+    /// Finished events are removed, the oldest first, while the file holds more than this.
+    pub retention_bytes: u64,
+    /// Finished events are removed when they are older than this.
+    pub retention: Duration,
+    /// Most ids remembered; beyond, the oldest are forgotten before 24 hours are over.
+    pub max_ids: u64,
+    /// Most deliveries that wait per project; beyond, its events are refused with `ProjectFull`.
+    pub project_limit: u64,
+    /// Bytes of waiting events kept in memory over all lanes.
+    pub window_bytes: usize,
+    /// Waiting deliveries kept in memory per lane.
+    pub window_deliveries: usize,
+    /// Most calls in one commit.
+    pub group: usize,
+    /// Most calls that wait for the writer; beyond, events are refused with `Overloaded`.
+    pub inbox: usize,
+    /// Most bytes of events that wait for the writer.
+    pub inbox_bytes: usize,
+    /// For how long a settlement that cannot be written is retried.
+    pub settle_patience: Duration,
+    /// How often an unavailable file is tried again.
+    pub reopen: Duration,
+    /// How often retention looks at the file.
+    pub retention_interval: Duration,
+}
+
+impl Settings {
+    /// The defaults, for a file.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            max_bytes: 10 << 30,
+            retention_bytes: 1 << 30,
+            retention: Duration::from_secs(24 * 3600),
+            max_ids: 5_000_000,
+            project_limit: 1_000_000,
+            window_bytes: 64 << 20,
+            window_deliveries: 1024,
+            group: 512,
+            inbox: 4096,
+            inbox_bytes: 64 << 20,
+            settle_patience: Duration::from_secs(5),
+            reopen: Duration::from_secs(1),
+            retention_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What the threads and the callers share.
+struct Shared {
+    settings: Settings,
+    metrics: QueueMetrics,
+    clock: Arc<dyn Clock>,
+    lanes: Mutex<Lanes>,
+    state: Mutex<State>,
+    inbox: Inbox,
+    reader_slot: Mutex<reader::Slot>,
+    keeper_slot: Mutex<Option<rusqlite::Connection>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Why every call fails now.
+    down: Option<QueueError>,
+    /// When the disk was found full; a write since then clears it.
+    full: Option<Instant>,
+    repaired: Option<String>,
+    /// The keeper is to look through the file.
+    check: bool,
+    closed: bool,
+}
+
+/// For how long a full disk is reported when nobody tries to write.
+const FULL_FOR: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Why every call fails now.
+    fn down(&self) -> Option<QueueError> {
+        self.state.lock().down.clone()
+    }
+}
+
+/// The queue in one `SQLite` file. Dropping it closes the file, too, but does not wait for that.
+pub struct SqliteQueue {
+    shared: Arc<Shared>,
+    refills: SyncSender<reader::Refill>,
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
+    closing: tokio::sync::Mutex<()>,
+    /// Dropped when the queue is, which ends the keeper.
+    keeper: Mutex<Option<SyncSender<()>>>,
+}
+
+impl std::fmt::Debug for SqliteQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteQueue").field("path", &self.shared.settings.path).finish_non_exhaustive()
+    }
+}
+
+impl SqliteQueue {
+    /// Opens the file, or makes it. Returns when the first try is over; when it failed, the queue is there but
+    /// unavailable, says why in [`Queue::state`], and tries again until it heals.
+    ///
+    /// # Errors
+    /// When the process cannot start threads.
+    pub async fn open(
+        settings: Settings,
+        metrics: QueueMetrics,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<Self> {
+        let limits = Limits { per_lane: settings.window_deliveries.max(8), bytes: settings.window_bytes };
+        let shared = Arc::new(Shared {
+            inbox: Inbox::new(settings.inbox, settings.inbox_bytes),
+            lanes: Mutex::new(Lanes::new(limits)),
+            state: Mutex::default(),
+            reader_slot: Mutex::default(),
+            keeper_slot: Mutex::default(),
+            settings,
+            metrics,
+            clock,
+        });
+        // Bounded by one refill per lane; the channel itself only has to be large enough that a burst of lanes is not
+        // held up.
+        let (refills, asked) = sync_channel(65_536);
+        let (keeper, stop) = sync_channel(1);
+        let (opened, first) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let thread = |name: &str| std::thread::Builder::new().name(format!("queue-{name}"));
+        let for_reader = Arc::clone(&shared);
+        thread("reader").spawn(move || reader::run(&for_reader, &asked))?;
+        let for_keeper = Arc::clone(&shared);
+        thread("keeper").spawn(move || keeper::run(&for_keeper, &stop))?;
+        let for_writer = Arc::clone(&shared);
+        thread("writer").spawn(move || {
+            writer::run(&for_writer, opened);
+            end.send(()).ok();
+        })?;
+        first.await.ok();
+        Ok(Self {
+            shared,
+            refills,
+            ended: Mutex::new(Some(ended)),
+            closing: tokio::sync::Mutex::new(()),
+            keeper: Mutex::new(Some(keeper)),
+        })
+    }
+
+    fn check(&self) -> Result<(), QueueError> {
+        let state = self.shared.state.lock();
+        if state.closed {
+            return Err(QueueError::Closed);
+        }
+        state.down.clone().map_or(Ok(()), Err)
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(inbox::Reply<T>) -> Op) -> Result<T, QueueError> {
+        let (reply, answer) = oneshot::channel();
+        if let Err(error) = self.shared.inbox.push(make(reply)) {
+            if error == QueueError::Overloaded {
+                self.shared.metrics.refused_inbox.inc();
+            }
+            return Err(error);
+        }
+        answer.await.unwrap_or(Err(QueueError::Closed))
+    }
+
+    fn lease_of(&self, lane: &Uid, grant: Grant) -> Lease {
+        let Grant { key: (due, seq), stored, attempts, token } = grant;
+        let (shared, uid) = (Arc::clone(&self.shared), lane.clone());
+        let release = Release(Box::new(move || shared.lanes.lock().release(&uid, seq, token)));
+        Lease {
+            stored,
+            attempts,
+            lane: lane.clone(),
+            due: Timestamp::from_millisecond(due).unwrap_or_default(),
+            claim: Claim { seq: seq.cast_unsigned(), token, release: Some(release) },
+        }
+    }
+}
+
+impl Drop for SqliteQueue {
+    fn drop(&mut self) {
+        self.shared.inbox.close();
+    }
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn enqueue(&self, events: Vec<NewEvent>) -> Result<Vec<Enqueued>, QueueError> {
+        self.check()?;
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = events.into_iter().map(Row::new).collect::<Result<Vec<_>, _>>();
+        let rows = rows.map_err(|error| QueueError::Unavailable(error.to_string()))?;
+        self.ask(|reply| Op::Enqueue(rows, reply)).await
+    }
+
+    async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError> {
+        self.check()?;
+        let now = now.as_millisecond();
+        let mut leased = Leased::default();
+        let mut grants = Vec::new();
+        loop {
+            let wanted = limit.saturating_sub(leased.leases.len());
+            let granted = self.shared.lanes.lock().lease(lane, now, wanted, &mut grants);
+            leased.leases.extend(grants.drain(..).map(|grant| self.lease_of(lane, grant)));
+            leased.next_due = granted.next_due.and_then(|due| Timestamp::from_millisecond(due).ok());
+            if let Some(number) = granted.refill {
+                let asked = self.refills.try_send(reader::Refill { lane: lane.clone(), number, now });
+                if asked.is_err() {
+                    self.shared.lanes.lock().refill_failed(lane, number, &QueueError::Overloaded);
+                }
+            }
+            let Some(wait) = granted.wait else { break };
+            if let Ok(Err(error)) = wait.await {
+                if leased.leases.is_empty() {
+                    return Err(error);
+                }
+                break;
+            }
+        }
+        leased.leases.sort_unstable_by_key(|lease| lease.claim.seq);
+        Ok(leased)
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), QueueError> {
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        let mut settles = Vec::with_capacity(settlements.len());
+        {
+            let lanes = self.shared.lanes.lock();
+            for settlement in settlements {
+                let Settlement { mut lease, completion, health } = settlement;
+                lease.claim.release = None;
+                let (seq, token) = (lease.claim.seq.cast_signed(), lease.claim.token);
+                if let Some(row) = lanes.claim(&lease.lane, seq, token) {
+                    settles.push(Settle { lane: lease.lane.clone(), row, token, completion, health });
+                }
+            }
+        }
+        if settles.is_empty() {
+            return Ok(());
+        }
+        self.ask(|reply| Op::Settle(Settling { settles, reply, failed: None })).await
+    }
+
+    async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {
+        self.check()?;
+        self.ask(|reply| Op::Drop(lane.clone(), reply)).await
+    }
+
+    fn lanes(&self) -> Vec<Uid> {
+        self.shared.lanes.lock().names()
+    }
+
+    fn depth(&self, lane: &Uid) -> Depth {
+        self.shared.lanes.lock().depth(lane)
+    }
+
+    fn state(&self) -> QueueState {
+        let state = self.shared.state.lock();
+        let full = state.full.is_some_and(|since| since.elapsed() < FULL_FOR);
+        let unavailable = match &state.down {
+            Some(QueueError::Unavailable(why)) => Some(why.clone()),
+            Some(other) => Some(other.to_string()),
+            None if state.closed => Some(QueueError::Closed.to_string()),
+            None => full.then(|| QueueError::DiskFull.to_string()),
+        };
+        QueueState { unavailable, repaired: state.repaired.clone() }
+    }
+
+    async fn close(&self) {
+        self.shared.state.lock().closed = true;
+        self.shared.inbox.close();
+        drop(self.keeper.lock().take());
+        let closing = self.closing.lock().await;
+        let ended = self.ended.lock().take();
+        if let Some(ended) = ended {
+            ended.await.ok();
+        }
+        drop(closing);
+    }
+}
+
+#[async_trait]
+impl HealthStore for SqliteQueue {
+    async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError> {
+        self.check()?;
+        self.ask(Op::LoadHealth).await
+    }
+
+    async fn save_health(&self, healths: Vec<(Uid, Health)>) -> Result<(), QueueError> {
+        self.check()?;
+        if healths.is_empty() {
+            return Ok(());
+        }
+        self.ask(|reply| Op::Health(healths, reply)).await
+    }
+}

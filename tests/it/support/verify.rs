@@ -47,7 +47,10 @@ impl Verifier {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{self:?}: {error}; run tools/setup.sh"));
-        let input: String = requests.iter().map(|request| format!("{request}\n")).collect();
+        let input: String = requests
+            .iter()
+            .flat_map(|request| [request.to_string(), "\n".to_owned()])
+            .collect();
         let mut stdin = child.stdin.take().expect("standard input is piped");
         let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output().expect("its output can be read");

@@ -63,9 +63,10 @@ where
         let probe = || async {
             let object = api.get(name).await.map_err(|error| error.to_string())?;
             let json = serde_json::to_value(&object).map_err(|error| error.to_string())?;
-            match has_condition(&json, condition, status) {
-                true => Ok(object),
-                false => Err(format!("{caller}: status is {:#}", json["status"])),
+            if has_condition(&json, condition, status) {
+                Ok(object)
+            } else {
+                Err(format!("{caller}: status is {:#}", json["status"]))
             }
         };
         eventually(&what, within, probe).await

@@ -253,7 +253,9 @@ fn mark_tests(tokens: &mut [Token<'_>], all: bool) {
         Kind::Punctuation(']'),
     ];
     if all {
-        tokens.iter_mut().for_each(|token| token.in_test = true);
+        for token in tokens {
+            token.in_test = true;
+        }
         return;
     }
     for index in 0..tokens.len() {

@@ -1,0 +1,206 @@
+//! Opens connections: guarded lookup, TCP (IPv4 and IPv6 raced), TLS with the protocol agreed by ALPN.
+//!
+//! A connection that has lost the race against one that became free is finished in the background and pooled, without
+//! any request's deadline over it; [`CONNECT_TIMEOUT`] bounds it.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::Uri;
+use http::uri::Scheme;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::Service;
+
+use super::guard::Guard;
+use super::metrics::{OpenConnection, TransportMetrics};
+use crate::domain::egress::Refusal;
+
+/// How long connecting and TLS may take together: as long as the longest deadline of a destination.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long TCP may take over all addresses of a name; each gets its share, so a dead first one leaves time for others.
+const TCP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// The host is an address that is refused.
+    #[error("the address is refused")]
+    Refused(Refusal),
+    /// Lookup or TCP failed.
+    #[error("connecting failed")]
+    Tcp(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// TLS failed.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] io::Error),
+    /// It took too long.
+    #[error("connecting took too long")]
+    TimedOut,
+}
+
+/// Opens connections to receivers.
+#[derive(Clone)]
+pub(super) struct Connector {
+    guard: Guard,
+    tcp: HttpConnector<Guard>,
+    tls: TlsConnector,
+    metrics: TransportMetrics,
+}
+
+impl Connector {
+    pub(super) fn new(guard: Guard, tls: Arc<ClientConfig>, metrics: TransportMetrics) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(guard.clone());
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(TCP_TIMEOUT));
+        Self {
+            guard,
+            tcp,
+            tls: tls.into(),
+            metrics,
+        }
+    }
+
+    async fn connect(mut self, uri: Uri) -> Result<Stream, ConnectError> {
+        let secure = uri.scheme() == Some(&Scheme::HTTPS);
+        let host = uri
+            .host()
+            .unwrap_or_default()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        // The URL was checked before it got here; this is against a reading of it by `Uri` that differs from `Url`'s.
+        if let Ok(address) = host.parse::<IpAddr>() {
+            self.guard.check(address).map_err(ConnectError::Refused)?;
+        }
+        let name = secure.then(|| ServerName::try_from(host.to_owned()));
+        let tcp = self
+            .tcp
+            .call(uri)
+            .await
+            .map_err(|error| ConnectError::Tcp(error.into()))?;
+        let open = self.metrics.opened();
+        let Some(name) = name else {
+            return Ok(Stream {
+                io: Io::Plain(tcp),
+                _open: open,
+            });
+        };
+        let name =
+            name.map_err(|error| ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let tls = self
+            .tls
+            .connect(name, tcp.into_inner())
+            .await
+            .map_err(ConnectError::Tls)?;
+        Ok(Stream {
+            io: Io::Tls(Box::new(TokioIo::new(tls))),
+            _open: open,
+        })
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = ConnectError;
+    type Future = BoxFuture<'static, Result<Stream, ConnectError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.clone().connect(uri));
+        connecting
+            .map(|result| result.unwrap_or(Err(ConnectError::TimedOut)))
+            .boxed()
+    }
+}
+
+/// An open connection.
+pub(super) struct Stream {
+    io: Io,
+    _open: OpenConnection,
+}
+
+enum Io {
+    Plain(TokioIo<TcpStream>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new();
+        match &self.io {
+            Io::Tls(tls) if tls.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
+                connected.negotiated_h2()
+            }
+            Io::Tls(_) | Io::Plain(_) => connected,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_flush(cx),
+            Io::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(io) => io.is_write_vectored(),
+            Io::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! One attempt: prepare, send, decide, settle. The way of a delivery from lease to durable outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::Core;
+use super::lane::Lane;
+use super::places::Place;
+use super::queue::{Completion, Lease, Settlement, Stored};
+use crate::domain::delivery::{self, Attempt};
+use crate::domain::destination::Destination;
+use crate::domain::event::Event;
+use crate::domain::health::{Health, Signal};
+use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
+use crate::domain::retry::{self, RetryDecision};
+
+/// Makes one attempt. Ends early, without an outcome, when the engine aborts.
+pub(crate) async fn make(core: Arc<Core>, lane: Arc<Lane>, destination: Arc<Destination>, lease: Lease, place: Place) {
+    tokio::select! {
+        () = run(&core, &lane, &destination, lease) => {}
+        () = core.aborting.cancelled() => {}
+    }
+    drop(place);
+}
+
+async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+    let number = lease.attempts.saturating_add(1);
+    let started = tokio::time::Instant::now();
+    let outcome = match &lease.stored {
+        Stored::Event(event) => send(core, destination, event, number).await,
+        Stored::Corrupt { .. } => {
+            Outcome::Failed(Failure::new(FailureReason::EventCorrupt, "the stored event is damaged and cannot be sent"))
+        }
+    };
+    let result = conclude(core, lane, destination, &lease, &outcome);
+    report(core, lane, destination, &lease, number, &outcome, &result, started.elapsed());
+    let settlement = Settlement { lease, completion: result.completion, health: result.health };
+    if let Err(error) = core.queue.settle(vec![settlement]).await {
+        tracing::error!(
+            reason = error.reason(), %error, destination.uid = %lane.uid,
+            "an attempt's outcome was not stored; it will be made again"
+        );
+        lane.with(|state| state.store_failed = true);
+    }
+}
+
+async fn send(core: &Core, destination: &Destination, event: &Event, number: u32) -> Outcome {
+    let now = core.clock.now();
+    if retry::is_too_old(&destination.retry, event.accepted, now) {
+        return Outcome::Failed(Failure::new(FailureReason::TooOld, "the event is over the destination's maxAge"));
+    }
+    let request = match delivery::prepare(destination, event, Attempt { number, now }) {
+        Ok(request) => request,
+        Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
+    };
+    match core.transport.send(request, destination.timeout).await {
+        Ok(reply) => outcome::classify(&reply, core.clock.now()),
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+/// What an attempt leads to.
+struct Conclusion {
+    completion: Completion,
+    /// Set when it must survive a crash.
+    health: Option<Box<Health>>,
+    signal: Option<Signal>,
+    exhausted: bool,
+}
+
+fn conclude(core: &Core, lane: &Lane, destination: &Destination, lease: &Lease, outcome: &Outcome) -> Conclusion {
+    let now = core.clock.now();
+    let decision = match (outcome, &lease.stored) {
+        (Outcome::Delivered { .. }, _) | (_, Stored::Corrupt { .. }) => None,
+        (Outcome::Failed(failure), Stored::Event(event)) => Some(retry::decide(
+            &destination.retry,
+            failure,
+            lease.attempts.saturating_add(1),
+            event.accepted,
+            now,
+            rand::rng().random(),
+        )),
+    };
+    let failed = matches!(outcome, Outcome::Failed(_));
+    let completion = match decision {
+        Some(RetryDecision::RetryAt(at)) => Completion::RetryAt(at),
+        Some(RetryDecision::Exhausted) | None => Completion::Finished,
+    };
+    let exhausted = failed && completion == Completion::Finished;
+    let (signal, health) = lane.with(|state| {
+        let signal = state.health.record(&destination.disable, outcome, now);
+        match outcome {
+            Outcome::Delivered { .. } => state.window.grow(),
+            Outcome::Failed(failure) if failure.reason.counts_against_receiver() => {
+                state.window.shrink(destination.max_in_flight);
+            }
+            Outcome::Failed(_) => {}
+        }
+        if exhausted {
+            state.health.record_exhausted();
+        }
+        state.active = true;
+        let first_success = state.health.delivered == 1 && !failed;
+        let lasting = failed || signal.is_some() || first_success;
+        (signal, lasting.then(|| Box::new(state.health.clone())))
+    });
+    if health.is_some() && (signal.is_some() || exhausted || !failed) {
+        core.changes.push(lane.uid.clone());
+    }
+    Conclusion { completion, health, signal, exhausted }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one wide line needs everything that is known")]
+fn report(
+    core: &Core,
+    lane: &Lane,
+    destination: &Destination,
+    lease: &Lease,
+    number: u32,
+    outcome: &Outcome,
+    result: &Conclusion,
+    elapsed: Duration,
+) {
+    let (word, reason, status, message) = match outcome {
+        Outcome::Delivered { status } => ("delivered", "", Some(*status), ""),
+        Outcome::Failed(failure) => {
+            let word = if result.exhausted { "exhausted" } else { "failed" };
+            (word, failure.reason.as_str(), failure.status, failure.message.as_str())
+        }
+    };
+    core.metrics.attempted(word, reason, elapsed);
+    let (event_id, event_type) = match &lease.stored {
+        Stored::Event(event) => (event.id.as_str(), &*event.content.event_type),
+        Stored::Corrupt { id } => (id.as_ref().map_or("", |id| id.as_str()), ""),
+    };
+    tracing::info!(
+        destination.namespace = %destination.identity.key.namespace,
+        destination.name = %destination.identity.key.name,
+        event.id = event_id,
+        event.r#type = event_type,
+        attempt.number = number,
+        outcome = word,
+        reason,
+        status,
+        duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        message,
+        "delivery attempted"
+    );
+    if let Some(signal) = result.signal {
+        core.metrics.signalled(signal);
+        tracing::info!(
+            destination.namespace = %destination.identity.key.namespace,
+            destination.name = %destination.identity.key.name,
+            destination.uid = %lane.uid,
+            signal = ?signal,
+            "delivery health changed"
+        );
+    }
+}

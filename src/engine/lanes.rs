@@ -1,0 +1,72 @@
+//! What the rest of the process may know of the lanes: for status, and for gauges.
+
+use std::sync::Arc;
+
+use super::directory::DirectoryListener;
+use super::view::{Changes, DeliveryView, LaneView};
+use super::{Core, Engine};
+use crate::domain::id::Uid;
+use crate::domain::window::{self, Admission};
+
+impl DeliveryView for Engine {
+    fn view(&self, uid: &Uid) -> Option<LaneView> {
+        let core = self.core();
+        let lane = core.running_lane(uid)?;
+        let depth = core.queue.depth(uid);
+        let (health, next_attempt) = lane.with(|state| (state.health.clone(), state.next_attempt));
+        let parked = if is_parked(core, uid, &health) { depth.pending } else { 0 };
+        let next_attempt = next_attempt.filter(|_| depth.pending > 0);
+        Some(LaneView { health, depth, parked, next_attempt })
+    }
+
+    fn changes(&self) -> &Changes {
+        &self.core().changes
+    }
+}
+
+impl DirectoryListener for Engine {
+    fn destination_changed(&self, uid: &Uid) {
+        self.core().wake(uid);
+    }
+
+    fn destination_removed(&self, uid: &Uid) {
+        if let Some(lane) = self.core().running_lane(uid) {
+            lane.wake();
+        }
+    }
+}
+
+fn is_parked(core: &Core, uid: &Uid, health: &crate::domain::health::Health) -> bool {
+    let entry = core.directory.destination(uid);
+    let destination = entry.as_ref().and_then(|entry| entry.ready());
+    let admission = window::admission(destination.map(AsRef::as_ref), health, core.clock.now());
+    matches!(admission, Admission::Parked { .. } | Admission::Probe)
+}
+
+/// Sums over all lanes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) pending: u64,
+    pub(crate) parked: u64,
+    pub(crate) disabled: u64,
+    pub(crate) failing: u64,
+    pub(crate) oldest_age: u64,
+}
+
+pub(crate) fn totals(core: &Arc<Core>) -> Totals {
+    let now = core.clock.now().as_millisecond();
+    let mut totals = Totals::default();
+    for lane in core.running_lanes() {
+        let depth = core.queue.depth(&lane.uid);
+        let health = lane.with(|state| state.health.clone());
+        totals.pending += depth.pending;
+        if is_parked(core, &lane.uid, &health) {
+            totals.parked += depth.pending;
+        }
+        totals.disabled += u64::from(health.disabled.is_some());
+        totals.failing += u64::from(health.is_failing());
+        let age = depth.oldest_due.map_or(0, |due| now.saturating_sub(due) / 1000);
+        totals.oldest_age = totals.oldest_age.max(u64::try_from(age).unwrap_or(0));
+    }
+    totals
+}

@@ -1,0 +1,119 @@
+//! The engine's metrics. Labels are words of closed lists; nothing here grows with events or destinations.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::Core;
+use crate::domain::health::{DisableReason, Signal};
+
+/// Upper bounds of attempt durations, in seconds.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+
+/// Labels of [`EngineMetrics::deliveries`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+/// Labels of [`EngineMetrics::signals`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SignalLabels {
+    signal: &'static str,
+}
+
+/// The engine's counters and histograms.
+#[derive(Clone, Debug)]
+pub struct EngineMetrics {
+    deliveries: Family<DeliveryLabels, Counter>,
+    duration: Histogram,
+    signals: Family<SignalLabels, Counter>,
+    unmatched: Counter,
+}
+
+impl Default for EngineMetrics {
+    fn default() -> Self {
+        Self {
+            deliveries: Family::default(),
+            duration: Histogram::new(SECONDS),
+            signals: Family::default(),
+            unmatched: Counter::default(),
+        }
+    }
+}
+
+impl EngineMetrics {
+    /// Registers everything under the prefix of `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("deliveries", "Attempts by outcome and reason", self.deliveries.clone());
+        registry.register("attempt_duration_seconds", "Time from start to end of an attempt", self.duration.clone());
+        registry.register("health_signals", "Changes of destinations' health", self.signals.clone());
+        registry.register("events_unmatched", "Accepted events that no destination wants", self.unmatched.clone());
+    }
+
+    pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Duration) {
+        self.deliveries.get_or_create(&DeliveryLabels { outcome, reason }).inc();
+        self.duration.observe(elapsed.as_secs_f64());
+    }
+
+    pub(crate) fn dropped(&self, count: u64) {
+        let labels = DeliveryLabels { outcome: "dropped", reason: "DestinationDeleted" };
+        self.deliveries.get_or_create(&labels).inc_by(count);
+    }
+
+    pub(crate) fn signalled(&self, signal: Signal) {
+        let signal = match signal {
+            Signal::Failing => "Failing",
+            Signal::Recovered => "Recovered",
+            Signal::Disabled(DisableReason::AutoDisabled) => "AutoDisabled",
+            Signal::Disabled(DisableReason::Gone) => "Gone",
+        };
+        self.signals.get_or_create(&SignalLabels { signal }).inc();
+    }
+
+    pub(crate) fn unmatched(&self, count: u64) {
+        self.unmatched.inc_by(count);
+    }
+}
+
+/// Gauges over all lanes, computed when they are read.
+#[derive(Debug)]
+pub struct LaneGauges {
+    core: Weak<Core>,
+}
+
+impl LaneGauges {
+    /// Gauges of an engine.
+    #[must_use]
+    pub fn new(engine: &super::Engine) -> Self {
+        Self { core: std::sync::Arc::downgrade(engine.core()) }
+    }
+}
+
+impl Collector for LaneGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(core) = self.core.upgrade() else { return Ok(()) };
+        let totals = super::lanes::totals(&core);
+        let gauges = [
+            ("pending", "Deliveries that wait, parked ones included", totals.pending),
+            ("parked", "Deliveries that wait because their destination is suspended, disabled or not ready", totals.parked),
+            ("disabled", "Destinations that are disabled", totals.disabled),
+            ("failing", "Destinations whose last attempt failed", totals.failing),
+            ("oldest_pending_age_seconds", "How long the oldest due delivery has waited", totals.oldest_age),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let encoder = encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?;
+            gauge.encode(encoder)?;
+        }
+        Ok(())
+    }
+}

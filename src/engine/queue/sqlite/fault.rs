@@ -1,0 +1,70 @@
+//! [`StoreError`]: what went wrong with the file, by what has to be done about it.
+
+use rusqlite::ErrorCode;
+
+use crate::engine::queue::QueueError;
+
+/// What went wrong with the file.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// No room: on the disk, or by the file's own limit. The file is fine; finishing deliveries makes room.
+    #[error("the disk is full, or the queue's file has reached its size limit")]
+    Full,
+    /// The content is damaged. The file is moved aside, and what is intact is carried over.
+    #[error("the queue's file is damaged: {0}")]
+    Damaged(String),
+    /// A newer version wrote the file. It stays as it is.
+    #[error(
+        "the queue's file has format {found}, this version writes format {known}: run the newer version again, or \
+         move the file away to start with an empty queue"
+    )]
+    Newer {
+        /// Its format.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Another process has it.
+    #[error("the queue's file is in use by another process: stop that one, or give each its own directory")]
+    Locked,
+    /// Everything that may heal: read-only, I/O errors, missing directories.
+    #[error("{0}")]
+    Down(String),
+}
+
+impl StoreError {
+    /// What a caller is told.
+    pub(super) fn to_queue_error(&self) -> QueueError {
+        match self {
+            Self::Full => QueueError::DiskFull,
+            other => QueueError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error_code();
+        match code {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            Some(ErrorCode::ReadOnly) => Self::Down(format!("the queue's file is read-only: {error}")),
+            Some(ErrorCode::CannotOpen) => Self::Down(format!(
+                "the queue's file cannot be opened: {error}; is the volume mounted and writable?"
+            )),
+            Some(ErrorCode::SystemIoFailure) => Self::Down(format!("the queue's disk fails: {error}")),
+            Some(_) => Self::Down(format!("the queue's file cannot be used: {error}")),
+            // Not SQLite's own error: a column holds what was never written there.
+            None => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return Self::Full;
+        }
+        Self::Down(format!("the queue's directory cannot be used: {error}"))
+    }
+}

@@ -1,0 +1,151 @@
+//! [`Inbox`]: what waits for the writer thread.
+//!
+//! Enqueues are bounded by number and bytes, and refused beyond. Settlements are always let in: there are never more
+//! than leases, which the callers bound, and refusing one would cause a delivery to be repeated.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::rows::Row;
+use super::store::Settle;
+use crate::domain::health::Health;
+use crate::domain::id::Uid;
+use crate::engine::queue::{Enqueued, QueueError};
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
+
+/// Settlements of one call.
+#[derive(Debug)]
+pub(super) struct Settling {
+    /// What to write.
+    pub(super) settles: Vec<Settle>,
+    /// Where the answer goes.
+    pub(super) reply: Reply<()>,
+    /// When they could not be written for the first time.
+    pub(super) failed: Option<Instant>,
+}
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Op {
+    /// Store events.
+    Enqueue(Vec<Row>, Reply<Vec<Enqueued>>),
+    /// Store what became of deliveries.
+    Settle(Settling),
+    /// Store healths.
+    Health(Vec<(Uid, Health)>, Reply<()>),
+    /// Read healths.
+    LoadHealth(Reply<Vec<(Uid, Health)>>),
+    /// Drop a lane.
+    Drop(Uid, Reply<u64>),
+    /// Remove old events; answers how many it removed.
+    Trim(super::keeper::Trim, std::sync::mpsc::SyncSender<u64>),
+    /// Give free pages back; answers how many are left.
+    Vacuum(u32, std::sync::mpsc::SyncSender<u64>),
+    /// The keeper or the reader found damage.
+    Damaged(String),
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    ops: VecDeque<Op>,
+    bytes: usize,
+    idle: bool,
+    closed: bool,
+}
+
+/// What waits for the writer thread.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    waiting: Mutex<Waiting>,
+    bell: Condvar,
+    max_calls: usize,
+    max_bytes: usize,
+}
+
+fn size(op: &Op) -> usize {
+    match op {
+        Op::Enqueue(rows, _) => rows.iter().map(Row::cost).sum(),
+        _ => 0,
+    }
+}
+
+impl Inbox {
+    /// An empty inbox.
+    pub(super) fn new(max_calls: usize, max_bytes: usize) -> Self {
+        Self { waiting: Mutex::default(), bell: Condvar::new(), max_calls, max_bytes }
+    }
+
+    /// Puts something in.
+    ///
+    /// # Errors
+    /// `Overloaded` for an enqueue beyond the bounds, `Closed` after the end.
+    pub(super) fn push(&self, op: Op) -> Result<(), QueueError> {
+        let bytes = size(&op);
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return Err(QueueError::Closed);
+        }
+        let full = waiting.ops.len() >= self.max_calls
+            || (waiting.bytes > 0 && waiting.bytes.saturating_add(bytes) > self.max_bytes);
+        if full && matches!(op, Op::Enqueue(..) | Op::Health(..)) {
+            return Err(QueueError::Overloaded);
+        }
+        waiting.bytes = waiting.bytes.saturating_add(bytes);
+        waiting.ops.push_back(op);
+        let ring = std::mem::take(&mut waiting.idle);
+        drop(waiting);
+        if ring {
+            self.bell.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for work, at most until `until`, and takes at most `most` calls of at most `bytes`, but at least one.
+    /// `None` after the end, when everything was taken.
+    pub(super) fn take(&self, most: usize, bytes: usize, until: Option<Instant>, into: &mut Vec<Op>) -> Option<()> {
+        let mut waiting = self.waiting.lock();
+        while waiting.ops.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            waiting.idle = true;
+            match until {
+                None => self.bell.wait(&mut waiting),
+                Some(until) => {
+                    if self.bell.wait_until(&mut waiting, until).timed_out() {
+                        waiting.idle = false;
+                        break;
+                    }
+                }
+            }
+        }
+        let mut taken = 0_usize;
+        while into.len() < most {
+            let Some(next) = waiting.ops.front().map(size) else { break };
+            if taken > 0 && taken.saturating_add(next) > bytes {
+                break;
+            }
+            taken += next;
+            waiting.bytes = waiting.bytes.saturating_sub(next);
+            into.extend(waiting.ops.pop_front());
+        }
+        Some(())
+    }
+
+    /// Lets nothing more in.
+    pub(super) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.bell.notify_all();
+    }
+
+    /// Whether nothing waits, after giving others a moment.
+    pub(super) fn is_idle(&self, moment: Duration) -> bool {
+        std::thread::sleep(moment);
+        self.waiting.lock().ops.is_empty()
+    }
+}

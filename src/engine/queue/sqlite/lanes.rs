@@ -1,0 +1,404 @@
+//! [`Lanes`]: what the process knows of each lane without asking the disk.
+//!
+//! Owns, per lane, the number of deliveries, the claims, and a *window*: the next deliveries with their events.
+//! The disk holds everything; the window is a prefix of it that can always be thrown away.
+//!
+//! Invariants, with keys `(due, seq)` in the order of the deliveries table:
+//!
+//! - Every delivery of the lane below `horizon` is in the window or claimed. Without a horizon, every delivery is.
+//! - Only window entries below the horizon are handed out, so order holds although newer entries may be there
+//!   already.
+//! - The horizon is the key of a delivery that is on disk and not claimed, so its due time is exact.
+//! - While a refill reads the disk, keys that are left to the disk are remembered (`missed`), and so are keys that
+//!   leave it (`gone`); the refill's result is corrected by both.
+//!
+//! Bounds: [`Limits`]. A window over its bound gives its latest entries back to the disk. What is claimed is bounded
+//! by the callers' in-flight limits.
+//!
+//! Writing and reading the disk is left to the writer and the reader.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tokio::sync::oneshot;
+
+use crate::domain::id::Uid;
+use crate::engine::queue::{Depth, QueueError, Stored};
+
+/// Due time in milliseconds since 1970, and position of the event.
+pub(super) type Key = (i64, i64);
+
+/// How much the windows hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Deliveries per lane.
+    pub(super) per_lane: usize,
+    /// Bytes over all lanes.
+    pub(super) bytes: usize,
+}
+
+/// A delivery in memory.
+#[derive(Clone, Debug)]
+pub(super) struct Hot {
+    /// Its event.
+    pub(super) stored: Stored,
+    /// Attempts made.
+    pub(super) attempts: u32,
+    /// Number of its project.
+    pub(super) project: i64,
+    /// Bytes it is charged with.
+    pub(super) cost: usize,
+}
+
+/// A delivery that was handed out.
+#[derive(Debug)]
+struct Claimed {
+    key: Key,
+    hot: Hot,
+    token: u64,
+}
+
+/// A delivery being handed out.
+#[derive(Debug)]
+pub(super) struct Grant {
+    /// Its key.
+    pub(super) key: Key,
+    /// Its event.
+    pub(super) stored: Stored,
+    /// Attempts made.
+    pub(super) attempts: u32,
+    /// Token of the claim.
+    pub(super) token: u64,
+}
+
+/// What a lease got, and what it still has to do.
+#[derive(Debug, Default)]
+pub(super) struct Granted {
+    /// When the next unclaimed delivery is due.
+    pub(super) next_due: Option<i64>,
+    /// The disk has due deliveries and a read of them must be asked for: number of the lane.
+    pub(super) refill: Option<i64>,
+    /// Ends when the read that is under way is over. Only when more was wanted.
+    pub(super) wait: Option<oneshot::Receiver<Result<(), QueueError>>>,
+}
+
+/// What a settlement needs to know of a claim.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClaimRow {
+    /// Number of the lane.
+    pub(super) lane: i64,
+    /// Key of the delivery.
+    pub(super) key: Key,
+    /// Number of the project.
+    pub(super) project: i64,
+    /// Attempts made.
+    pub(super) attempts: u32,
+}
+
+#[derive(Debug, Default)]
+struct Refill {
+    missed: Option<Key>,
+    gone: HashSet<Key>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    number: i64,
+    pending: u64,
+    window: BTreeMap<Key, Hot>,
+    horizon: Option<Key>,
+    claims: HashMap<i64, Claimed>,
+    has_health: bool,
+    refill: Option<Refill>,
+    waiters: Vec<oneshot::Sender<Result<(), QueueError>>>,
+    last_used: u64,
+}
+
+/// All lanes.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: HashMap<Uid, Lane>,
+    limits: Limits,
+    bytes: usize,
+    uses: u64,
+    tokens: u64,
+}
+
+impl Lane {
+    /// Leaves a delivery to the disk.
+    fn spill(&mut self, key: Key) {
+        self.horizon = Some(self.horizon.map_or(key, |horizon| horizon.min(key)));
+        if let Some(refill) = &mut self.refill {
+            refill.missed = Some(refill.missed.map_or(key, |missed| missed.min(key)));
+        }
+    }
+
+    /// Takes the last entry out of the window and leaves it to the disk; returns what it cost.
+    fn shrink(&mut self) -> usize {
+        let Some((key, hot)) = self.window.pop_last() else { return 0 };
+        self.spill(key);
+        hot.cost
+    }
+
+    /// Puts a delivery that is on disk into the window, or leaves it to the disk. Returns the change in bytes.
+    fn place(&mut self, key: Key, hot: Hot, limits: Limits, bytes: usize) -> isize {
+        if self.window.contains_key(&key) || self.claims.get(&key.1).is_some_and(|claim| claim.key == key) {
+            return 0;
+        }
+        let known = self.window.len().saturating_add(self.claims.len());
+        let cold = usize::try_from(self.pending).unwrap_or(usize::MAX).saturating_sub(known);
+        let below = self.horizon.is_none_or(|horizon| key < horizon);
+        let mut freed = 0;
+        if below && self.window.len() >= limits.per_lane && self.window.last_key_value().is_some_and(|(k, _)| *k > key)
+        {
+            freed = self.shrink();
+        }
+        let fits = self.window.len() < limits.per_lane && bytes.saturating_add(hot.cost) <= limits.bytes;
+        if fits && (below || cold <= limits.per_lane) {
+            let cost = hot.cost;
+            self.window.insert(key, hot);
+            return cost.cast_signed() - freed.cast_signed();
+        }
+        self.spill(key);
+        -freed.cast_signed()
+    }
+
+    /// Due time of the next unclaimed delivery.
+    fn next_due(&self) -> Option<i64> {
+        let first = self.window.first_key_value().map(|(key, _)| key.0);
+        let horizon = self.horizon.map(|horizon| horizon.0);
+        match (first, horizon) {
+            (Some(first), Some(horizon)) => Some(first.min(horizon)),
+            (first, horizon) => first.or(horizon),
+        }
+    }
+
+    fn window_bytes(&self) -> usize {
+        self.window.values().map(|hot| hot.cost).sum()
+    }
+}
+
+impl Lanes {
+    /// No lanes.
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { lanes: HashMap::new(), limits, bytes: 0, uses: 0, tokens: 0 }
+    }
+
+    /// Bytes in all windows.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Starts over with what a file holds. Claims of deliveries that may still be there stay.
+    pub(super) fn reload(&mut self, found: Vec<(Uid, LaneRow)>) {
+        let mut old = std::mem::take(&mut self.lanes);
+        self.bytes = 0;
+        for (uid, row) in found {
+            let mut lane = Lane {
+                number: row.number,
+                pending: row.pending,
+                horizon: row.first,
+                has_health: row.has_health,
+                ..Lane::default()
+            };
+            if let Some(before) = old.remove(&uid).filter(|before| before.number == row.number) {
+                lane.claims = before.claims;
+            }
+            self.lanes.insert(uid, lane);
+        }
+    }
+
+    fn charge(&mut self, change: isize) {
+        self.bytes = self.bytes.saturating_add_signed(change);
+    }
+
+    /// A delivery was written.
+    pub(super) fn add(&mut self, uid: &Uid, number: i64, key: Key, hot: Hot) {
+        let (limits, bytes) = (self.limits, self.bytes);
+        let lane = match self.lanes.get_mut(uid) {
+            Some(lane) => lane,
+            None => self.lanes.entry(uid.clone()).or_insert_with(|| Lane { number, ..Lane::default() }),
+        };
+        let change = lane.place(key, hot, limits, bytes);
+        lane.pending = lane.pending.saturating_add(1);
+        self.charge(change);
+    }
+
+    /// Hands out due deliveries, into `grants` until it has `limit`.
+    pub(super) fn lease(&mut self, uid: &Uid, now: i64, limit: usize, grants: &mut Vec<Grant>) -> Granted {
+        let Some(lane) = self.lanes.get_mut(uid) else { return Granted::default() };
+        self.uses += 1;
+        lane.last_used = self.uses;
+        let mut freed = 0_usize;
+        while grants.len() < limit {
+            let Some(first) = lane.window.first_entry() else { break };
+            let key = *first.key();
+            if key.0 > now || lane.horizon.is_some_and(|horizon| key >= horizon) {
+                break;
+            }
+            let hot = first.remove();
+            freed = freed.saturating_add(hot.cost);
+            self.tokens += 1;
+            let token = self.tokens;
+            grants.push(Grant { key, stored: hot.stored.clone(), attempts: hot.attempts, token });
+            lane.claims.insert(key.1, Claimed { key, hot, token });
+        }
+        let mut granted = Granted { next_due: lane.next_due(), ..Granted::default() };
+        let due_on_disk = lane.horizon.is_some_and(|horizon| horizon.0 <= now);
+        let low = lane.window.len() < self.limits.per_lane / 4;
+        let short = grants.len() < limit;
+        if due_on_disk && (short || low) {
+            if lane.refill.is_none() {
+                lane.refill = Some(Refill::default());
+                granted.refill = Some(lane.number);
+            }
+            if short {
+                let (done, wait) = oneshot::channel();
+                lane.waiters.push(done);
+                granted.wait = Some(wait);
+            }
+        }
+        self.bytes = self.bytes.saturating_sub(freed);
+        granted
+    }
+
+    /// The row of a claim that is still valid.
+    pub(super) fn claim(&self, uid: &Uid, seq: i64, token: u64) -> Option<ClaimRow> {
+        let lane = self.lanes.get(uid)?;
+        let claim = lane.claims.get(&seq).filter(|claim| claim.token == token)?;
+        let Claimed { key, hot, .. } = claim;
+        Some(ClaimRow { lane: lane.number, key: *key, project: hot.project, attempts: hot.attempts })
+    }
+
+    /// A claim ended without being settled.
+    pub(super) fn release(&mut self, uid: &Uid, seq: i64, token: u64) {
+        let (limits, bytes) = (self.limits, self.bytes);
+        let Some(lane) = self.lanes.get_mut(uid) else { return };
+        if lane.claims.get(&seq).is_none_or(|claim| claim.token != token) {
+            return;
+        }
+        let Some(claim) = lane.claims.remove(&seq) else { return };
+        let change = lane.place(claim.key, claim.hot, limits, bytes);
+        self.charge(change);
+    }
+
+    /// A settlement was written; the delivery is gone, or has a new key.
+    pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, moved: Option<Key>) {
+        let Some(lane) = self.lanes.get_mut(uid) else { return };
+        if lane.claims.get(&seq).is_none_or(|claim| claim.token != token) {
+            return;
+        }
+        let Some(claim) = lane.claims.remove(&seq) else { return };
+        if let Some(refill) = &mut lane.refill {
+            refill.gone.insert(claim.key);
+        }
+        match moved {
+            Some(key) => lane.spill(key),
+            None => lane.pending = lane.pending.saturating_sub(1),
+        }
+    }
+
+    /// The lane's health is stored.
+    pub(super) fn mark_health(&mut self, uid: &Uid, number: i64) {
+        self.lanes.entry(uid.clone()).or_insert_with(|| Lane { number, ..Lane::default() }).has_health = true;
+    }
+
+    /// Forgets a lane, claims included.
+    pub(super) fn forget(&mut self, uid: &Uid) -> bool {
+        let Some(lane) = self.lanes.remove(uid) else { return false };
+        self.bytes = self.bytes.saturating_sub(lane.window_bytes());
+        true
+    }
+
+    /// From where a refill reads, and how many. Makes room by emptying the windows of lanes that nobody reads from.
+    pub(super) fn refill_from(&mut self, uid: &Uid, number: i64) -> Option<(Key, usize)> {
+        let lane = self.lanes.get(uid).filter(|lane| lane.number == number && lane.refill.is_some())?;
+        let horizon = lane.horizon?;
+        let room = self.limits.per_lane.saturating_sub(lane.window.len()).max(64);
+        while self.bytes > self.limits.bytes / 2 {
+            let others = self.lanes.iter_mut().filter(|(other, lane)| *other != uid && !lane.window.is_empty());
+            let Some((_, idle)) = others.min_by_key(|(_, lane)| lane.last_used) else { break };
+            let mut freed = 0;
+            while !idle.window.is_empty() {
+                freed += idle.shrink();
+            }
+            self.bytes = self.bytes.saturating_sub(freed);
+        }
+        Some((horizon, room))
+    }
+
+    /// Which of the keys a refill found are unknown.
+    pub(super) fn unknown(&self, uid: &Uid, number: i64, keys: &mut Vec<(Key, u32, i64)>) {
+        let Some(lane) = self.lanes.get(uid).filter(|lane| lane.number == number) else {
+            keys.clear();
+            return;
+        };
+        keys.retain(|(key, ..)| !lane.window.contains_key(key) && !lane.claims.contains_key(&key.1));
+    }
+
+    /// Ends a refill: everything below `horizon` was read and what was unknown of it is in `read`.
+    pub(super) fn refilled(&mut self, uid: &Uid, number: i64, read: Vec<(Key, Hot)>, horizon: Option<Key>) {
+        let limits = self.limits;
+        let Some(lane) = self.lanes.get_mut(uid).filter(|lane| lane.number == number) else { return };
+        let Some(refill) = lane.refill.take() else { return };
+        let mut added = 0_usize;
+        let mut freed = 0_usize;
+        for (key, hot) in read {
+            if lane.claims.contains_key(&key.1) || refill.gone.contains(&key) || lane.window.contains_key(&key) {
+                continue;
+            }
+            added += hot.cost;
+            lane.window.insert(key, hot);
+        }
+        lane.horizon = match (horizon, refill.missed) {
+            (Some(horizon), Some(missed)) => Some(horizon.min(missed)),
+            (horizon, missed) => horizon.or(missed),
+        };
+        while lane.window.len() > limits.per_lane {
+            freed += lane.shrink();
+        }
+        let waiters = std::mem::take(&mut lane.waiters);
+        self.bytes = self.bytes.saturating_add(added).saturating_sub(freed);
+        for waiter in waiters {
+            waiter.send(Ok(())).ok();
+        }
+    }
+
+    /// Ends a refill that failed.
+    pub(super) fn refill_failed(&mut self, uid: &Uid, number: i64, error: &QueueError) {
+        let Some(lane) = self.lanes.get_mut(uid).filter(|lane| lane.number == number) else { return };
+        lane.refill = None;
+        for waiter in std::mem::take(&mut lane.waiters) {
+            waiter.send(Err(error.clone())).ok();
+        }
+    }
+
+    /// Lanes that hold something.
+    pub(super) fn names(&self) -> Vec<Uid> {
+        let held = self.lanes.iter().filter(|(_, lane)| lane.pending > 0 || lane.has_health);
+        held.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// How much waits in a lane.
+    pub(super) fn depth(&self, uid: &Uid) -> Depth {
+        let Some(lane) = self.lanes.get(uid) else { return Depth::default() };
+        let claimed = lane.claims.values().map(|claim| claim.key.0).min();
+        let oldest_due = match (lane.next_due(), claimed) {
+            (Some(next), Some(claimed)) => Some(next.min(claimed)),
+            (next, claimed) => next.or(claimed),
+        };
+        Depth { pending: lane.pending, oldest_due: oldest_due.filter(|_| lane.pending > 0) }
+    }
+}
+
+/// What a file says of a lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaneRow {
+    /// Its number.
+    pub(super) number: i64,
+    /// Deliveries.
+    pub(super) pending: u64,
+    /// The first one.
+    pub(super) first: Option<Key>,
+    /// Whether health is stored.
+    pub(super) has_health: bool,
+}

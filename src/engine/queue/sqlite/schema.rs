@@ -1,0 +1,188 @@
+//! Opening the file: flags, pragmas, tables, version; and reading what the process keeps in memory.
+//!
+//! The format is described in [`sqlite`](super). Moving damaged files aside is left to `salvage`.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::fault::StoreError;
+use super::lanes::LaneRow;
+use crate::domain::id::Uid;
+
+/// The format this version writes, in `user_version`.
+pub(super) const VERSION: i64 = 1;
+
+/// `PRQ1`, in `application_id`.
+const APPLICATION: i64 = 0x5052_5131;
+
+/// Bytes of a page. 4096 is what file systems write at once.
+pub(super) const PAGE: u64 = 4096;
+
+pub(super) const TABLES: &str = "
+    CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    CREATE TABLE projects(number INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE);
+    CREATE TABLE facts(number INTEGER PRIMARY KEY, json TEXT NOT NULL);
+    CREATE TABLE lanes(number INTEGER PRIMARY KEY, uid TEXT NOT NULL, dropped INTEGER NOT NULL);
+    CREATE INDEX lanes_uid ON lanes(uid, dropped);
+    CREATE TABLE health(lane INTEGER PRIMARY KEY, json TEXT NOT NULL);
+    CREATE TABLE events(seq INTEGER PRIMARY KEY, project INTEGER NOT NULL, facts INTEGER NOT NULL, id NOT NULL,
+        accepted INTEGER NOT NULL, sum INTEGER NOT NULL, body BLOB NOT NULL);
+    CREATE TABLE ids(project INTEGER NOT NULL, id NOT NULL, accepted INTEGER NOT NULL,
+        PRIMARY KEY(project, id)) WITHOUT ROWID;
+    CREATE TABLE old_ids(seq INTEGER PRIMARY KEY, project INTEGER NOT NULL, id NOT NULL, accepted INTEGER NOT NULL);
+    CREATE TABLE deliveries(lane INTEGER NOT NULL, due INTEGER NOT NULL, seq INTEGER NOT NULL,
+        attempts INTEGER NOT NULL, project INTEGER NOT NULL, PRIMARY KEY(lane, due, seq)) WITHOUT ROWID;
+";
+
+/// Kibibytes of cache of the writer: the rightmost pages of every tree, and much of the ids.
+const WRITER_CACHE: i64 = 12 * 1024;
+
+/// Kibibytes of cache of a reader.
+const READER_CACHE: i64 = 2 * 1024;
+
+/// Opens the file for the writer; makes the tables in a new one.
+pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(2))?;
+    connection.set_prepared_statement_cache_capacity(48);
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version > VERSION {
+        return Err(StoreError::Newer { found: version, known: VERSION });
+    }
+    if version == 0 {
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables > 0 {
+            return Err(StoreError::Damaged("it is a database, but not a queue".to_owned()));
+        }
+        connection.pragma_update(None, "page_size", PAGE.cast_signed())?;
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
+    }
+    let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Down(format!("the queue's file cannot use a write-ahead log (mode {mode})")));
+    }
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    // A log that one large commit has grown is cut back to this at the next checkpoint.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 2000)?;
+    if version == 0 {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()?;
+    }
+    limit(&connection, max_bytes)?;
+    Ok(connection)
+}
+
+/// Sets the file's size limit; a file that is already larger can still shrink.
+pub(super) fn limit(connection: &Connection, max_bytes: u64) -> Result<(), StoreError> {
+    let pages = (max_bytes / PAGE).clamp(32, 0xffff_fffe);
+    connection.query_row(&format!("PRAGMA max_page_count={pages}"), [], |row| row.get::<_, i64>(0))?;
+    Ok(())
+}
+
+/// Opens the file for reading beside the writer.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(2))?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    Ok(connection)
+}
+
+/// What the process keeps in memory of a file.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// Lanes and what they hold.
+    pub(super) lanes: Vec<(Uid, LaneRow)>,
+    /// Lanes whose dropping was not finished.
+    pub(super) dropped: Vec<i64>,
+    /// Deliveries per project number.
+    pub(super) pending: HashMap<i64, u64>,
+    /// Number per project uid.
+    pub(super) projects: HashMap<Uid, i64>,
+    /// Highest number of a lane.
+    pub(super) last_lane: i64,
+    /// Highest number of facts.
+    pub(super) last_facts: i64,
+    /// Highest position of an event.
+    pub(super) last_seq: i64,
+}
+
+/// Reads what the process keeps in memory. One pass over the deliveries, none over the events.
+pub(super) fn read_contents(connection: &Connection) -> Result<Contents, StoreError> {
+    let mut contents = Contents::default();
+    let mut rows: HashMap<i64, LaneRow> = HashMap::new();
+    {
+        let mut statement = connection.prepare("SELECT lane, due, seq, project FROM deliveries")?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
+            let (number, due, seq, project): (i64, i64, i64, i64) =
+                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let lane = rows.entry(number).or_insert(LaneRow {
+                number,
+                pending: 0,
+                first: Some((due, seq)),
+                has_health: false,
+            });
+            lane.pending += 1;
+            *contents.pending.entry(project).or_default() += 1;
+        }
+    }
+    let mut statement = connection.prepare(
+        "SELECT number, uid, dropped, EXISTS(SELECT 1 FROM health WHERE lane = number) FROM lanes",
+    )?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        let number: i64 = row.get(0)?;
+        contents.last_lane = contents.last_lane.max(number);
+        let held = rows.remove(&number);
+        if row.get::<_, bool>(2)? {
+            contents.dropped.push(number);
+            continue;
+        }
+        let uid: String = row.get(1)?;
+        let held = held.unwrap_or(LaneRow { number, pending: 0, first: None, has_health: false });
+        contents.lanes.push((Uid::new(&uid), LaneRow { has_health: row.get(3)?, ..held }));
+    }
+    if let Some(number) = rows.keys().next() {
+        return Err(StoreError::Damaged(format!("deliveries belong to lane {number}, which has no name")));
+    }
+    let mut statement = connection.prepare("SELECT number, uid FROM projects")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        contents.projects.insert(Uid::new(&row.get::<_, String>(1)?), row.get(0)?);
+    }
+    let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
+    contents.last_facts = max("SELECT max(number) FROM facts")?.unwrap_or(0);
+    let seqs = [max("SELECT max(seq) FROM events")?, max("SELECT max(seq) FROM old_ids")?, meta(connection, "seq")?];
+    contents.last_seq = seqs.into_iter().flatten().max().unwrap_or(0);
+    Ok(contents)
+}
+
+/// A number of the `meta` table.
+pub(super) fn meta(connection: &Connection, name: &str) -> Result<Option<i64>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+    let mut rows = statement.query([name])?;
+    rows.next()?.map(|row| row.get(0)).transpose()
+}
+
+/// Stores a number in the `meta` table.
+pub(super) fn set_meta(connection: &Connection, name: &str, value: i64) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO meta(name, value) VALUES(?1, ?2)")?;
+    statement.execute((name, value))?;
+    Ok(())
+}

@@ -1,0 +1,430 @@
+//! [`Store`]: the writer's connection, the names it has interned, and one group's statements.
+//!
+//! A [`Group`] collects what a transaction will mean for memory; it is applied only after the commit.
+//! On a rollback [`Store::undo`] forgets the names that the transaction had made.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension};
+
+use super::fault::StoreError;
+use super::lanes::{ClaimRow, Hot, Key};
+use super::rows::{IdColumn, Row, finish};
+use super::schema::Contents;
+use crate::domain::health::Health;
+use crate::domain::id::Uid;
+use crate::domain::project::ProjectFacts;
+use crate::engine::queue::{Completion, Enqueued, QueueError, Stored};
+
+/// For how long an id is remembered, in nanoseconds.
+pub(super) const WINDOW: i64 = 24 * 3600 * 1_000_000_000;
+
+/// Most facts remembered; beyond, the writer starts over.
+const MAX_FACTS: usize = 4096;
+
+/// The writer's side of a file.
+#[derive(Debug)]
+pub(super) struct Store {
+    /// The only connection that writes.
+    pub(super) connection: Connection,
+    names: Names,
+    /// Deliveries per project.
+    pending: HashMap<i64, u64>,
+    last_seq: i64,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    lanes: HashMap<Uid, i64>,
+    projects: HashMap<Uid, i64>,
+    facts: HashMap<Arc<ProjectFacts>, (i64, i64)>,
+    /// The facts used last, found by address.
+    recent: Option<(Arc<ProjectFacts>, (i64, i64))>,
+    last_lane: i64,
+    last_facts: i64,
+    /// What the open transaction made.
+    fresh: Vec<Fresh>,
+}
+
+#[derive(Debug)]
+enum Fresh {
+    Lane(Uid),
+    Project(Uid),
+    Facts(Arc<ProjectFacts>),
+}
+
+/// What a transaction means for memory.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// Deliveries that were written.
+    pub(super) added: Vec<(Uid, i64, Key, Hot)>,
+    /// Claims that end, and the delivery's new key.
+    pub(super) settled: Vec<(Uid, i64, u64, Option<Key>)>,
+    /// Lanes whose health was written.
+    pub(super) healths: Vec<(Uid, i64)>,
+    /// Changes of the projects' counts.
+    pending: HashMap<i64, i64>,
+}
+
+/// A settlement prepared for the writer.
+#[derive(Debug)]
+pub(super) struct Settle {
+    /// The lane.
+    pub(super) lane: Uid,
+    /// Its delivery.
+    pub(super) row: ClaimRow,
+    /// The claim.
+    pub(super) token: u64,
+    /// What becomes of it.
+    pub(super) completion: Completion,
+    /// Health to store.
+    pub(super) health: Option<Box<Health>>,
+}
+
+/// One group's statements.
+pub(super) struct Statements<'a> {
+    connection: &'a Connection,
+    event: CachedStatement<'a>,
+    id: CachedStatement<'a>,
+    delivery: CachedStatement<'a>,
+    finish: CachedStatement<'a>,
+}
+
+impl<'a> Statements<'a> {
+    fn new(connection: &'a Connection) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            connection,
+            event: connection.prepare_cached(
+                "INSERT INTO events(seq, project, facts, id, accepted, sum, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?,
+            id: connection.prepare_cached(
+                "INSERT INTO ids(project, id, accepted) VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )?,
+            delivery: connection.prepare_cached(
+                "INSERT INTO deliveries(lane, due, seq, attempts, project) VALUES(?1, ?2, ?3, ?4, ?5)",
+            )?,
+            finish: connection
+                .prepare_cached("DELETE FROM deliveries WHERE lane = ?1 AND due = ?2 AND seq = ?3")?,
+        })
+    }
+}
+
+impl Names {
+    fn lane(&mut self, connection: &Connection, uid: &Uid) -> Result<i64, rusqlite::Error> {
+        if let Some(number) = self.lanes.get(uid) {
+            return Ok(*number);
+        }
+        self.last_lane += 1;
+        let mut statement =
+            connection.prepare_cached("INSERT INTO lanes(number, uid, dropped) VALUES(?1, ?2, 0)")?;
+        statement.execute((self.last_lane, uid.as_str()))?;
+        self.lanes.insert(uid.clone(), self.last_lane);
+        self.fresh.push(Fresh::Lane(uid.clone()));
+        Ok(self.last_lane)
+    }
+
+    fn project(&mut self, connection: &Connection, uid: &Uid) -> Result<i64, rusqlite::Error> {
+        if let Some(number) = self.projects.get(uid) {
+            return Ok(*number);
+        }
+        let mut statement = connection.prepare_cached("INSERT INTO projects(uid) VALUES(?1)")?;
+        let number = statement.insert([uid.as_str()])?;
+        self.projects.insert(uid.clone(), number);
+        self.fresh.push(Fresh::Project(uid.clone()));
+        Ok(number)
+    }
+
+    /// Numbers of facts and of their project.
+    fn facts(
+        &mut self,
+        connection: &Connection,
+        facts: &Arc<ProjectFacts>,
+    ) -> Result<(i64, i64), StoreError> {
+        if let Some((recent, numbers)) = &self.recent
+            && Arc::ptr_eq(recent, facts)
+        {
+            return Ok(*numbers);
+        }
+        let numbers = match self.facts.get(facts) {
+            Some(numbers) => *numbers,
+            None => self.new_facts(connection, facts)?,
+        };
+        self.recent = Some((Arc::clone(facts), numbers));
+        Ok(numbers)
+    }
+
+    fn new_facts(
+        &mut self,
+        connection: &Connection,
+        facts: &Arc<ProjectFacts>,
+    ) -> Result<(i64, i64), StoreError> {
+        let project = self.project(connection, &facts.uid)?;
+        let json = serde_json::to_string(&**facts).map_err(|error| StoreError::Down(error.to_string()))?;
+        let mut known = connection.prepare_cached("SELECT number FROM facts WHERE json = ?1")?;
+        let number = match known.query_row([&json], |row| row.get(0)).optional()? {
+            Some(number) => number,
+            None => {
+                self.last_facts += 1;
+                let mut statement =
+                    connection.prepare_cached("INSERT INTO facts(number, json) VALUES(?1, ?2)")?;
+                statement.execute((self.last_facts, &json))?;
+                self.last_facts
+            }
+        };
+        if self.facts.len() >= MAX_FACTS {
+            self.facts.clear();
+        }
+        self.facts.insert(Arc::clone(facts), (number, project));
+        self.fresh.push(Fresh::Facts(Arc::clone(facts)));
+        Ok((number, project))
+    }
+}
+
+impl Store {
+    /// Takes over a connection and what was read from it.
+    pub(super) fn new(connection: Connection, contents: &Contents) -> Self {
+        let names = Names {
+            lanes: contents.lanes.iter().map(|(uid, row)| (uid.clone(), row.number)).collect(),
+            projects: contents.projects.clone(),
+            last_lane: contents.last_lane,
+            last_facts: contents.last_facts,
+            ..Names::default()
+        };
+        Self { connection, names, pending: contents.pending.clone(), last_seq: contents.last_seq }
+    }
+
+    /// Position of the newest event.
+    pub(super) const fn last_seq(&self) -> i64 {
+        self.last_seq
+    }
+
+    /// Number of a lane, if it has one.
+    pub(super) fn lane_number(&self, uid: &Uid) -> Option<i64> {
+        self.names.lanes.get(uid).copied()
+    }
+
+    /// Forgets a lane's number; the next use makes a new one.
+    pub(super) fn forget_lane(&mut self, uid: &Uid) {
+        self.names.lanes.remove(uid);
+    }
+
+    /// Deliveries left the queue by another way than a settlement.
+    pub(super) fn subtract(&mut self, project: i64, count: u64) {
+        if let Some(pending) = self.pending.get_mut(&project) {
+            *pending = pending.saturating_sub(count);
+        }
+    }
+
+    /// Runs one transaction over `work`. On an error nothing of it is, or will be, in the file.
+    pub(super) fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError>,
+    ) -> Result<(T, Group), StoreError> {
+        let Self { connection, names, pending, last_seq } = self;
+        let before = *last_seq;
+        let mut group = Group::default();
+        let done = {
+            let mut begin = connection.prepare_cached("BEGIN IMMEDIATE")?;
+            begin.execute([])?;
+            let work = (|| {
+                let statements = Statements::new(connection)?;
+                let mut writing = Writing { statements, names, pending, last_seq, group: &mut group };
+                work(&mut writing)
+            })();
+            work.and_then(|value| {
+                connection.prepare_cached("COMMIT")?.execute([])?;
+                Ok(value)
+            })
+        };
+        match done {
+            Ok(value) => {
+                names.fresh.clear();
+                for (project, change) in &group.pending {
+                    let pending = pending.entry(*project).or_default();
+                    *pending = pending.saturating_add_signed(*change);
+                }
+                Ok((value, group))
+            }
+            Err(error) => {
+                *last_seq = before;
+                self.undo();
+                Err(error)
+            }
+        }
+    }
+
+    fn undo(&mut self) {
+        // SQLite has already rolled back after some errors; then this one says so, which is fine.
+        self.connection.execute_batch("ROLLBACK").ok();
+        self.names.recent = None;
+        for fresh in std::mem::take(&mut self.names.fresh) {
+            match fresh {
+                Fresh::Lane(uid) => drop(self.names.lanes.remove(&uid)),
+                Fresh::Project(uid) => drop(self.names.projects.remove(&uid)),
+                Fresh::Facts(facts) => drop(self.names.facts.remove(&facts)),
+            }
+        }
+    }
+}
+
+/// An open transaction.
+pub(super) struct Writing<'a> {
+    statements: Statements<'a>,
+    names: &'a mut Names,
+    pending: &'a HashMap<i64, u64>,
+    last_seq: &'a mut i64,
+    group: &'a mut Group,
+}
+
+impl Writing<'_> {
+    /// The connection, for statements of its user.
+    pub(super) const fn connection(&self) -> &Connection {
+        self.statements.connection
+    }
+
+    /// Writes events and their deliveries. The inner error refuses this call alone; it has written nothing then.
+    pub(super) fn enqueue(
+        &mut self,
+        rows: &[Row],
+        quota: u64,
+    ) -> Result<Result<Vec<Enqueued>, QueueError>, StoreError> {
+        if let Some(full) = self.over_quota(rows, quota)? {
+            return Ok(Err(full));
+        }
+        let mut answers = Vec::with_capacity(rows.len());
+        for row in rows {
+            answers.push(self.enqueue_one(row)?);
+        }
+        Ok(Ok(answers))
+    }
+
+    fn enqueue_one(&mut self, row: &Row) -> Result<Enqueued, StoreError> {
+        let event = &row.event;
+        let (facts, project) = self.names.facts(self.statements.connection, &event.project)?;
+        let id = IdColumn::new(&event.id);
+        if self.statements.id.execute((project, &id, row.accepted))? == 0 {
+            if self.used_at(project, &id)?.is_some_and(|used| row.accepted.saturating_sub(used) < WINDOW) {
+                return Ok(Enqueued::Duplicate);
+            }
+            let mut renew = self
+                .statements
+                .connection
+                .prepare_cached("UPDATE ids SET accepted = ?3 WHERE project = ?1 AND id = ?2")?;
+            renew.execute((project, &id, row.accepted))?;
+        }
+        *self.last_seq += 1;
+        let seq = *self.last_seq;
+        let sum = finish(row.sum.clone(), seq, facts);
+        self.statements.event.execute((seq, project, facts, &id, row.accepted, sum, &row.body))?;
+        let due = event.accepted.as_millisecond();
+        let count = i64::try_from(row.lanes.len()).unwrap_or(i64::MAX);
+        *self.group.pending.entry(project).or_default() += count;
+        for lane in row.lanes.iter() {
+            let number = self.names.lane(self.statements.connection, lane)?;
+            self.statements.delivery.execute((number, due, seq, 0, project))?;
+            let stored = Stored::Event(Arc::clone(event));
+            let hot = Hot { stored, attempts: 0, project, cost: row.cost() };
+            self.group.added.push((lane.clone(), number, (due, seq), hot));
+        }
+        Ok(Enqueued::Accepted)
+    }
+
+    fn used_at(&self, project: i64, id: &IdColumn<'_>) -> Result<Option<i64>, rusqlite::Error> {
+        let mut statement = self
+            .statements
+            .connection
+            .prepare_cached("SELECT accepted FROM ids WHERE project = ?1 AND id = ?2")?;
+        statement.query_row((project, id), |row| row.get(0)).optional()
+    }
+
+    /// Whether a call would exceed a project's quota. Ids are looked up only when it is near.
+    fn over_quota(&mut self, rows: &[Row], quota: u64) -> Result<Option<QueueError>, StoreError> {
+        let mut wanted: HashMap<&Uid, Vec<&Row>> = HashMap::new();
+        if let [row] = rows {
+            wanted.insert(&row.event.project.uid, vec![row]);
+        } else {
+            for row in rows {
+                wanted.entry(&row.event.project.uid).or_default().push(row);
+            }
+        }
+        for (uid, rows) in wanted {
+            let Some(project) = self.names.projects.get(uid).copied() else {
+                let deliveries: usize = rows.iter().map(|row| row.lanes.len()).sum();
+                let deliveries = u64::try_from(deliveries).unwrap_or(u64::MAX);
+                if deliveries > quota {
+                    return Ok(Some(QueueError::ProjectFull { pending: 0, limit: quota }));
+                }
+                continue;
+            };
+            let change = self.group.pending.get(&project).copied().unwrap_or(0);
+            let pending = self.pending.get(&project).copied().unwrap_or(0).saturating_add_signed(change);
+            let deliveries: usize = rows.iter().map(|row| row.lanes.len()).sum();
+            let room = usize::try_from(quota.saturating_sub(pending)).unwrap_or(usize::MAX);
+            if deliveries <= room {
+                continue;
+            }
+            let mut seen = std::collections::HashSet::new();
+            let mut fresh = 0_usize;
+            for row in rows {
+                let id = IdColumn::new(&row.event.id);
+                let used = self.used_at(project, &id)?;
+                let old = used.is_some_and(|used| row.accepted.saturating_sub(used) < WINDOW);
+                if !old && seen.insert(&row.event.id) {
+                    fresh += row.lanes.len();
+                }
+            }
+            if fresh > room {
+                return Ok(Some(QueueError::ProjectFull { pending, limit: quota }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes what became of deliveries. One that is gone, because its lane was dropped, stays gone.
+    pub(super) fn settle(&mut self, settles: &[Settle]) -> Result<(), StoreError> {
+        for settle in settles {
+            let ClaimRow { lane, key: (due, seq), project, attempts } = settle.row;
+            let found = self.statements.finish.execute((lane, due, seq))? > 0;
+            let again = match settle.completion {
+                Completion::Finished => None,
+                Completion::RetryAt(time) => Some((time.as_millisecond(), attempts.saturating_add(1))),
+                Completion::PostponedTo(time) => Some((time.as_millisecond(), attempts)),
+            };
+            let moved = match again {
+                Some((due, attempts)) if found => {
+                    self.statements.delivery.execute((lane, due, seq, attempts, project))?;
+                    Some((due, seq))
+                }
+                _ => None,
+            };
+            if found && moved.is_none() {
+                *self.group.pending.entry(project).or_default() -= 1;
+            }
+            if let Some(health) = &settle.health
+                && self.names.lanes.get(&settle.lane) == Some(&lane)
+            {
+                self.health_row(&settle.lane, lane, health)?;
+            }
+            self.group.settled.push((settle.lane.clone(), seq, settle.token, moved));
+        }
+        Ok(())
+    }
+
+    /// Stores the health of a lane.
+    pub(super) fn health(&mut self, lane: &Uid, health: &Health) -> Result<(), StoreError> {
+        let number = self.names.lane(self.statements.connection, lane)?;
+        self.health_row(lane, number, health)
+    }
+
+    fn health_row(&mut self, lane: &Uid, number: i64, health: &Health) -> Result<(), StoreError> {
+        let json = serde_json::to_string(health).map_err(|error| StoreError::Down(error.to_string()))?;
+        let mut statement = self
+            .statements
+            .connection
+            .prepare_cached("INSERT OR REPLACE INTO health(lane, json) VALUES(?1, ?2)")?;
+        statement.execute((number, json))?;
+        self.group.healths.push((lane.clone(), number));
+        Ok(())
+    }
+}

@@ -1,0 +1,470 @@
+//! The writer thread: groups what waits into transactions, answers after the commit, and heals.
+//!
+//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`]; settlements
+//! that could not be written wait for at most `settle_patience`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::fault::StoreError;
+use super::inbox::{Op, Reply, Settling};
+use super::keeper;
+use super::opening::{self, Opened};
+use super::rows::Row;
+use super::store::{Group, Settle, Store};
+use super::{Shared, schema};
+use crate::domain::health::Health;
+use crate::domain::id::Uid;
+use crate::engine::queue::{Enqueued, QueueError};
+
+/// Most bytes of events in one group.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// Deliveries that dropping a lane removes per transaction.
+const DROP_STEP: i64 = 4096;
+
+/// How long settlements wait before they are tried again on their own.
+const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+
+enum Write {
+    Enqueue(Vec<Row>, Reply<Vec<Enqueued>>),
+    Settle(Settling),
+    Health(Vec<(Uid, Health)>, Reply<()>),
+}
+
+enum Answer {
+    Enqueue(Result<Vec<Enqueued>, QueueError>),
+    Done,
+}
+
+enum Phase {
+    Up(Box<Store>),
+    Down { error: StoreError, next: Instant },
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    phase: Phase,
+    lock: Option<std::fs::File>,
+    parked: Vec<Settling>,
+    dropping: Vec<(i64, u64, Option<Reply<u64>>)>,
+}
+
+/// Serves the inbox until it is closed and empty.
+pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>) {
+    let phase = Phase::Down { error: StoreError::Down("it is not open yet".to_owned()), next: Instant::now() };
+    let mut writer =
+        Writer { shared: Arc::clone(shared), phase, lock: None, parked: Vec::new(), dropping: Vec::new() };
+    writer.reopen(None);
+    opened.send(()).ok();
+    let mut ops = Vec::new();
+    loop {
+        let until = writer.wake_at();
+        if shared.inbox.take(shared.settings.group, GROUP_BYTES, until, &mut ops).is_none() {
+            break;
+        }
+        writer.serve(&mut ops);
+    }
+    writer.end();
+}
+
+impl Writer {
+    /// When there is work although nobody asks.
+    fn wake_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        match &self.phase {
+            Phase::Down { next, .. } => {
+                let patience = (!self.parked.is_empty()).then(|| now + SETTLE_AGAIN);
+                Some(patience.map_or(*next, |patience| patience.min(*next)))
+            }
+            Phase::Up(_) if !self.dropping.is_empty() => Some(now),
+            Phase::Up(_) if !self.parked.is_empty() => Some(now + SETTLE_AGAIN),
+            Phase::Up(_) => None,
+        }
+    }
+
+    fn serve(&mut self, ops: &mut Vec<Op>) {
+        if let Phase::Down { next, .. } = &self.phase
+            && *next <= Instant::now()
+        {
+            self.reopen(None);
+        }
+        let mut writes: Vec<Write> = self.parked.drain(..).map(Write::Settle).collect();
+        for op in ops.drain(..) {
+            match op {
+                Op::Enqueue(rows, reply) => writes.push(Write::Enqueue(rows, reply)),
+                Op::Settle(settling) => writes.push(Write::Settle(settling)),
+                Op::Health(healths, reply) => writes.push(Write::Health(healths, reply)),
+                other => {
+                    self.write(&mut writes);
+                    self.single(other);
+                }
+            }
+        }
+        self.write(&mut writes);
+        self.drop_step();
+    }
+
+    fn end(&mut self) {
+        let mut writes: Vec<Write> = self.parked.drain(..).map(Write::Settle).collect();
+        self.write(&mut writes);
+        for settling in self.parked.drain(..) {
+            settling.reply.send(Err(QueueError::Closed)).ok();
+        }
+        self.shared.state.lock().closed = true;
+        self.shared.reader_slot.lock().close();
+        *self.shared.keeper_slot.lock() = None;
+        let down = Phase::Down { error: StoreError::Down("it is closed".to_owned()), next: Instant::now() };
+        drop(std::mem::replace(&mut self.phase, down));
+        self.lock = None;
+    }
+
+    /// Opens the file; a damaged one is replaced.
+    fn reopen(&mut self, damage: Option<&str>) {
+        self.shared.reader_slot.lock().close();
+        *self.shared.keeper_slot.lock() = None;
+        let down = Phase::Down { error: StoreError::Down("it is being opened".to_owned()), next: Instant::now() };
+        drop(std::mem::replace(&mut self.phase, down));
+        let opened = self.lock_and_open(damage);
+        match opened {
+            Ok(Opened { store, dropped }) => {
+                self.phase = Phase::Up(Box::new(store));
+                self.dropping.retain(|(number, ..)| dropped.contains(number));
+                for number in dropped {
+                    if self.dropping.iter().all(|(other, ..)| *other != number) {
+                        self.dropping.push((number, 0, None));
+                    }
+                }
+                self.shared.state.lock().down = None;
+            }
+            Err(error) => self.fall(error),
+        }
+    }
+
+    fn lock_and_open(&mut self, damage: Option<&str>) -> Result<Opened, StoreError> {
+        if self.lock.is_none() {
+            self.lock = Some(opening::lock(&self.shared.settings.path)?);
+        }
+        match damage {
+            None => opening::open(&self.shared),
+            Some(damage) => opening::replace(&self.shared, damage),
+        }
+    }
+
+    /// Goes down until the next try.
+    fn fall(&mut self, error: StoreError) {
+        let told = error.to_queue_error();
+        let path = self.shared.settings.path.display();
+        let mut state = self.shared.state.lock();
+        if state.down.as_ref() != Some(&told) {
+            tracing::error!(queue.path = %path, error = %error, "the queue is unavailable");
+        }
+        state.down = Some(told);
+        drop(state);
+        self.phase = Phase::Down { error, next: Instant::now() + self.shared.settings.reopen };
+    }
+
+    /// Does what an error asks for.
+    fn heal(&mut self, error: StoreError) {
+        match error {
+            StoreError::Full => self.shared.state.lock().full = Some(Instant::now()),
+            StoreError::Damaged(what) => {
+                self.shared.state.lock().down = Some(QueueError::Unavailable(what.clone()));
+                self.reopen(Some(&what));
+            }
+            error => self.fall(error),
+        }
+    }
+
+    /// Writes a group and answers.
+    fn write(&mut self, writes: &mut Vec<Write>) {
+        if writes.is_empty() {
+            return;
+        }
+        let store = match &mut self.phase {
+            Phase::Up(store) => store,
+            Phase::Down { error, .. } => {
+                let error = error.clone();
+                return self.refuse(writes, &error);
+            }
+        };
+        let started = Instant::now();
+        let quota = self.shared.settings.project_limit;
+        let done = store.transact(|writing| {
+            let mut answers = Vec::with_capacity(writes.len());
+            for write in &*writes {
+                answers.push(match write {
+                    Write::Enqueue(rows, _) => Answer::Enqueue(writing.enqueue(rows, quota)?),
+                    Write::Settle(settling) => {
+                        writing.settle(&settling.settles)?;
+                        Answer::Done
+                    }
+                    Write::Health(healths, _) => {
+                        for (lane, health) in healths {
+                            writing.health(lane, health)?;
+                        }
+                        Answer::Done
+                    }
+                });
+            }
+            Ok(answers)
+        });
+        match done {
+            Ok((answers, group)) => {
+                let metrics = &self.shared.metrics;
+                metrics.commit.observe(started.elapsed().as_secs_f64());
+                metrics.group.observe(writes.len().min(u16::MAX.into()) as f64);
+                self.apply(group);
+                self.answer(writes, answers);
+            }
+            Err(error) => self.failed(writes, error),
+        }
+    }
+
+    fn apply(&self, group: Group) {
+        let mut lanes = self.shared.lanes.lock();
+        for (uid, number, key, hot) in group.added {
+            lanes.add(&uid, number, key, hot);
+        }
+        for (uid, seq, token, moved) in group.settled {
+            lanes.settled(&uid, seq, token, moved);
+        }
+        for (uid, number) in group.healths {
+            lanes.mark_health(&uid, number);
+        }
+        self.shared.metrics.window_bytes.set(lanes.bytes() as u64);
+    }
+
+    fn answer(&self, writes: &mut Vec<Write>, answers: Vec<Answer>) {
+        let mut stored = false;
+        for (write, answer) in writes.drain(..).zip(answers) {
+            match (write, answer) {
+                (Write::Enqueue(_, reply), Answer::Enqueue(answer)) => {
+                    stored |= answer.is_ok();
+                    if matches!(answer, Err(QueueError::ProjectFull { .. })) {
+                        self.shared.metrics.refused_project.inc();
+                    }
+                    reply.send(answer).ok();
+                }
+                (Write::Settle(Settling { reply, .. }) | Write::Health(_, reply), _) => drop(reply.send(Ok(()))),
+                (Write::Enqueue(_, reply), Answer::Done) => drop(reply.send(Err(QueueError::Closed))),
+            }
+        }
+        if stored {
+            self.shared.state.lock().full = None;
+        }
+    }
+
+    /// A group failed as a whole: its settlements are tried alone, because they make room; the rest is refused.
+    fn failed(&mut self, writes: &mut Vec<Write>, error: StoreError) {
+        self.shared.metrics.failed_groups.inc();
+        tracing::warn!(error = %error, calls = writes.len(), "a group commit failed");
+        let mut settlings = Vec::new();
+        for write in writes.drain(..) {
+            match write {
+                Write::Settle(settling) => settlings.push(settling),
+                other => self.refuse_one(other, &error),
+            }
+        }
+        let full = matches!(error, StoreError::Full);
+        self.heal(error);
+        if settlings.is_empty() {
+            return;
+        }
+        let outcome = match &mut self.phase {
+            Phase::Up(store) if full => {
+                let all = settlings.iter().map(|settling| &settling.settles);
+                store.transact(|writing| all.into_iter().try_for_each(|settles| writing.settle(settles)))
+            }
+            Phase::Up(_) => Err(StoreError::Full),
+            Phase::Down { error, .. } => Err(error.clone()),
+        };
+        match outcome {
+            Ok(((), group)) => {
+                self.apply(group);
+                for settling in settlings {
+                    settling.reply.send(Ok(())).ok();
+                }
+            }
+            Err(error) => settlings.into_iter().for_each(|settling| self.park(settling, &error)),
+        }
+    }
+
+    fn refuse(&mut self, writes: &mut Vec<Write>, error: &StoreError) {
+        for write in writes.drain(..) {
+            match write {
+                Write::Settle(settling) => self.park(settling, error),
+                other => self.refuse_one(other, error),
+            }
+        }
+    }
+
+    fn refuse_one(&self, write: Write, error: &StoreError) {
+        let told = error.to_queue_error();
+        match write {
+            Write::Enqueue(rows, reply) => {
+                if told == QueueError::DiskFull {
+                    self.shared.metrics.refused_disk.inc_by(rows.len() as u64);
+                }
+                reply.send(Err(told)).ok();
+            }
+            Write::Health(_, reply) | Write::Settle(Settling { reply, .. }) => drop(reply.send(Err(told))),
+        }
+    }
+
+    /// Keeps settlements for later; gives their leases back when that took too long.
+    fn park(&mut self, mut settling: Settling, error: &StoreError) {
+        let since = *settling.failed.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.shared.settings.settle_patience {
+            self.parked.push(settling);
+            return;
+        }
+        self.shared.metrics.failed_settlements.inc_by(settling.settles.len() as u64);
+        let mut lanes = self.shared.lanes.lock();
+        for Settle { lane, row, token, .. } in &settling.settles {
+            lanes.release(lane, row.key.1, *token);
+        }
+        drop(lanes);
+        settling.reply.send(Err(error.to_queue_error())).ok();
+    }
+
+    fn single(&mut self, op: Op) {
+        let store = match &mut self.phase {
+            Phase::Up(store) => store,
+            Phase::Down { error, .. } => {
+                let told = error.to_queue_error();
+                match op {
+                    Op::LoadHealth(reply) => drop(reply.send(Err(told))),
+                    Op::Drop(_, reply) => drop(reply.send(Err(told))),
+                    _ => {}
+                }
+                return;
+            }
+        };
+        match op {
+            Op::LoadHealth(reply) => {
+                let loaded = load_health(store);
+                let failed = loaded.as_ref().err().cloned();
+                reply.send(loaded.map_err(|error| error.to_queue_error())).ok();
+                if let Some(error) = failed {
+                    self.heal(error);
+                }
+            }
+            Op::Drop(lane, reply) => self.start_drop(&lane, reply),
+            Op::Trim(trim, done) => match keeper::trim(store, &trim) {
+                Ok(removed) => drop(done.send(removed)),
+                Err(error) => self.heal(error),
+            },
+            Op::Vacuum(pages, done) => match keeper::vacuum(store, pages) {
+                Ok(left) => drop(done.send(left)),
+                Err(error) => self.heal(error),
+            },
+            Op::Damaged(what) => self.heal(StoreError::Damaged(what)),
+            Op::Enqueue(..) | Op::Settle(_) | Op::Health(..) => {}
+        }
+    }
+
+    /// Takes a lane's name away; its deliveries go in steps.
+    fn start_drop(&mut self, lane: &Uid, reply: Reply<u64>) {
+        let Phase::Up(store) = &mut self.phase else { return };
+        let Some(number) = store.lane_number(lane) else {
+            reply.send(Ok(0)).ok();
+            return;
+        };
+        let done = store.transact(|writing| {
+            let connection = writing.connection();
+            connection.execute("UPDATE lanes SET dropped = 1 WHERE number = ?1", [number])?;
+            connection.execute("DELETE FROM health WHERE lane = ?1", [number])?;
+            Ok(())
+        });
+        match done {
+            Ok(_) => {
+                store.forget_lane(lane);
+                self.shared.lanes.lock().forget(lane);
+                self.dropping.push((number, 0, Some(reply)));
+            }
+            Err(error) => {
+                reply.send(Err(error.to_queue_error())).ok();
+                self.heal(error);
+            }
+        }
+    }
+
+    /// Removes some deliveries of the first lane that is being dropped.
+    fn drop_step(&mut self) {
+        let (Phase::Up(store), Some((number, dropped, _))) = (&mut self.phase, self.dropping.first_mut()) else {
+            return;
+        };
+        match drop_some(store, *number) {
+            Ok(0) => {
+                let (_, count, reply) = self.dropping.remove(0);
+                if let Some(reply) = reply {
+                    reply.send(Ok(count)).ok();
+                }
+            }
+            Ok(count) => *dropped += count,
+            Err(error) => {
+                if let (_, _, Some(reply)) = self.dropping.remove(0) {
+                    reply.send(Err(error.to_queue_error())).ok();
+                }
+                self.heal(error);
+            }
+        }
+    }
+}
+
+fn drop_some(store: &mut Store, number: i64) -> Result<u64, StoreError> {
+    let ((projects, total), _) = store.transact(|writing| {
+        let connection = writing.connection();
+        let mut projects: Vec<(i64, u64)> = Vec::new();
+        {
+            let mut step = connection.prepare_cached(
+                "SELECT project, count(*) FROM (SELECT project FROM deliveries WHERE lane = ?1
+                 ORDER BY due, seq LIMIT ?2) GROUP BY project",
+            )?;
+            let mut rows = step.query((number, DROP_STEP))?;
+            while let Some(row) = rows.next()? {
+                projects.push((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()));
+            }
+        }
+        let mut delete = connection.prepare_cached(
+            "DELETE FROM deliveries WHERE lane = ?1 AND (due, seq) IN
+             (SELECT due, seq FROM deliveries WHERE lane = ?1 ORDER BY due, seq LIMIT ?2)",
+        )?;
+        let total = delete.execute((number, DROP_STEP))?;
+        if total == 0 {
+            connection.execute("DELETE FROM lanes WHERE number = ?1", [number])?;
+        }
+        Ok((projects, total as u64))
+    })?;
+    for (project, count) in projects {
+        store.subtract(project, count);
+    }
+    Ok(total)
+}
+
+fn load_health(store: &Store) -> Result<Vec<(Uid, Health)>, StoreError> {
+    let mut statement = store.connection.prepare_cached(
+        "SELECT uid, json FROM health JOIN lanes ON lanes.number = health.lane WHERE dropped = 0",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut healths = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (uid, json): (String, String) = (row.get(0)?, row.get(1)?);
+        match serde_json::from_str(&json) {
+            Ok(health) => healths.push((Uid::new(&uid), health)),
+            Err(error) => tracing::error!(destination.uid = uid, error = %error, "a stored health is damaged"),
+        }
+    }
+    Ok(healths)
+}
+
+/// Whether the file's numbers are worth a look: used and free bytes.
+pub(super) fn sizes(connection: &rusqlite::Connection) -> Result<(u64, u64), StoreError> {
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    let bytes = |pages: i64| pages.cast_unsigned().saturating_mul(schema::PAGE);
+    Ok((bytes(pages), bytes(free)))
+}

@@ -1,0 +1,62 @@
+//! What survives a restart, and what a deletion takes along.
+
+use serde_json::json;
+
+use crate::support::{Manner, Stage, condition};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_are_counted_across_a_crash() {
+    let mut stage = Stage::set("lifecycle").await;
+    stage.receiver.answer("/down", Manner::Status(500));
+    let policy = json!({"delivery": {"retry": {"schedule": ["50ms", "50ms", "3s"], "maxAttempts": 4}}});
+    stage.destination("down", "/down", &policy);
+    stage.publish("x", &json!({})).await;
+    stage.receiver.wait_for("/down", 3).await;
+    stage.until("ed", "down", "three failures show", |ed| ed["status"]["delivery"]["consecutiveFailures"] == 3).await;
+    let settings = stage.take_operator().kill();
+    stage.start_again(settings).await;
+    stage.until("ed", "down", "it is given up", |ed| ed["status"]["delivery"]["exhausted"] == 1).await;
+    let attempts: Vec<_> =
+        stage.receiver.received("/down").iter().map(|r| r.header("x-postrider-attempt").to_owned()).collect();
+    assert_eq!(attempts, ["1", "2", "3", "4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_destination_takes_its_work_along_and_a_new_one_of_its_name_starts_empty() {
+    let stage = Stage::set("lifecycle").await;
+    stage.destination("hook", "/hook", &json!({"suspend": true}));
+    for _ in 0..5 {
+        stage.publish("old", &json!({})).await;
+    }
+    stage.cluster.kubectl(&["delete", "-n", stage.namespace.name(), "ed/hook", "--wait"]).ok();
+    crate::support::eventually("the work is dropped and counted", std::time::Duration::from_secs(10), || async {
+        let line = "postrider_deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"}";
+        let dropped = stage.operator().metric(line).await;
+        if (dropped - 5.0).abs() < 0.5 { Ok(()) } else { Err(format!("{dropped}")) }
+    })
+    .await;
+    stage.destination("hook", "/hook", &json!({}));
+    stage.publish("new", &json!({})).await;
+    let received = stage.receiver.wait_for("/hook", 1).await;
+    assert_eq!(received[0].json()["type"], "new");
+    assert_eq!(received.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_cleanly_and_nothing_is_lost() {
+    let mut stage = Stage::set("lifecycle").await;
+    stage.receiver.answer("/hook", Manner::Hang);
+    stage.destination("hook", "/hook", &json!({"delivery": {"timeout": "1s", "retry": {"schedule": ["1s"]}}}));
+    for n in 0..50 {
+        stage.publish("x", &json!({"n": n})).await;
+    }
+    stage.receiver.wait_for("/hook", 1).await;
+    let (code, settings) = stage.take_operator().stop().await;
+    assert_eq!(code, Some(0));
+    stage.receiver.answer("/hook", Manner::Status(200));
+    stage.start_again(settings).await;
+    let ed = stage
+        .until("ed", "hook", "everything is delivered", |ed| ed["status"]["delivery"]["delivered"] == 50)
+        .await;
+    assert_eq!(condition(&ed, "Ready")["status"], "True");
+}

@@ -1,0 +1,1 @@
+//! A file of SQLite, and what can go wrong with it.
