@@ -17,4 +17,5 @@ mod support;
 mod publish;
 mod queue;
 mod tidy;
+mod transport;
 mod verifiers;
