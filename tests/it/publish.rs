@@ -157,7 +157,7 @@ impl Server {
             waiting: AtomicUsize::new(0),
         });
         let metrics = HttpMetrics::new();
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("postrider");
         metrics.register(&mut registry);
         let registry = Arc::new(registry);
         let missing = Arc::new(Mutex::new(Vec::new()));
