@@ -230,7 +230,10 @@ impl App {
             egress: self.egress,
             public_url: self.settings.public_url,
             namespace: self.settings.watch_namespace,
+            random: controllers::system_random(),
             metrics: kube_metrics,
+            counter_interval: controllers::COUNTER_INTERVAL,
+            instance: None,
         };
         let admin = AdminState {
             readiness: Arc::clone(readiness) as Arc<dyn Readiness>,

@@ -48,6 +48,11 @@ impl Faults {
         });
     }
 
+    /// Adds every fault of another collection.
+    pub fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

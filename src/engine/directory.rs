@@ -58,7 +58,7 @@ impl Entry {
 }
 
 /// The kinds that must be known before the directory is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `EventProject`.
     Project,
@@ -158,6 +158,17 @@ impl Directory {
     #[must_use]
     pub fn destinations(&self) -> Vec<Uid> {
         self.objects.read().destinations.keys().cloned().collect()
+    }
+
+    /// The destinations of a namespace that name a project, whether or not it exists.
+    #[must_use]
+    pub fn referring_to(&self, project: &ObjectKey) -> Vec<ObjectKey> {
+        let objects = self.objects.read();
+        let uids = objects.namespaces.get(&project.namespace).into_iter().flatten();
+        uids.filter_map(|uid| objects.destinations.get(uid))
+            .filter(|entry| entry.subscription.project.as_deref() == Some(&*project.name))
+            .map(|entry| entry.identity.key.clone())
+            .collect()
     }
 
     /// uids of the destinations that want an event type of a project, ready or not, in a stable order.

@@ -9,9 +9,13 @@
     reason = "a test reports by panicking"
 )]
 
+mod chart;
 mod cluster;
+mod crash;
 mod crds;
 mod delivery;
+mod docs;
+mod examples;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod publish;

@@ -334,7 +334,7 @@ impl Writing<'_> {
         *self.last_seq += 1;
         let seq = *self.last_seq;
         let mut lanes = Vec::with_capacity(row.lanes.len().saturating_mul(2));
-        for lane in &row.lanes {
+        for lane in row.lanes.iter() {
             let number = self.names.lane(self.statements.connection, lane)?;
             put_number(&mut lanes, number);
         }

@@ -1,0 +1,321 @@
+//! Reconciles an `EventDestination`: Secrets, validation, directory, status.
+//!
+//! Most reconciles only follow deliveries: then what was validated before is used again, and nothing is read from
+//! the API server. When it cannot be asked, a configuration that is in force stays in force.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::Store;
+
+use super::context::{SLOW_REQUEUE, Shared};
+use super::error::Error;
+use super::observed::Observed;
+use super::references::{Referrer, Seen};
+use super::secrets::{self, Ensured, Wanted};
+use super::status;
+use super::trigger::object_ref;
+use super::watch::Sink;
+use crate::api::v1alpha1::event_destination::SigningScheme;
+use crate::api::v1alpha1::{EventDestination, EventDestinationSpec, EventProject, SecretKeyRef};
+use crate::domain::destination::{
+    Destination, Identity, Reference, References, SigningKeyRef, Subscription, secret_references, signing_key_ref,
+};
+use crate::domain::fault::Faults;
+use crate::domain::id::{ObjectKey, Uid};
+use crate::domain::secret::Secret;
+use crate::domain::status::{Configuration, Delivery, DestinationFacts, destination};
+use crate::engine::directory::{Entry, EntryState, Kind};
+
+/// Where a fault of the signing key's Secret is.
+const SIGNING_PATH: &str = "spec.webhook.signing.secretRef";
+
+/// What the watch of destinations does.
+pub(super) struct DestinationSink {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Sink<EventDestination> for DestinationSink {
+    fn seen(&self, key: &ObjectKey, uid: &Uid, object: &Observed<EventDestination>) {
+        let directory = self.shared.directory();
+        let generation = object.generation();
+        if directory.destination(uid).is_some_and(|entry| entry.identity.generation >= generation) {
+            return;
+        }
+        let identity = Identity { key: key.clone(), uid: uid.clone(), generation };
+        directory.put_destination(entry(object, identity, EntryState::NotReady));
+    }
+
+    fn gone(&self, key: &ObjectKey, uid: &Uid) {
+        self.shared.directory().remove_destination(uid);
+        self.shared.references.forget(&referrer(key));
+        self.shared.forget(uid);
+    }
+
+    fn listed(&self, _: HashSet<Uid>) {
+        self.shared.directory().mark_synced(Kind::Destination);
+    }
+}
+
+fn entry(object: &Observed<EventDestination>, identity: Identity, state: EntryState) -> Entry {
+    let subscription = match &object.spec {
+        Ok(spec) => Subscription::of(spec),
+        Err(bad) => Subscription::lenient(bad.project.as_deref(), bad.events.iter().map(String::as_str)),
+    };
+    Entry { identity, subscription, state, enable_request: object.enable_request().map(ToOwned::to_owned) }
+}
+
+fn referrer(key: &ObjectKey) -> Referrer {
+    Referrer { kind: Kind::Destination, key: key.clone() }
+}
+
+/// What came of looking at a destination.
+enum State {
+    InForce(Arc<Destination>),
+    Faulty(Faults),
+    Undecodable(String),
+    Waiting(String),
+}
+
+pub(super) async fn reconcile(
+    object: Arc<Observed<EventDestination>>,
+    shared: Arc<Shared>,
+    projects: Store<Observed<EventProject>>,
+) -> Result<Action, Error> {
+    shared.reconciling(Kind::Destination, object.uid(), look(&object, &shared, &projects)).await
+}
+
+async fn look(
+    object: &Observed<EventDestination>,
+    shared: &Shared,
+    projects: &Store<Observed<EventProject>>,
+) -> Result<Action, Error> {
+    let (Some(key), Some(uid)) = (object.key(), object.uid()) else { return Err(Error::Nameless) };
+    let identity = Identity { key, uid, generation: object.generation() };
+    let state = match &object.spec {
+        Err(undecodable) => State::Undecodable(undecodable.error.clone()),
+        Ok(spec) => match prepare(object, &identity, spec, shared, projects).await {
+            Ok(state) => state,
+            Err(error) => {
+                if in_force(shared, &identity).is_none()
+                    && let Some(message) = error.told()
+                {
+                    report(shared, object, &identity, &State::Waiting(message), shared.context.counter_interval)
+                        .await?;
+                }
+                return Err(error);
+            }
+        },
+    };
+    let directory_state = match &state {
+        State::InForce(destination) => EntryState::Ready(Arc::clone(destination)),
+        _ => EntryState::NotReady,
+    };
+    if !publish(shared, entry(object, identity.clone(), directory_state)) {
+        return Ok(Action::await_change());
+    }
+    let again = report(shared, object, &identity, &state, shared.context.counter_interval).await?;
+    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(SLOW_REQUEUE))))
+}
+
+/// Puts an entry into the directory unless it is there already; whether the object still exists in this generation.
+fn publish(shared: &Shared, entry: Entry) -> bool {
+    let same = shared.directory().destination(&entry.identity.uid).is_some_and(|known| {
+        let same_state = match (&known.state, &entry.state) {
+            (EntryState::Ready(known), EntryState::Ready(new)) => Arc::ptr_eq(known, new),
+            (EntryState::NotReady, EntryState::NotReady) => true,
+            _ => false,
+        };
+        same_state
+            && known.identity == entry.identity
+            && known.subscription == entry.subscription
+            && known.enable_request == entry.enable_request
+    });
+    same || shared.directory().put_destination(entry)
+}
+
+/// The validated destination of that generation, if it is in force.
+fn in_force(shared: &Shared, identity: &Identity) -> Option<Arc<Destination>> {
+    let entry = shared.directory().destination(&identity.uid)?;
+    let same = entry.identity.generation == identity.generation;
+    entry.ready().filter(|_| same).cloned()
+}
+
+async fn prepare(
+    object: &Observed<EventDestination>,
+    identity: &Identity,
+    spec: &EventDestinationSpec,
+    shared: &Shared,
+    projects: &Store<Observed<EventProject>>,
+) -> Result<State, Error> {
+    let referrer = referrer(&identity.key);
+    // The store's only error is that its watch was dropped, and then this process is ending.
+    let _ = projects.wait_until_ready().await;
+    let missing_project = spec.project_ref.as_ref().filter(|project| {
+        let key = ObjectKey::new(&identity.key.namespace, &project.name);
+        projects.get(&object_ref(&key)).is_none()
+    });
+    if missing_project.is_none()
+        && shared.references.is_current(&referrer)
+        && !shared.is_due(&identity.uid)
+        && let Some(destination) = in_force(shared, identity)
+    {
+        return Ok(State::InForce(destination));
+    }
+    let mut faults = Faults::default();
+    if let Some(project) = missing_project {
+        let message = format!("EventProject {:?} does not exist in this namespace; create it", project.name);
+        faults.missing("spec.projectRef.name", message);
+    }
+    let signing = signing_key_ref(&identity.key.name, spec);
+    let wanted = secret_references(&identity.key.name, spec);
+    let names: BTreeSet<String> = wanted.iter().map(|(_, key)| key.name.clone()).collect();
+    shared.references.begin(&referrer, names.clone());
+    let mut found: HashMap<String, Option<KubeSecret>> = HashMap::new();
+    let mut stand_in = None;
+    if let Some(signing) = signing.filter(|signing| signing.generated) {
+        match generated(object, identity, &signing, shared).await? {
+            Ensured::Ours(secret) => {
+                found.insert(signing.key.name, Some(*secret));
+            }
+            Ensured::Foreign => {
+                let message = format!(
+                    "Secret {:?} does not belong to this destination; delete it to have one made, or name it here",
+                    signing.key.name
+                );
+                faults.missing(SIGNING_PATH, message);
+                stand_in = Some(signing);
+            }
+            Ensured::Leftover => {
+                let name = signing.key.name;
+                let message = format!("Secret {name:?} of a deleted destination of the same name is being removed");
+                return Ok(State::Waiting(message));
+            }
+        }
+    }
+    let others = names.iter().filter(|name| !found.contains_key(*name));
+    let reads = others.map(async |name| {
+        let secret = secrets::read(&shared.client, &identity.key.namespace, name).await?;
+        Ok::<_, Error>((name.clone(), secret))
+    });
+    found.extend(try_join_all(reads).await?);
+    for (name, secret) in &found {
+        let seen = secret.as_ref().map_or(Seen::Missing, |secret| Seen::of(secret.resource_version().as_deref()));
+        shared.references.saw(&referrer, name, seen);
+    }
+    let mut references: References = wanted.into_iter().map(|(_, key)| lookup(key, &found)).collect();
+    if let Some(signing) = stand_in {
+        // Its fault is told already; this keeps validation from telling another one.
+        references.insert(signing.key, Reference::Found(Secret::new(signing_key(signing.scheme, shared).into())));
+    }
+    shared.read_anew(&identity.uid);
+    Ok(match Destination::try_from_spec(identity.clone(), spec, &references, &shared.context.egress) {
+        Ok(destination) if faults.is_empty() => State::InForce(Arc::new(destination)),
+        Ok(_) => State::Faulty(faults),
+        Err(others) => {
+            faults.extend(others);
+            State::Faulty(faults)
+        }
+    })
+}
+
+async fn generated(
+    object: &Observed<EventDestination>,
+    identity: &Identity,
+    signing: &SigningKeyRef,
+    shared: &Shared,
+) -> Result<Ensured, Error> {
+    let owner = object.owner_reference();
+    let wanted = Wanted {
+        namespace: &identity.key.namespace,
+        name: &signing.key.name,
+        key: &signing.key.key,
+        owner: &owner,
+        first: object.status.is_none(),
+    };
+    secrets::ensure(&shared.client, wanted, || signing_key(signing.scheme, shared)).await
+}
+
+/// A new signing key, as text.
+fn signing_key(scheme: SigningScheme, shared: &Shared) -> String {
+    let bytes = shared.random();
+    match scheme {
+        SigningScheme::HmacSha256 => hex::encode(bytes),
+        SigningScheme::StandardWebhooks | SigningScheme::None => format!("whsec_{}", STANDARD.encode(bytes)),
+    }
+}
+
+fn lookup(key: SecretKeyRef, found: &HashMap<String, Option<KubeSecret>>) -> (SecretKeyRef, Reference) {
+    let reference = match found.get(&key.name) {
+        Some(Some(secret)) => match secrets::data(secret, &key.key) {
+            Some(value) => Reference::Found(Secret::new(value.to_vec())),
+            None => Reference::NoKey,
+        },
+        Some(None) | None => Reference::NoSecret,
+    };
+    (key, reference)
+}
+
+async fn report(
+    shared: &Shared,
+    object: &Observed<EventDestination>,
+    identity: &Identity,
+    state: &State,
+    spacing: Duration,
+) -> Result<Option<Duration>, Error> {
+    let uid = &identity.uid;
+    let previous = status::current(shared, object, uid);
+    let view = shared.context.view.view(uid);
+    let signing =
+        object.spec.as_ref().ok().and_then(|spec| signing_key_ref(&identity.key.name, spec)).map(|signing| signing.key);
+    let next = destination(&DestinationFacts {
+        generation: identity.generation,
+        configuration: match state {
+            State::InForce(destination) => Configuration::InForce(destination),
+            State::Faulty(faults) => Configuration::Faulty(faults),
+            State::Undecodable(error) => Configuration::Undecodable(error),
+            State::Waiting(message) => Configuration::Waiting(message),
+        },
+        signing_secret: signing.as_ref(),
+        delivery: view.as_ref().map(|view| Delivery {
+            health: &view.health,
+            pending: view.depth.pending,
+            parked: view.parked,
+            next_attempt: view.next_attempt,
+        }),
+        reconcile_request: object.reconcile_request(),
+        previous: previous.as_deref(),
+        now: shared.context.clock.now(),
+    });
+    status::write(shared, object, uid, next, spacing).await
+}
+
+/// Whether the numbers of deliveries are others than the status says.
+pub(super) fn has_moved(object: &Observed<EventDestination>, shared: &Shared) -> bool {
+    let Some((uid, view)) = object.uid().and_then(|uid| Some((uid.clone(), shared.context.view.view(&uid)?))) else {
+        return false;
+    };
+    let status = status::current(shared, object, &uid);
+    let Some(told) = status.as_ref().and_then(|status| status.delivery.as_ref()) else { return true };
+    let now = [view.depth.pending, view.parked, view.health.delivered, view.health.exhausted];
+    let told = [told.pending, told.parked, told.delivered, told.exhausted];
+    now.iter().zip(told).any(|(now, told)| i64::try_from(*now) != Ok(told))
+}
+
+/// Writes the last numbers when the process stops, whatever the interval says.
+pub(super) async fn write_last(object: &Observed<EventDestination>, shared: &Shared) {
+    let (Some(key), Some(uid)) = (object.key(), object.uid()) else { return };
+    let identity = Identity { key, uid, generation: object.generation() };
+    let Some(destination) = in_force(shared, &identity) else { return };
+    let written = report(shared, object, &identity, &State::InForce(destination), Duration::ZERO).await;
+    if let Err(error) = written {
+        tracing::debug!(%error, destination.name = &*identity.key.name, "the last status was not written");
+    }
+}

@@ -1,0 +1,296 @@
+//! [`Observed`]: an object as the API server holds it, whether or not its spec decodes.
+//!
+//! A typed watch ends at the first object that does not decode: one bad object would blind the operator to all
+//! others. This wrapper takes every object. When the spec does not decode it keeps the reason and what could be read
+//! of the subscription, so that the object can be reported and still parks its events. `managedFields` and the copy
+//! that `kubectl apply` leaves in an annotation are dropped on the way in, because the store would hold them.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt as _};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::api::conditions::Condition;
+use crate::api::v1alpha1::{EventDestination, EventProject};
+use crate::api::{ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION};
+use crate::domain::id::{ObjectKey, Uid};
+use crate::domain::status::newest_request;
+use crate::engine::directory::Kind;
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Most characters of a decoding error; it quotes the offending value.
+const MAX_ERROR: usize = 512;
+/// Most trials when looking for the field that does not decode.
+const MAX_TRIALS: usize = 256;
+
+/// A kind that is watched.
+pub(super) trait Watched: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static {
+    /// What the user wrote.
+    type Spec: Clone + Debug + DeserializeOwned + Send + Sync + 'static;
+    /// What we found out.
+    type Status: Clone + Debug + DeserializeOwned + serde::Serialize + PartialEq + Send + Sync + 'static;
+    /// Its name in the directory.
+    const KIND: Kind;
+
+    /// The conditions of a status.
+    fn conditions(status: &Self::Status) -> &[Condition];
+}
+
+impl Watched for EventProject {
+    type Spec = crate::api::v1alpha1::EventProjectSpec;
+    type Status = crate::api::v1alpha1::EventProjectStatus;
+    const KIND: Kind = Kind::Project;
+
+    fn conditions(status: &Self::Status) -> &[Condition] {
+        &status.conditions
+    }
+}
+
+impl Watched for EventDestination {
+    type Spec = crate::api::v1alpha1::EventDestinationSpec;
+    type Status = crate::api::v1alpha1::EventDestinationStatus;
+    const KIND: Kind = Kind::Destination;
+
+    fn conditions(status: &Self::Status) -> &[Condition] {
+        &status.conditions
+    }
+}
+
+/// An object as the API server holds it.
+#[derive(Clone, Debug)]
+pub(super) struct Observed<K: Watched> {
+    pub(super) metadata: ObjectMeta,
+    pub(super) spec: Result<K::Spec, Undecodable>,
+    /// `None` also when it does not decode: it will be written anew.
+    pub(super) status: Option<K::Status>,
+}
+
+/// What could be read of a spec that does not decode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Undecodable {
+    /// Where and why.
+    pub(super) error: String,
+    pub(super) project: Option<String>,
+    pub(super) events: Vec<String>,
+}
+
+impl<K: Watched> Observed<K> {
+    /// Namespace and name; `None` for what the API server never serves.
+    pub(super) fn key(&self) -> Option<ObjectKey> {
+        Some(ObjectKey::new(self.metadata.namespace.as_deref()?, self.metadata.name.as_deref()?))
+    }
+
+    pub(super) fn uid(&self) -> Option<Uid> {
+        self.metadata.uid.as_deref().map(Uid::new)
+    }
+
+    pub(super) fn generation(&self) -> i64 {
+        self.metadata.generation.unwrap_or_default()
+    }
+
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations().get(name).map(String::as_str)
+    }
+
+    pub(super) fn enable_request(&self) -> Option<&str> {
+        self.annotation(ENABLE_ANNOTATION).filter(|token| !token.is_empty())
+    }
+
+    pub(super) fn reconcile_request(&self) -> Option<&str> {
+        newest_request([self.annotation(RECONCILE_ANNOTATION), self.annotation(FLUX_RECONCILE_ANNOTATION)])
+    }
+
+    /// What an owned object says of this one. It does not block the owner's deletion, which would need the right to
+    /// set finalizers on the owner.
+    pub(super) fn owner_reference(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: K::api_version(&()).into_owned(),
+            kind: K::kind(&()).into_owned(),
+            name: self.name_any(),
+            uid: self.metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        }
+    }
+
+    pub(super) fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            name: self.metadata.name.clone(),
+            namespace: self.metadata.namespace.clone(),
+            uid: self.metadata.uid.clone(),
+            ..ObjectReference::default()
+        }
+    }
+}
+
+impl<K: Watched> Resource for Observed<K> {
+    type DynamicType = ();
+    type Scope = K::Scope;
+
+    fn kind(dynamic: &()) -> Cow<'_, str> {
+        K::kind(dynamic)
+    }
+
+    fn group(dynamic: &()) -> Cow<'_, str> {
+        K::group(dynamic)
+    }
+
+    fn version(dynamic: &()) -> Cow<'_, str> {
+        K::version(dynamic)
+    }
+
+    fn plural(dynamic: &()) -> Cow<'_, str> {
+        K::plural(dynamic)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl<'de, K: Watched> Deserialize<'de> for Observed<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Raw {
+            metadata: ObjectMeta,
+            #[serde(default)]
+            spec: Value,
+            #[serde(default)]
+            status: Value,
+        }
+
+        let Raw { mut metadata, spec, status } = Raw::deserialize(deserializer)?;
+        if metadata.uid.is_none() {
+            return Err(D::Error::custom("metadata.uid is missing"));
+        }
+        metadata.managed_fields = None;
+        if let Some(annotations) = &mut metadata.annotations {
+            annotations.remove(LAST_APPLIED);
+        }
+        let spec = K::Spec::deserialize(&spec).map_err(|error| Undecodable::of::<K::Spec>(&spec, &error));
+        Ok(Self { metadata, spec, status: K::Status::deserialize(&status).ok() })
+    }
+}
+
+impl Undecodable {
+    fn of<S: DeserializeOwned>(spec: &Value, error: &serde_json::Error) -> Self {
+        let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
+        let events = spec.get("events").and_then(Value::as_array);
+        let mut message = format!("spec{}: {error}", locate::<S>(spec, &error.to_string()));
+        if let Some((end, _)) = message.char_indices().nth(MAX_ERROR) {
+            message.truncate(end);
+        }
+        Self {
+            error: message,
+            project: spec.pointer("/projectRef/name").and_then(text),
+            events: events.into_iter().flatten().filter_map(text).collect(),
+        }
+    }
+}
+
+/// The path below `spec` of the value that an error is about: without it, the error is another one.
+fn locate<S: DeserializeOwned>(spec: &Value, error: &str) -> String {
+    let mut trials = MAX_TRIALS;
+    let mut path = String::new();
+    let mut pointer = String::new();
+    loop {
+        let Some(here) = spec.pointer(&pointer) else { return path };
+        let steps: Vec<(String, String)> = match here {
+            Value::Object(members) => members
+                .keys()
+                .map(|key| (format!(".{key}"), format!("/{}", key.replace('~', "~0").replace('/', "~1"))))
+                .collect(),
+            Value::Array(items) => (0..items.len()).map(|at| (format!("[{at}]"), format!("/{at}"))).collect(),
+            _ => return path,
+        };
+        let guilty = steps.into_iter().find(|(_, step)| {
+            trials = trials.saturating_sub(1);
+            trials > 0 && differs_without::<S>(spec, &format!("{pointer}{step}"), error)
+        });
+        let Some((name, step)) = guilty else { return path };
+        path.push_str(&name);
+        pointer.push_str(&step);
+    }
+}
+
+fn differs_without<S: DeserializeOwned>(spec: &Value, pointer: &str, error: &str) -> bool {
+    let mut spec = spec.clone();
+    let Some((parent, key)) = pointer.rsplit_once('/') else { return false };
+    match spec.pointer_mut(parent) {
+        Some(Value::Object(members)) => {
+            members.remove(&key.replace("~1", "/").replace("~0", "~"));
+        }
+        Some(Value::Array(items)) => {
+            let Some(at) = key.parse().ok().filter(|at| *at < items.len()) else { return false };
+            items.remove(at);
+        }
+        _ => return false,
+    }
+    // A missing field is an error, too, but one that removing something else does not change.
+    S::deserialize(&spec).err().is_none_or(|other: serde_json::Error| other.to_string() != error)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(spec: &Value) -> Observed<EventDestination> {
+        let metadata = json!({
+            "name": "x", "namespace": "ns", "uid": "u", "generation": 3,
+            "managedFields": [{"manager": "m"}],
+            "annotations": {LAST_APPLIED: "{}", ENABLE_ANNOTATION: "now"},
+        });
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": {"conditions": 5}})).unwrap()
+    }
+
+    #[test]
+    fn a_good_object_decodes_without_what_the_store_need_not_hold() {
+        let object = read(&json!({"events": ["*"], "webhook": {"url": "https://a.example"}}));
+        assert_eq!(object.spec.unwrap().events, ["*"]);
+        assert!(object.metadata.managed_fields.is_none());
+        assert_eq!(object.metadata.annotations.unwrap().len(), 1);
+        assert!(object.status.is_none());
+    }
+
+    #[test]
+    fn a_bad_object_says_where_and_why_and_still_subscribes() {
+        for (spec, expected) in [
+            (
+                json!({"events": ["a", 5, "b"], "projectRef": {"name": "acme"}}),
+                "spec.events[1]: invalid type: integer `5`, expected a string",
+            ),
+            (
+                json!({"events": ["a", "b"], "projectRef": {"name": "acme"}, "delivery": {"retry": {"maxAttempts": "ten"}}}),
+                "spec.delivery.retry.maxAttempts: invalid type: string \"ten\", expected i32",
+            ),
+            (json!({"projectRef": {"name": "acme"}}), "spec: missing field `events`"),
+        ] {
+            let bad = read(&spec).spec.unwrap_err();
+            assert_eq!(bad.error, expected);
+            assert_eq!(bad.project.as_deref(), Some("acme"));
+            let wanted: &[&str] = if spec.get("events").is_some() { &["a", "b"] } else { &[] };
+            assert_eq!(bad.events, wanted);
+        }
+    }
+
+    #[test]
+    fn the_search_for_a_fault_is_bounded() {
+        let headers: Vec<Value> = (0..2000).map(|n| json!({"name": n.to_string()})).collect();
+        let bad = read(&json!({"events": ["a"], "suspend": "no", "webhook": {"headers": headers}})).spec.unwrap_err();
+        assert!(bad.error.contains("expected a boolean"), "{}", bad.error);
+    }
+}

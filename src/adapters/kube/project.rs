@@ -1,0 +1,275 @@
+//! Reconciles an `EventProject`: publish token, directory, status.
+//!
+//! A project whose spec does not decode keeps the facts it had, so that a newer version's field does not stop its
+//! producer; without such facts nothing can be published to it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
+use parking_lot::Mutex;
+
+use super::context::{SLOW_REQUEUE, Shared};
+use super::error::Error;
+use super::observed::{Observed, Watched};
+use super::references::{Referrer, Seen};
+use super::secrets::{self, Ensured, Wanted};
+use super::status;
+use super::watch::{Sink, wake_referring};
+use crate::api::v1alpha1::{EventProject, EventProjectSpec};
+use crate::domain::fault::Faults;
+use crate::domain::id::{ObjectKey, Uid};
+use crate::domain::project::{Project, ProjectFacts};
+use crate::domain::secret::Secret;
+use crate::domain::status::{ProjectState, ProjectSummary, project};
+use crate::engine::directory::Kind;
+
+/// Key of the token in its Secret.
+pub const TOKEN_KEY: &str = "token";
+/// Beginning of every generated token, so that scanners of leaked secrets know it.
+const TOKEN_PREFIX: &str = "ptr_";
+/// Fewest characters of a token that somebody chose.
+const MIN_TOKEN: usize = 16;
+/// Most characters of a token.
+const MAX_TOKEN: usize = 512;
+/// Where a fault of the token Secret is.
+const TOKEN_PATH: &str = "status.tokenSecretRef";
+
+/// Name of the Secret that holds a project's publish token.
+#[must_use]
+pub fn token_secret_name(project: &str) -> String {
+    format!("{project}-publish-token")
+}
+
+/// What the watch of projects does.
+pub(super) struct ProjectSink {
+    pub(super) shared: Arc<Shared>,
+    pub(super) initial: Arc<Initial>,
+}
+
+/// The projects that existed at start and were not reconciled yet: until then their tokens are unknown, and a
+/// publisher must not be told that its token is wrong.
+#[derive(Default)]
+pub(super) struct Initial(Mutex<Waiting>);
+
+#[derive(Default)]
+enum Waiting {
+    /// The list is not complete; these are done already.
+    #[default]
+    Unlisted,
+    For(HashSet<Uid>),
+    Done,
+}
+
+impl Initial {
+    fn listed(&self, uids: HashSet<Uid>, shared: &Shared) {
+        let waiting = &mut *self.0.lock();
+        if matches!(waiting, Waiting::Unlisted) {
+            *waiting = Waiting::For(uids);
+        }
+        Self::check(waiting, shared);
+    }
+
+    fn settled(&self, uid: &Uid, shared: &Shared) {
+        let waiting = &mut *self.0.lock();
+        if let Waiting::For(uids) = waiting {
+            uids.remove(uid);
+        }
+        Self::check(waiting, shared);
+    }
+
+    fn check(waiting: &mut Waiting, shared: &Shared) {
+        if matches!(waiting, Waiting::For(uids) if uids.is_empty()) {
+            *waiting = Waiting::Done;
+            shared.directory().mark_synced(Kind::Project);
+        }
+    }
+}
+
+impl Sink<EventProject> for ProjectSink {
+    fn seen(&self, key: &ObjectKey, uid: &Uid, _: &Observed<EventProject>) {
+        let known = self.shared.directory().project(key);
+        if known.is_none_or(|known| known.facts.uid != *uid) {
+            wake_referring(&self.shared, key);
+        }
+    }
+
+    fn gone(&self, key: &ObjectKey, uid: &Uid) {
+        self.shared.directory().remove_project(key, uid);
+        self.shared.references.forget(&Referrer { kind: Kind::Project, key: key.clone() });
+        self.shared.forget(uid);
+        self.initial.settled(uid, &self.shared);
+        wake_referring(&self.shared, key);
+    }
+
+    fn listed(&self, uids: HashSet<Uid>) {
+        self.initial.listed(uids, &self.shared);
+    }
+}
+
+pub(super) async fn reconcile(
+    object: Arc<Observed<EventProject>>,
+    shared: Arc<Shared>,
+    initial: Arc<Initial>,
+) -> Result<Action, Error> {
+    let uid = object.uid();
+    let result = shared.reconciling(Kind::Project, uid.clone(), look(&object, &shared)).await;
+    // Also after an error: one project that cannot be looked at must not keep all others waiting.
+    if let Some(uid) = uid {
+        initial.settled(&uid, &shared);
+    }
+    result
+}
+
+/// What came of looking at a project.
+enum State {
+    Open,
+    Faulty(Faults),
+    Undecodable(String),
+    Waiting(String),
+}
+
+async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action, Error> {
+    let (Some(key), Some(uid)) = (object.key(), object.uid()) else { return Err(Error::Nameless) };
+    let (state, project_id) = match &object.spec {
+        Err(undecodable) => (State::Undecodable(undecodable.error.clone()), None),
+        Ok(spec) => {
+            let facts = facts(object, spec).ok_or(Error::Nameless)?;
+            let found = token(object, &key, shared).await;
+            let (state, token) = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    // The token that was good stays good while the API server cannot be asked.
+                    let known = shared.directory().project(&key).filter(|known| known.facts.uid == uid);
+                    let token = known.and_then(|known| known.token.clone());
+                    let told = error.told();
+                    put(shared, &key, &facts, token.clone());
+                    if let (Some(message), None) = (told, token) {
+                        report(shared, object, &key, &uid, &State::Waiting(message), Some(&facts.id)).await?;
+                    }
+                    return Err(error);
+                }
+            };
+            put(shared, &key, &facts, token);
+            (state, Some(Arc::clone(&facts.id)))
+        }
+    };
+    let again = report(shared, object, &key, &uid, &state, project_id.as_ref()).await?;
+    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(SLOW_REQUEUE))))
+}
+
+fn put(shared: &Shared, key: &ObjectKey, facts: &Arc<ProjectFacts>, token: Option<Secret<String>>) {
+    shared.directory().put_project(Project { key: key.clone(), facts: Arc::clone(facts), token });
+}
+
+fn facts(object: &Observed<EventProject>, spec: &EventProjectSpec) -> Option<Arc<ProjectFacts>> {
+    let project = EventProject { metadata: object.metadata.clone(), spec: spec.clone(), status: None };
+    ProjectFacts::of(&project).map(Arc::new)
+}
+
+async fn token(
+    object: &Observed<EventProject>,
+    key: &ObjectKey,
+    shared: &Shared,
+) -> Result<(State, Option<Secret<String>>), Error> {
+    let name = token_secret_name(&key.name);
+    let referrer = Referrer { kind: Kind::Project, key: key.clone() };
+    shared.references.begin(&referrer, BTreeSet::from([name.clone()]));
+    let owner = object.owner_reference();
+    let wanted = Wanted {
+        namespace: &key.namespace,
+        name: &name,
+        key: TOKEN_KEY,
+        owner: &owner,
+        first: object.status.is_none(),
+    };
+    let make = || format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(shared.random()));
+    let fault = |message: String| {
+        let mut faults = Faults::default();
+        faults.missing(TOKEN_PATH, message);
+        State::Faulty(faults)
+    };
+    Ok(match secrets::ensure(&shared.client, wanted, make).await? {
+        Ensured::Ours(secret) => {
+            shared.references.saw(&referrer, &name, Seen::of(secret.resource_version().as_deref()));
+            match secrets::data(&secret, TOKEN_KEY).and_then(parse) {
+                Some(token) => (State::Open, Some(token)),
+                None => {
+                    let message = format!(
+                        "key {TOKEN_KEY:?} of Secret {name:?} must be {MIN_TOKEN} to {MAX_TOKEN} visible ASCII \
+                         characters; delete the Secret to have a new one made"
+                    );
+                    (fault(message), None)
+                }
+            }
+        }
+        Ensured::Foreign => {
+            let message = format!("Secret {name:?} does not belong to this project; delete it to have one made");
+            (fault(message), None)
+        }
+        Ensured::Leftover => {
+            (State::Waiting(format!("Secret {name:?} of a deleted project of the same name is being removed")), None)
+        }
+    })
+}
+
+fn parse(value: &[u8]) -> Option<Secret<String>> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let fits = (MIN_TOKEN..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| Secret::new(text.to_owned()))
+}
+
+async fn report(
+    shared: &Shared,
+    object: &Observed<EventProject>,
+    key: &ObjectKey,
+    uid: &Uid,
+    state: &State,
+    project_id: Option<&Arc<str>>,
+) -> Result<Option<std::time::Duration>, Error> {
+    let previous = status::current(shared, object, uid);
+    let base = shared.context.public_url.as_str().trim_end_matches('/');
+    let next = project(&ProjectSummary {
+        generation: object.generation(),
+        state: match state {
+            State::Open => ProjectState::Open,
+            State::Faulty(faults) => ProjectState::Faulty(faults),
+            State::Undecodable(error) => ProjectState::Undecodable(error),
+            State::Waiting(message) => ProjectState::Waiting(message),
+        },
+        ingest_url: &format!("{base}/v1/namespaces/{}/projects/{}/events", key.namespace, key.name),
+        project_id: project_id.map(AsRef::as_ref),
+        token_secret: &token_secret_name(&key.name),
+        reconcile_request: object.reconcile_request(),
+        previous: previous.as_deref(),
+        now: shared.context.clock.now(),
+    });
+    status::write(shared, object, uid, next, shared.context.counter_interval).await
+}
+
+/// What to do after an error.
+pub(super) fn after_error<K: Watched>(object: &Observed<K>, error: &Error, shared: &Shared) -> Action {
+    shared.after_error(object.uid().as_ref(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_somebody_chose_are_checked() {
+        for (value, good) in [
+            ("ptr_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG", true),
+            ("0123456789abcdef", true),
+            (" 0123456789abcdef\n", true),
+            ("short", false),
+            ("0123456789 abcdef", false),
+            ("0123456789äbcdef!", false),
+        ] {
+            assert_eq!(parse(value.as_bytes()).is_some(), good, "{value}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Reading Secrets, and making those that Postrider owns.
+//!
+//! A Secret is made once, when it is not there, and belongs to its object, so that it goes with it. What is in it is
+//! never changed: a value that somebody put there is used. A Secret of the right name that is not ours is a fault,
+//! never overwritten. Deleting ours, or its key, asks for a new value.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::error::Error;
+use crate::api::FIELD_MANAGER;
+
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// A Secret that Postrider makes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    pub(super) key: &'a str,
+    pub(super) owner: &'a OwnerReference,
+    /// The owner is new, so the Secret is probably not there: try to make it before looking for it.
+    pub(super) first: bool,
+}
+
+/// What was found or made.
+#[derive(Debug)]
+pub(super) enum Ensured {
+    /// It is there, it is ours, and it has the key.
+    Ours(Box<Secret>),
+    /// It belongs to somebody else.
+    Foreign,
+    /// It belongs to an object of the same name that is gone, and will be collected.
+    Leftover,
+}
+
+/// Reads a Secret.
+pub(super) async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+    // A name becomes a part of the request's path: `../../x/secrets/y` would be another namespace's Secret.
+    if !is_name(name) {
+        return Ok(None);
+    }
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    api.get_opt(name).await.map_err(Error::request(format!("read Secret {name:?}")))
+}
+
+/// Whether an object may have that name.
+fn is_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    !name.is_empty() && name.len() <= 253 && name.bytes().all(inner) && !name.starts_with('.') && !name.contains("..")
+}
+
+/// Finds a Secret that Postrider owns, or makes it with what `value` returns.
+pub(super) async fn ensure(
+    client: &Client,
+    wanted: Wanted<'_>,
+    value: impl Fn() -> String,
+) -> Result<Ensured, Error> {
+    let mut create_first = wanted.first;
+    // Twice at most: the Secret may appear or vanish between the look and the deed.
+    loop {
+        if create_first {
+            if let Some(made) = create(client, wanted, value()).await? {
+                return Ok(Ensured::Ours(Box::new(made)));
+            }
+        }
+        match read(client, wanted.namespace, wanted.name).await? {
+            Some(secret) => return claim(client, wanted, secret, value).await,
+            None if create_first => return Ok(Ensured::Leftover),
+            None => create_first = true,
+        }
+    }
+}
+
+/// `None`: there is one already.
+async fn create(client: &Client, wanted: Wanted<'_>, value: String) -> Result<Option<Secret>, Error> {
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(wanted.name.to_owned()),
+            namespace: Some(wanted.namespace.to_owned()),
+            labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), FIELD_MANAGER.to_owned())])),
+            owner_references: Some(vec![wanted.owner.clone()]),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(wanted.key.to_owned(), ByteString(value.into_bytes()))])),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    };
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    match Api::<Secret>::namespaced(client.clone(), wanted.namespace).create(&params, &secret).await {
+        Ok(made) => Ok(Some(made)),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
+        Err(error) => Err(Error::request(format!("create Secret {:?}", wanted.name))(error)),
+    }
+}
+
+async fn claim(
+    client: &Client,
+    wanted: Wanted<'_>,
+    secret: Secret,
+    value: impl Fn() -> String,
+) -> Result<Ensured, Error> {
+    let owners = secret.metadata.owner_references.as_deref().unwrap_or_default();
+    if !owners.iter().any(|owner| owner.uid == wanted.owner.uid) {
+        let namesake =
+            |owner: &OwnerReference| owner.kind == wanted.owner.kind && owner.name == wanted.owner.name;
+        return Ok(if owners.iter().any(namesake) { Ensured::Leftover } else { Ensured::Foreign });
+    }
+    if data(&secret, wanted.key).is_some_and(|value| !value.is_empty()) {
+        return Ok(Ensured::Ours(Box::new(secret)));
+    }
+    // Only if nobody else writes meanwhile.
+    let patch = json!({
+        "metadata": {"resourceVersion": secret.metadata.resource_version, "uid": secret.metadata.uid},
+        "stringData": {wanted.key: value()},
+    });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let api = Api::<Secret>::namespaced(client.clone(), wanted.namespace);
+    let filled = api.patch(wanted.name, &params, &Patch::Merge(&patch)).await;
+    filled.map(|secret| Ensured::Ours(Box::new(secret))).map_err(Error::request(format!("fill Secret {:?}", wanted.name)))
+}
+
+/// A key's value.
+pub(super) fn data<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
+    secret.data.as_ref()?.get(key).map(|value| value.0.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_place_in_the_path() {
+        for name in ["a", "a-b.c", "0", &"a".repeat(253)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "..", "../x", "a/b", "a%2fb", "a..b", ".a", "A", "a?b", "a#b", "ä", &"a".repeat(254)] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Watches: every change of an object is in the directory before anybody reconciles it.
+//!
+//! A new object, or a new generation of one, becomes an entry that parks its events at once: there is no moment in
+//! which an event misses its destination or goes out with an old configuration. Removed objects leave the directory
+//! here, too, because no controller calls anybody for an object that is gone; a relist compares the living.
+//! A change that reconciling cannot care about (our own status writes) ends here.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::reflector::{ObjectRef, store::Writer};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio_util::sync::CancellationToken;
+
+use super::context::Shared;
+use super::observed::{Observed, Watched};
+use super::references::{Referrer, Seen};
+use super::trigger::object_ref;
+use crate::domain::id::{ObjectKey, Uid};
+use crate::engine::directory::Kind;
+
+/// Waits between tries of a watch: doubled from 100 ms to 5 s. A lost API server costs little, and is missed soon.
+#[derive(Debug, Default)]
+struct Patience(u32);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = Duration::from_millis(100 << self.0.min(6)).min(Duration::from_secs(5));
+        self.0 = self.0.saturating_add(1);
+        Some(wait)
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// Takes note of what a watch says.
+pub(super) trait Sink<K: Watched>: Send + Sync {
+    /// An object is there; it may be unchanged.
+    fn seen(&self, key: &ObjectKey, uid: &Uid, object: &Observed<K>);
+
+    /// An object is gone.
+    fn gone(&self, key: &ObjectKey, uid: &Uid);
+
+    /// Every object there is has been seen, and of every other it was said that it is gone.
+    fn listed(&self, uids: HashSet<Uid>);
+}
+
+/// Follows every object of a kind; yields those to reconcile.
+pub(super) fn follow<K: Watched>(
+    api: Api<Observed<K>>,
+    writer: Writer<Observed<K>>,
+    sink: Arc<dyn Sink<K>>,
+    shared: Arc<Shared>,
+) -> impl Stream<Item = ObjectRef<Observed<K>>>
+where
+    K: Clone + std::fmt::Debug,
+{
+    let mut intake =
+        Intake { sink, shared, known: HashMap::new(), pending: Vec::new(), listed: HashSet::new() };
+    watcher(api, watcher::Config::default())
+        .backoff(Patience::default())
+        .reflect(writer)
+        .flat_map(move |event| futures::stream::iter(intake.take(event)))
+}
+
+struct Intake<K: Watched> {
+    sink: Arc<dyn Sink<K>>,
+    shared: Arc<Shared>,
+    /// What reconciling cares about, of each object.
+    known: HashMap<Uid, (ObjectKey, u64)>,
+    /// To reconcile once the list is complete: before, the store does not have them.
+    pending: Vec<ObjectRef<Observed<K>>>,
+    listed: HashSet<Uid>,
+}
+
+impl<K: Watched> Intake<K> {
+    fn take(&mut self, event: Result<Event<Observed<K>>, watcher::Error>) -> Vec<ObjectRef<Observed<K>>> {
+        match event {
+            Ok(Event::Apply(object)) => self.apply(&object).into_iter().collect(),
+            Ok(Event::Init) => {
+                self.listed.clear();
+                self.pending.clear();
+                Vec::new()
+            }
+            Ok(Event::InitApply(object)) => {
+                self.listed.extend(object.uid());
+                let changed = self.apply(&object);
+                self.pending.extend(changed);
+                Vec::new()
+            }
+            Ok(Event::InitDone) => {
+                let listed = std::mem::take(&mut self.listed);
+                self.known.retain(|uid, (key, _)| {
+                    let lives = listed.contains(uid);
+                    if !lives {
+                        self.sink.gone(key, uid);
+                    }
+                    lives
+                });
+                self.sink.listed(listed);
+                std::mem::take(&mut self.pending)
+            }
+            Ok(Event::Delete(object)) => {
+                if let (Some(key), Some(uid)) = (object.key(), object.uid()) {
+                    self.known.remove(&uid);
+                    self.sink.gone(&key, &uid);
+                }
+                Vec::new()
+            }
+            Err(error) => {
+                self.shared.context.metrics.watch_failed(K::KIND.as_str());
+                tracing::warn!(kind = K::KIND.as_str(), error = %brief(&error), "watch failed; will try again");
+                Vec::new()
+            }
+        }
+    }
+
+    fn apply(&mut self, object: &Observed<K>) -> Option<ObjectRef<Observed<K>>> {
+        let (key, uid) = (object.key()?, object.uid()?);
+        self.sink.seen(&key, &uid, object);
+        let mut hasher = DefaultHasher::new();
+        object.generation().hash(&mut hasher);
+        object.metadata.deletion_timestamp.is_some().hash(&mut hasher);
+        object.enable_request().hash(&mut hasher);
+        object.reconcile_request().hash(&mut hasher);
+        let print = hasher.finish();
+        let trigger = object_ref(&key);
+        let before = self.known.insert(uid, (key, print));
+        before.is_none_or(|(_, before)| before != print).then_some(trigger)
+    }
+}
+
+/// kube's errors repeat their causes in their own text, and may hold a whole response: one line, cut.
+fn brief(error: &watcher::Error) -> String {
+    let mut text = error.to_string().replace('\n', " ");
+    if let Some((end, _)) = text.char_indices().nth(300) {
+        text.truncate(end);
+    }
+    text
+}
+
+/// Follows the metadata of every Secret; nothing of it is kept.
+pub(super) async fn follow_secrets(
+    api: Api<PartialObjectMeta<Secret>>,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) {
+    let events = watcher(api, watcher::Config::default()).backoff(Patience::default());
+    let mut events = std::pin::pin!(events);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = shutdown.cancelled() => None,
+        };
+        let Some(event) = event else { return };
+        let stale = match event {
+            Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
+                let version = Seen::of(secret.metadata.resource_version.as_deref());
+                secret_key(&secret).map(|key| shared.references.changed(&key, &version)).unwrap_or_default()
+            }
+            Ok(Event::Delete(secret)) => {
+                secret_key(&secret).map(|key| shared.references.changed(&key, &Seen::Missing)).unwrap_or_default()
+            }
+            Ok(Event::Init) => {
+                shared.references.relist();
+                Vec::new()
+            }
+            Ok(Event::InitDone) => shared.references.relisted(),
+            Err(error) => {
+                shared.context.metrics.watch_failed("Secret");
+                tracing::warn!(kind = "Secret", error = %brief(&error), "watch failed; will try again");
+                Vec::new()
+            }
+        };
+        for Referrer { kind, key } in stale {
+            shared.trigger(kind, key);
+        }
+    }
+}
+
+fn secret_key(secret: &PartialObjectMeta<Secret>) -> Option<ObjectKey> {
+    Some(ObjectKey::new(secret.metadata.namespace.as_deref()?, secret.metadata.name.as_deref()?))
+}
+
+/// Triggers the destinations that name a project.
+pub(super) fn wake_referring(shared: &Shared, project: &ObjectKey) {
+    for key in shared.directory().referring_to(project) {
+        shared.trigger(Kind::Destination, key);
+    }
+}
