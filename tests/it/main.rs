@@ -16,10 +16,10 @@ mod crds;
 mod delivery;
 mod docs;
 mod examples;
-#[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
-mod support;
 mod publish;
 mod queue;
+#[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
+mod support;
 mod tidy;
 mod transport;
 mod verifiers;
