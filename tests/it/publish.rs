@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -59,6 +59,7 @@ pub(crate) fn settings() -> HttpSettings {
 /// What a publisher's client sees of the engine.
 pub(crate) struct Stub {
     project: Arc<Project>,
+    pub(crate) ready: AtomicBool,
     seen: Mutex<HashSet<String>>,
     /// Events of type `slow` wait for one of these.
     pub(crate) gate: Semaphore,
@@ -69,7 +70,7 @@ pub(crate) struct Stub {
 #[async_trait]
 impl Publisher for Stub {
     fn is_ready(&self) -> bool {
-        true
+        self.ready.load(Ordering::SeqCst)
     }
 
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
@@ -164,12 +165,13 @@ impl Server {
                 facts: Arc::new(facts),
                 token,
             }),
+            ready: AtomicBool::new(true),
             seen: Mutex::default(),
             gate: Semaphore::new(0),
             waiting: AtomicUsize::new(0),
         });
         let metrics = HttpMetrics::new();
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("postrider");
         metrics.register(&mut registry);
         let registry = Arc::new(registry);
         let missing = Arc::new(Mutex::new(Vec::new()));

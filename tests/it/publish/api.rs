@@ -287,3 +287,23 @@ async fn a_client_that_goes_away_is_counted() {
         .until("the request ends", |server| server.metric(gone) == 1)
         .await;
 }
+
+#[tokio::test]
+async fn before_everything_is_known_nobody_is_told_anything() {
+    let server = Server::start(settings()).await;
+    server
+        .stub
+        .ready
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    for token in [TOKEN, "wrong", "eyJh.denied.x"] {
+        let answer = server
+            .post(
+                EVENTS,
+                &[("authorization", &format!("Bearer {token}"))],
+                r#"{"type":"x"}"#,
+            )
+            .await;
+        answer.is_problem(503, "unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+}

@@ -218,7 +218,7 @@ async fn too_large_a_body_is_413_announced_or_not() {
         });
         answers.await.is_problem(413, "body-too-large");
     }
-    let largest = format!(r#"{{"type":"x","data":{{"a":"{}"}}}}"#, "a".repeat(65_536 - 29));
+    let largest = format!(r#"{{"type":"x","data":{{"a":"{}"}}}}"#, "a".repeat(65_536 - 28));
     assert_eq!(
         (largest.len(), server.publish(&largest).await.status),
         (65_536, 202)

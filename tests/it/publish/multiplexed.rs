@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
+use postrider::adapters::http::HttpSettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -174,21 +175,26 @@ async fn rapid_resets_end_the_connection() {
 
 #[tokio::test]
 async fn streams_of_a_connection_are_bounded() {
-    let server = Server::start(settings()).await;
+    let server = Server::start(HttpSettings {
+        body_timeout: PATIENCE,
+        ..settings()
+    })
+    .await;
     let (mut send, _connection) = connect(&server).await;
     let (status, _) = publish(&send, &format!("Bearer {TOKEN}"), r#"{"type":"x"}"#).await;
     assert_eq!(status, 202);
-    let mut held = Vec::new();
-    for _ in 0..1_000 {
-        held.push(send.send_request(request(&format!("Bearer {TOKEN}")), false));
-        if timeout(Duration::from_millis(50), send.clone().ready())
-            .await
-            .is_err()
-        {
-            break;
-        }
-    }
     assert!(send.current_max_send_streams() <= 128);
+    let mut held = Vec::new();
+    while held.len() < 1_000 {
+        let Ok(ready) = timeout(Duration::from_millis(200), send.ready()).await else {
+            break;
+        };
+        send = ready.unwrap();
+        held.push(
+            send.send_request(request(&format!("Bearer {TOKEN}")), false)
+                .unwrap(),
+        );
+    }
     assert!(held.len() <= 130, "{}", held.len());
 }
 
