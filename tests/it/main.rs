@@ -12,6 +12,7 @@
 mod cluster;
 mod crds;
 mod delivery;
+mod reconcile;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;
