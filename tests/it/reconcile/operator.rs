@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
 use postrider::adapters::kube::{self as controllers, Context, KubeMetrics};
@@ -200,10 +199,10 @@ pub(crate) fn truth(object: &Value, kind: &str) -> String {
     condition(object, kind)["status"].as_str().unwrap_or_default().to_owned()
 }
 
-pub(crate) fn uid(object: &Value) -> String {
-    object["metadata"]["uid"].as_str().unwrap().to_owned()
+pub(crate) fn ready(object: &Value) -> bool {
+    truth(object, "Ready") == "True" && object["status"]["observedGeneration"] == object["metadata"]["generation"]
 }
 
-pub(crate) fn now() -> Timestamp {
-    Timestamp::now()
+pub(crate) fn uid(object: &Value) -> String {
+    object["metadata"]["uid"].as_str().unwrap().to_owned()
 }
