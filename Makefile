@@ -53,5 +53,6 @@ lint: ## Formatting, clippy, rustdoc, generated files, dependencies
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib
-	cargo build --locked --bin postrider && tools/drift.sh target/debug/postrider
+	cargo test --locked --no-run
+	tools/drift.sh target/debug/postrider
 	tools/deny.sh

@@ -263,3 +263,6 @@ async fn stop(core: &Core, mut tasks: JoinSet<Arc<Lane>>, grace: Duration) {
     core.tasks.wait().await;
     save_counters(core).await;
 }
+
+#[cfg(test)]
+mod tests;

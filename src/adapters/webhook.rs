@@ -41,7 +41,7 @@ pub use metrics::TransportMetrics;
 pub use trust::Trust;
 
 use self::classify::Progress;
-use self::connect::Connector;
+use self::connect::{Answered, Connector};
 use self::guard::Guard;
 use crate::domain::delivery::WebhookRequest;
 use crate::domain::egress::EgressPolicy;
@@ -154,25 +154,6 @@ impl HttpTransport {
     }
 
     async fn exchange(&self, request: WebhookRequest, progress: &mut Progress) -> Result<Reply, Failure> {
-        let request = self.request(request, progress.sent.clone())?;
-        let answer = self.client.request(request).await.map_err(|error| {
-            let failure = classify::failure(&error, progress);
-            if failure.reason == FailureReason::EgressRefused {
-                self.metrics.refused_name();
-            }
-            failure
-        })?;
-        let (head, body) = answer.into_parts();
-        progress.status = Some(head.status.as_u16());
-        let excerpt = self.read(body, progress).await?;
-        Ok(Reply {
-            status: head.status.as_u16(),
-            retry_after: retry_after(&head.headers),
-            excerpt,
-        })
-    }
-
-    fn request(&self, request: WebhookRequest, sent: Arc<AtomicBool>) -> Result<Request<Payload>, Failure> {
         let WebhookRequest {
             method,
             endpoint,
@@ -193,14 +174,44 @@ impl HttpTransport {
         headers
             .entry(USER_AGENT)
             .or_insert_with(|| self.user_agent.clone());
-        let mut request = Request::new(Payload {
-            bytes: Some(body),
-            sent,
-        });
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        Ok(request)
+
+        let request = |headers| {
+            let mut request = Request::new(Payload {
+                bytes: Some(body.clone()),
+                sent: progress.sent.clone(),
+            });
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = uri.clone();
+            *request.headers_mut() = headers;
+            request
+        };
+        let answer = match self.client.request(request(headers.clone())).await {
+            // The receiver closed a kept connection while the request was on its way: so common that it must not
+            // count as a failed attempt. Receivers know repeated requests by their id, so one more does no harm.
+            Err(error) if classify::is_stale(&error) => self.client.request(request(headers)).await,
+            result => result,
+        };
+        let (head, body) = answer
+            .map_err(|error| self.failed(&error, progress))?
+            .into_parts();
+        if let Some(connection) = head.extensions.get::<Answered>() {
+            connection.set();
+        }
+        progress.status = Some(head.status.as_u16());
+        let excerpt = self.read(body, progress).await?;
+        Ok(Reply {
+            status: head.status.as_u16(),
+            retry_after: retry_after(&head.headers),
+            excerpt,
+        })
+    }
+
+    fn failed(&self, error: &(dyn std::error::Error + 'static), progress: &Progress) -> Failure {
+        let failure = classify::failure(error, progress);
+        if failure.reason == FailureReason::EgressRefused {
+            self.metrics.refused_name();
+        }
+        failure
     }
 
     /// Reads a body up to the cap. When it is over, the connection is dropped with `body`.

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
 
-use super::destination::{Destination, Endpoint};
+use super::destination::{Destination, Endpoint, Identity};
 use super::event::Event;
 use super::id;
-use super::shape::RenderError;
+use super::shape::{RenderError, Rendered};
+use super::signature::Signer;
 
 /// Header of the event's type.
 pub const EVENT_TYPE: HeaderName = HeaderName::from_static("x-postrider-event-type");
@@ -71,8 +72,31 @@ pub fn prepare(
 ) -> Result<WebhookRequest, PrepareError> {
     let webhook = &destination.webhook;
     let rendered = webhook.payload.render(event, &destination.identity, attempt)?;
-    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + webhook.headers.len());
-    for (name, value) in &webhook.headers {
+    Ok(WebhookRequest {
+        method: Method::POST,
+        endpoint: webhook.endpoint.clone(),
+        headers: headers(
+            &webhook.headers,
+            &webhook.signer,
+            &rendered,
+            event,
+            &destination.identity,
+            attempt,
+        ),
+        body: rendered.body,
+    })
+}
+
+fn headers(
+    own: &[(HeaderName, HeaderValue)],
+    signer: &Signer,
+    rendered: &Rendered,
+    event: &Event,
+    destination: &Identity,
+    attempt: Attempt,
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
+    for (name, value) in own {
         headers.append(name.clone(), value.clone());
     }
     headers
@@ -80,7 +104,7 @@ pub fn prepare(
         .or_insert(HeaderValue::from_static(rendered.content_type));
     headers
         .entry(header::USER_AGENT)
-        .or_insert(const { HeaderValue::from_static(USER_AGENT) });
+        .or_insert(HeaderValue::from_static(USER_AGENT));
     // Types and ids are visible ASCII since they were parsed, so these hold.
     if let Ok(value) = HeaderValue::from_str(&event.content.event_type) {
         headers.insert(EVENT_TYPE, value);
@@ -88,21 +112,14 @@ pub fn prepare(
     if let Ok(value) = HeaderValue::from_str(event.id.as_str()) {
         headers.insert(EVENT_ID, value);
     }
-    let delivery = id::delivery_id(&event.id, &event.project.uid, &destination.identity.uid);
+    let delivery = id::delivery_id(&event.id, &event.project.uid, &destination.uid);
     let mut buffer = uuid::Uuid::encode_buffer();
     if let Ok(value) = HeaderValue::from_str(delivery.hyphenated().encode_lower(&mut buffer)) {
         headers.insert(DELIVERY_ID, value);
     }
     headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
-    webhook
-        .signer
-        .sign(&event.id, attempt.now, &rendered.body, &mut headers);
-    Ok(WebhookRequest {
-        method: Method::POST,
-        endpoint: webhook.endpoint.clone(),
-        headers,
-        body: rendered.body,
-    })
+    signer.sign(&event.id, attempt.now, &rendered.body, &mut headers);
+    headers
 }
 
 #[cfg(test)]

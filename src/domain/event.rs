@@ -11,6 +11,8 @@ mod cloudevents;
 pub(crate) mod json;
 pub mod parse;
 pub mod refusal;
+#[cfg(test)]
+pub(crate) mod sample;
 
 use std::sync::{Arc, OnceLock};
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::id::{ObjectKey, Uid};
 use super::secret::Secret;
 use crate::api::v1alpha1::EventProject;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use crate::api::v1alpha1::event_project::IntOrString;
 
 /// The facts that every event of a project carries, as they were when the event was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

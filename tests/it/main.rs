@@ -9,12 +9,18 @@
     reason = "a test reports by panicking"
 )]
 
+mod chart;
 mod cluster;
+mod crash;
 mod crds;
 mod delivery;
 mod reconcile;
+mod docs;
+mod examples;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
+mod publish;
 mod tidy;
+mod transport;
 mod verifiers;
 mod queue;

@@ -11,13 +11,22 @@ use jiff::Timestamp;
 use postrider::domain::event::{Content, Event};
 use postrider::domain::id::{EventId, Uid};
 use postrider::domain::project::ProjectFacts;
-use postrider::engine::clock::SystemClock;
+use postrider::engine::clock::Clock;
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::{Settings, SqliteQueue};
 use postrider::engine::queue::{Completion, Lease, NewEvent, Queue, QueueError, Settlement, Stored};
 
 /// A time that events of tests are accepted at, in milliseconds since 1970.
 const START: i64 = 1_700_000_000_000;
+
+/// A clock that stands at one minute after the start.
+struct Later;
+
+impl Clock for Later {
+    fn now(&self) -> Timestamp {
+        at(60_000)
+    }
+}
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(START + millis).unwrap()
@@ -98,5 +107,5 @@ async fn open(settings: &Settings) -> SqliteQueue {
 }
 
 async fn open_with(settings: &Settings, metrics: &QueueMetrics) -> SqliteQueue {
-    SqliteQueue::open(settings.clone(), metrics.clone(), Arc::new(SystemClock)).await.unwrap()
+    SqliteQueue::open(settings.clone(), metrics.clone(), Arc::new(Later)).await.unwrap()
 }

@@ -47,13 +47,26 @@ fn may_use(dependency: &str, layer: Layer, path: &str) -> Option<bool> {
         "k8s_openapi" | "kube" | "schemars" => layer == Api || layer >= Adapters,
         "base64" | "bytes" | "crc32fast" | "hex" | "hmac" | "http" | "ipnet" | "sha1" | "sha2" | "strum"
         | "subtle" | "thiserror" | "url" | "uuid" | "zeroize" => layer >= Domain,
-        "arc_swap" | "async_trait" | "futures" | "parking_lot" | "prometheus_client" | "rand" | "tokio"
-        | "tokio_util" | "tracing" => layer >= Engine,
+        "arc_swap" | "async_trait" | "futures" | "parking_lot" | "prometheus_client" | "rand" | "rustix"
+        | "tokio" | "tokio_util" | "tracing" => layer >= Engine,
         "rusqlite" => path.starts_with("src/engine/queue/sqlite"),
         "async_nats" => path.starts_with("src/engine/queue/nats"),
-        "axum" | "http_body_util" | "hyper" | "hyper_util" | "lettre" | "reqwest" | "rustls" | "tower"
-        | "tower_http" => layer >= Adapters,
-        "anyhow" | "clap" | "mimalloc" | "serde_saphyr" | "tracing_subscriber" => layer == Application,
+        "axum"
+        | "h2"
+        | "http_body_util"
+        | "hyper"
+        | "hyper_util"
+        | "lettre"
+        | "reqwest"
+        | "rustls"
+        | "rustls_native_certs"
+        | "tokio_rustls"
+        | "tower"
+        | "tower_http"
+        | "webpki_roots" => layer >= Adapters,
+        "anyhow" | "clap" | "mimalloc" | "serde_saphyr" | "tracing_appender" | "tracing_subscriber" => {
+            layer == Application
+        }
         _ => return None,
     })
 }
@@ -132,7 +145,7 @@ fn begins_with(path: &str, beginning: &str) -> bool {
 }
 
 /// Every breach of the layer rule in one file; `path` is relative to the repository's root.
-fn layer_breaches(path: &str, text: &str) -> Vec<String> {
+fn layer_breaches(path: &str, text: &str, for_tests: bool) -> Vec<String> {
     let below_root = path.strip_prefix("src/").unwrap_or(path);
     let module = below_root
         .split('/')
@@ -143,7 +156,7 @@ fn layer_breaches(path: &str, text: &str) -> Vec<String> {
         return vec![format!("{path}: `{module}` belongs to no layer")];
     };
     let is_layer_root = !below_root.contains('/');
-    let source = Source::read(path, text);
+    let source = Source::read(text, for_tests);
     let mut breaches = Vec::new();
     for Named {
         path: named,
@@ -200,8 +213,8 @@ fn layer_breaches(path: &str, text: &str) -> Vec<String> {
 }
 
 /// Every breach of the rules that hold for any file under `src/`.
-fn form_breaches(path: &str, text: &str) -> Vec<String> {
-    let source = Source::read(path, text);
+fn form_breaches(path: &str, text: &str, for_tests: bool) -> Vec<String> {
+    let source = Source::read(text, for_tests);
     let mut breaches = Vec::new();
     if source.has_code() && !text.starts_with("//! ") {
         breaches.push(format!(
@@ -256,6 +269,31 @@ fn rust_files(folder: &str) -> Vec<(String, String)> {
     found
 }
 
+/// Applies a rule to every file under `src/`, with what the other files say about it: that it is for tests only.
+fn breaches_of_all(rule: fn(&str, &str, bool) -> Vec<String>) -> Vec<String> {
+    let files = rust_files("src");
+    let test_files: Vec<String> = files
+        .iter()
+        .flat_map(|(path, text)| {
+            let folder = path.trim_end_matches(".rs");
+            Source::read(text, false)
+                .test_modules()
+                .map(|name| format!("{folder}/{name}"))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let is_for_tests = |path: &str| {
+        let module = path.trim_end_matches(".rs");
+        test_files
+            .iter()
+            .any(|test| module == test || module.starts_with(&format!("{test}/")))
+    };
+    files
+        .iter()
+        .flat_map(|(path, text)| rule(path, text, is_for_tests(path)))
+        .collect()
+}
+
 #[track_caller]
 fn assert_none(breaches: &[String]) {
     assert!(
@@ -268,24 +306,12 @@ fn assert_none(breaches: &[String]) {
 
 #[test]
 fn each_layer_names_only_what_is_left_of_it() {
-    let files = rust_files("src");
-    assert_none(
-        &files
-            .iter()
-            .flat_map(|(path, text)| layer_breaches(path, text))
-            .collect::<Vec<_>>(),
-    );
+    assert_none(&breaches_of_all(layer_breaches));
 }
 
 #[test]
 fn each_source_file_has_docs_and_a_bounded_length_and_nothing_unfinished() {
-    let files = rust_files("src");
-    assert_none(
-        &files
-            .iter()
-            .flat_map(|(path, text)| form_breaches(path, text))
-            .collect::<Vec<_>>(),
-    );
+    assert_none(&breaches_of_all(form_breaches));
 }
 
 #[test]
@@ -294,7 +320,7 @@ fn each_test_module_says_what_it_tests() {
     files.extend(rust_files("benches"));
     let silent = files
         .iter()
-        .filter(|(path, text)| Source::read(path, text).has_code() && !text.starts_with("//! "));
+        .filter(|(path, text)| Source::read(text, true).has_code() && !text.starts_with("//! "));
     assert_none(
         &silent
             .map(|(path, _)| format!("{path}: opens without `//!`"))
@@ -337,7 +363,7 @@ fn each_dependency_has_its_layer() {
 /// Checks that the text breaks the layer rule and that the message names the word.
 #[track_caller]
 fn breaks(path: &str, text: &str, word: &str) {
-    let breaches = layer_breaches(path, text);
+    let breaches = layer_breaches(path, text, false);
     assert!(
         breaches.iter().any(|breach| breach.contains(word)),
         "{path}: `{text}` passes: {breaches:?}"
@@ -346,7 +372,7 @@ fn breaks(path: &str, text: &str, word: &str) {
 
 #[track_caller]
 fn passes(path: &str, text: &str) {
-    assert_none(&layer_breaches(path, text));
+    assert_none(&layer_breaches(path, text, false));
 }
 
 #[test]
@@ -482,7 +508,11 @@ fn a_crate_beyond_the_layer_is_a_breach() {
         "src/domain/a.rs",
         "#[cfg(test)]\nmod tests { use proptest::prelude::*; }",
     );
-    passes("src/domain/a/tests.rs", "use proptest::prelude::*;");
+    assert_none(&layer_breaches(
+        "src/domain/a/tests.rs",
+        "use proptest::prelude::*;",
+        true,
+    ));
     passes(
         "src/api/a.rs",
         "use kube::CustomResource; use schemars::JsonSchema;",
@@ -544,10 +574,24 @@ fn the_pure_layers_see_no_clock_file_or_network() {
 }
 
 #[test]
+fn a_file_behind_cfg_test_is_for_tests() {
+    let text = "#[cfg(test)]\nmod sample;\nmod parse;\n#[cfg(test)] mod tests { mod inner; }";
+    assert_eq!(
+        Source::read(text, false).test_modules().collect::<Vec<_>>(),
+        ["sample", "inner"]
+    );
+    breaks(
+        "src/domain/a.rs",
+        "#[cfg(test)] mod tests; use proptest::prelude::*;",
+        "tests only",
+    );
+}
+
+#[test]
 fn each_rule_of_form_fails_on_a_breach() {
     #[track_caller]
     fn check(text: &str, word: Option<&str>) {
-        let breaches = form_breaches("src/domain/a.rs", text);
+        let breaches = form_breaches("src/domain/a.rs", text, false);
         match word {
             Some(word) => assert!(
                 breaches.iter().any(|breach| breach.contains(word)),

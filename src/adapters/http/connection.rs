@@ -16,6 +16,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -23,6 +24,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -372,7 +374,10 @@ pub(super) async fn run<H: Handle>(stream: TcpStream, handler: H, shared: Shared
         let running = Running::begin(&watch);
         let handler = handler.clone();
         async move {
-            let response = handler.handle(request).await;
+            let response = AssertUnwindSafe(handler.handle(request)).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!("a request's handler panicked");
+                Problem::new(Kind::Internal, "this is a fault of the server; its log says more").response()
+            });
             Ok::<_, std::convert::Infallible>(response.map(|body| Answer {
                 body: Full::new(body),
                 _running: running,

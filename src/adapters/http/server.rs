@@ -143,7 +143,7 @@ fn report(name: &'static str, ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(server.name = name, "a request's handler panicked");
+        tracing::error!(server.name = name, "a connection's task panicked");
     }
 }
 

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::Extensions;
+use hyper_util::client::legacy as client;
 use rustls::CertificateError;
 
-use super::connect::ConnectError;
+use super::connect::{Answered, ConnectError};
 use super::guard::LookupError;
 use crate::domain::egress::Refusal;
 use crate::domain::outcome::{Failure, FailureReason};
@@ -64,6 +66,18 @@ pub(super) fn failure(error: &(dyn Error + 'static), progress: &Progress) -> Fai
     progress.fail(reason, message)
 }
 
+/// Whether a request failed because its connection, which had answered before, was closed or is being closed.
+pub(super) fn is_stale(error: &client::Error) -> bool {
+    let mut facts = Extensions::new();
+    if let Some(connection) = error.connect_info() {
+        connection.get_extras(&mut facts);
+    }
+    facts.get::<Answered>().is_some_and(Answered::get)
+        && causes(error)
+            .find_map(verdict)
+            .is_some_and(|(reason, _)| reason == FailureReason::ConnectionReset)
+}
+
 type Verdict = (FailureReason, String);
 
 fn verdict(cause: &(dyn Error + 'static)) -> Option<Verdict> {
@@ -78,6 +92,9 @@ fn verdict(cause: &(dyn Error + 'static)) -> Option<Verdict> {
     }
     if let Some(error) = cause.downcast_ref::<hyper::Error>() {
         return http(error);
+    }
+    if let Some(error) = cause.downcast_ref::<h2::Error>() {
+        return http2(error);
     }
     cause.downcast_ref::<io::Error>().and_then(broken)
 }
@@ -222,6 +239,22 @@ fn http(error: &hyper::Error) -> Option<Verdict> {
         ));
     };
     Some((reason, message.to_owned()))
+}
+
+fn http2(error: &h2::Error) -> Option<Verdict> {
+    if let Some(error) = error.get_io() {
+        return broken(error);
+    }
+    // A server that is about to close a connection refuses what came too late; the request was not worked on.
+    let closing = error.is_remote()
+        && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR));
+    closing.then(|| {
+        (
+            FailureReason::ConnectionReset,
+            "the receiver is closing its connections".to_owned(),
+        )
+    })
 }
 
 /// What an I/O error on an open connection means.

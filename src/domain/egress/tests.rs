@@ -1,3 +1,5 @@
+//! Tables of every kind of address and every notation of one.
+
 use super::*;
 
 fn policy(allowed: &[&str]) -> EgressPolicy {

@@ -110,6 +110,15 @@ pub(crate) fn value(text: &str) -> Result<Item<'_>, Halt> {
     Ok(item)
 }
 
+/// The flawless value that a text starts with.
+pub(crate) fn prefix(text: &str) -> Option<&str> {
+    Scanner::new(text)
+        .item()
+        .ok()
+        .filter(|item| item.flaw_count == 0)
+        .map(|item| item.raw)
+}
+
 /// The members of an object that was checked before; none when it is not an object.
 pub(crate) fn members(raw: &str) -> Vec<Member<'_>> {
     value(raw).map(|item| item.members).unwrap_or_default()

@@ -33,9 +33,6 @@ pub const MAX_TYPE: usize = 128;
 pub const MAX_NAME: usize = 1024;
 /// Most bytes of `message`.
 pub const MAX_MESSAGE: usize = 16 * 1024;
-/// First instant after the last allowed one: the year 10000 in UTC, in milliseconds.
-const END_OF_TIME: i64 = 253_402_300_800_000;
-
 const MEMBERS: [&str; 10] = [
     "id",
     "type",
@@ -472,10 +469,11 @@ pub fn is_event_type(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
+/// 1970 to the last instant that [`Timestamp`] holds, 9999-12-30T22:00:00.999Z.
 fn within_time(milliseconds: i64) -> Option<Timestamp> {
-    (0..END_OF_TIME)
-        .contains(&milliseconds)
-        .then(|| Timestamp::from_millisecond(milliseconds).ok())?
+    Timestamp::from_millisecond(milliseconds)
+        .ok()
+        .filter(|_| milliseconds >= 0)
 }
 
 /// Reads an RFC 3339 time of the years 1970 to 9999, cut to milliseconds. A leap second is the second before it.

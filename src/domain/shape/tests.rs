@@ -1,1 +1,248 @@
+use std::path::Path;
 
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::event::sample;
+
+fn golden(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/domain/shape/golden")
+        .join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn render(format: PayloadFormat, event: &Event) -> Result<Rendered, RenderError> {
+    Payload::Format(format).render(event, &sample::identity(), sample::attempt())
+}
+
+fn body(format: PayloadFormat, event: &Event) -> String {
+    String::from_utf8(render(format, event).unwrap().body.into()).unwrap()
+}
+
+fn hostile() -> Event {
+    sample::event(&json!({
+        "id": "evt-\"1\"", "type": "custom", "timestamp": "2026-01-31T08:15:30.5+01:00",
+        "message": "a \"quoted\" \\ line\nand\ttab \u{1} \u{2028} 😀 </script>",
+        "user": {"id": "u\"1\u{7}", "metadata": {"a": [1, {"b": null}]}},
+        "integration": {"name": "C\\M"}, "workflow": {"id": "w"},
+        "sync": {"id": "s"}, "error": {"message": "m", "details": {"x": 1}}, "data": {"k\"ey\n": "v"},
+    }))
+}
+
+#[test]
+fn every_built_in_type_renders_as_its_golden_file() {
+    let mut names: Vec<&str> = catalogue::EVENT_TYPES.iter().map(|entry| entry.name).collect();
+    names.push("custom.type");
+    for name in names {
+        let event = sample::event(&golden(&format!("{name}.published.json")));
+        // Key order is kept by `Value`, so this compares bytes up to white space.
+        let expected = golden(&format!("{name}.json")).to_string();
+        let rendered = render(PayloadFormat::Default, &event).unwrap();
+        assert_eq!(String::from_utf8_lossy(&rendered.body), expected, "{name}");
+        assert_eq!(rendered.content_type, "application/json", "{name}");
+    }
+}
+
+#[test]
+fn a_forced_format_wins_over_the_types_own() {
+    let event = sample::event(&golden("tenant_created.published.json"));
+    let body: Value = serde_json::from_str(&body(PayloadFormat::Event, &event)).unwrap();
+    assert_eq!(body["type"], "tenant_created");
+    assert_eq!(body["data"]["tenant_name"], "Globex");
+}
+
+#[test]
+fn every_format_of_a_hostile_event_is_valid_json() {
+    let event = hostile();
+    for format in [
+        PayloadFormat::Default,
+        PayloadFormat::Event,
+        PayloadFormat::Flat,
+        PayloadFormat::Envelope,
+        PayloadFormat::CloudEvent,
+    ] {
+        let text = body(format, &event);
+        let drafts = crate::domain::event::json::value(&text).unwrap();
+        assert_eq!(drafts.flaw_count, 0, "{format:?} {text}");
+        serde_json::from_str::<Value>(&text).unwrap();
+    }
+    let value: Value = serde_json::from_str(&body(PayloadFormat::Event, &event)).unwrap();
+    assert_eq!(
+        value["message"],
+        "a \"quoted\" \\ line\nand\ttab \u{1} \u{2028} 😀 </script>"
+    );
+    assert_eq!(value["user"]["id"], "u\"1\u{7}");
+    assert_eq!(value["timestampISO"], "2026-01-31T07:15:30.500Z");
+}
+
+#[test]
+fn raw_members_reach_the_receiver_as_they_were_written() {
+    let data = r#"{ "big":123456789012345678901234567890, "z":1.10,"a":1e2 ,"é":"\u00e9"}"#;
+    let event = sample::event_of(
+        &format!(r#"{{"type":"custom","data":{data}}}"#),
+        sample::project(),
+    );
+    for format in [
+        PayloadFormat::Event,
+        PayloadFormat::Envelope,
+        PayloadFormat::CloudEvent,
+    ] {
+        assert!(body(format, &event).contains(data), "{format:?}");
+    }
+    assert!(
+        body(PayloadFormat::Flat, &event)
+            .contains(r#""big":123456789012345678901234567890,"z":1.10,"a":1e2"#)
+    );
+}
+
+#[test]
+fn sync_names_the_field_it_cannot_do_without() {
+    let full = golden("sync_complete.published.json");
+    for (remove, field) in [("sync", "sync.id"), ("user", "user.id")] {
+        let mut body = full.clone();
+        body.as_object_mut().unwrap().remove(remove);
+        let error = render(PayloadFormat::Default, &sample::event(&body)).unwrap_err();
+        assert_eq!(
+            error,
+            RenderError::Missing {
+                format: "Sync",
+                field
+            }
+        );
+        assert_eq!(
+            error.to_string(),
+            format!("format Sync needs {field}, which the event does not have")
+        );
+    }
+    let mut body = full.clone();
+    body["sync"].as_object_mut().unwrap().remove("integration");
+    let error = render(PayloadFormat::Default, &sample::event(&body)).unwrap_err();
+    assert_eq!(
+        error,
+        RenderError::Missing {
+            format: "Sync",
+            field: "sync.integration"
+        }
+    );
+    body["integration"] = json!({"type": "googledrive"});
+    body["sync"].as_object_mut().unwrap().remove("credentialId");
+    let rendered = self::body(PayloadFormat::Default, &sample::event(&body));
+    assert!(rendered.contains(r#""sync":"googledrive","user""#), "{rendered}");
+}
+
+#[test]
+fn flat_leaves_out_what_the_project_does_not_state() {
+    let facts = ProjectFacts {
+        environment: None,
+        account_id: None,
+        account_name: None,
+        ..sample::project()
+    };
+    let event = sample::event_of(
+        r#"{"type":"run_failed","timestamp":1769847330120,"data":{"run_id":1}}"#,
+        facts,
+    );
+    assert_eq!(
+        body(PayloadFormat::Default, &event),
+        r#"{"event_type":"run_failed","timestamp":"2026-01-31T08:15:30.120Z","run_id":1}"#
+    );
+}
+
+#[test]
+fn flat_writes_an_account_id_that_is_text_as_text() {
+    let facts = ProjectFacts {
+        account_id: Some(AccountId::Text("acc-1".into())),
+        ..sample::project()
+    };
+    let event = sample::event_of(r#"{"type":"run_failed"}"#, facts);
+    assert!(
+        body(PayloadFormat::Default, &event).contains(r#""account_id":"acc-1","account_name":"Acme Inc""#)
+    );
+}
+
+#[test]
+fn flat_keeps_its_common_fields_for_types_that_were_not_checked_for_it() {
+    let event = sample::event(&golden("workflow_failure.published.json"));
+    let text = body(PayloadFormat::Flat, &event);
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["timestamp"], "2024-10-22T20:40:42.607Z");
+    assert_eq!(text.matches("\"timestamp\"").count(), 1);
+}
+
+#[test]
+fn envelope_takes_the_error_from_data_when_it_has_one() {
+    let event = sample::event(&json!({
+        "type": "workflowExecution.failed", "error": {"message": "outer"}, "data": {"error": {"message": "inner"}}
+    }));
+    let value: Value = serde_json::from_str(&body(PayloadFormat::Default, &event)).unwrap();
+    assert_eq!(value["payload"], json!({"error": {"message": "inner"}}));
+}
+
+#[test]
+fn cloud_event_carries_the_rest_as_extension_attributes() {
+    let event = sample::event(&json!({
+        "id": "e-1", "type": "workflow_failure", "timestamp": 1_729_629_642_607_i64, "message": "m",
+        "user": {"id": "user-7", "metadata": {"plan": "pro"}}, "integration": {"id": "i", "type": "slack"},
+        "workflow": {"id": "w", "name": "W"}, "error": {"message": "no"}, "data": {"a": 1},
+    }));
+    let rendered = render(PayloadFormat::CloudEvent, &event).unwrap();
+    assert_eq!(rendered.content_type, "application/cloudevents+json");
+    assert_eq!(
+        String::from_utf8_lossy(&rendered.body),
+        json!({
+            "specversion": "1.0", "id": "e-1", "source": "/projects/613b038f-e9bf-49ec-bc58-ba8d620754c7",
+            "type": "workflow_failure", "subject": "user-7", "time": "2024-10-22T20:40:42.607Z",
+            "datacontenttype": "application/json", "message": "m", "projectname": "Test Project Name",
+            "environment": "production", "accountid": 42, "accountname": "Acme Inc",
+            "usermetadata": "{\"plan\":\"pro\"}", "integrationid": "i", "integrationtype": "slack",
+            "workflowid": "w", "workflowname": "W", "errormessage": "no", "error": "{\"message\":\"no\"}",
+            "data": {"a": 1},
+        })
+        .to_string()
+    );
+}
+
+#[test]
+fn a_cloud_event_that_came_in_keeps_its_attributes_on_the_way_out() {
+    let body = json!({
+        "specversion": "1.0", "id": "e-1", "source": "/shop", "type": "order.paid", "subject": "order-1",
+        "dataschema": "https://example.com/schema", "datacontenttype": "application/json", "message": "theirs",
+        "traceparent": "00-1", "data": {"a": 1},
+    });
+    let headers = sample::headers("application/cloudevents+json");
+    let draft = crate::domain::event::parse::parse(body.to_string().as_bytes(), &headers)
+        .unwrap()
+        .remove(0);
+    let facts = ProjectFacts {
+        id: "p 1/ä".into(),
+        environment: None,
+        account_id: None,
+        account_name: None,
+        ..sample::project()
+    };
+    let event = sample::accepted(draft, facts);
+    let value: Value = serde_json::from_str(&self::body(PayloadFormat::CloudEvent, &event)).unwrap();
+    assert_eq!(
+        value,
+        json!({
+            "specversion": "1.0", "id": "e-1", "source": "/projects/p%201%2F%C3%A4", "type": "order.paid",
+            "subject": "order-1", "time": "2026-01-31T08:15:30.123Z", "datacontenttype": "application/json",
+            "dataschema": "https://example.com/schema", "projectname": "Test Project Name",
+            "originsource": "/shop", "message": "theirs", "traceparent": "00-1", "data": {"a": 1},
+        })
+    );
+}
+
+#[test]
+fn every_time_has_exactly_three_decimals() {
+    for (text, expected) in [
+        ("2024-10-22T20:40:42Z", "2024-10-22T20:40:42.000Z"),
+        ("2024-10-22T20:40:42.1Z", "2024-10-22T20:40:42.100Z"),
+        ("2024-10-22T20:40:42.1239Z", "2024-10-22T20:40:42.123Z"),
+        ("9999-12-30T21:59:59.999Z", "9999-12-30T21:59:59.999Z"),
+    ] {
+        let event = sample::event(&json!({"type": "x", "timestamp": text}));
+        assert!(body(PayloadFormat::Event, &event).contains(expected), "{text}");
+    }
+}

@@ -1,9 +1,11 @@
 //! The grammar of placeholders: a string to its [`Piece`]s. Rules are in the parent module.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::path::{self, Path, Root, Segment};
 use super::{Filter, Head, MAX_FILTERS, MAX_PLACEHOLDERS, MAX_SEGMENTS, Placeholder};
+use crate::domain::event::json;
 
 /// A part of a string.
 pub(super) enum Piece<'a> {
@@ -163,14 +165,8 @@ impl<'a> Cursor<'a> {
         if self.peek() == Some('\'') {
             return self.string().map(Value::String);
         }
-        let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<Value>();
-        match values.next() {
-            Some(Ok(value)) => {
-                self.rest = self.rest.get(values.byte_offset()..).unwrap_or_default();
-                Ok(value)
-            }
-            _ => Err("expected a JSON value, such as \"none\", 0 or null".to_owned()),
-        }
+        self.json()
+            .ok_or_else(|| "expected a JSON value, such as \"none\", 0 or null".to_owned())
     }
 
     fn string(&mut self) -> Result<String, String> {
@@ -182,14 +178,20 @@ impl<'a> Cursor<'a> {
             self.rest = rest;
             return Ok(text.to_owned());
         }
-        let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<String>();
-        match values.next() {
-            Some(Ok(text)) => {
-                self.rest = self.rest.get(values.byte_offset()..).unwrap_or_default();
-                Ok(text)
-            }
+        match self.peek() {
+            Some('"') => self
+                .json()
+                .ok_or_else(|| "expected a string in quotes".to_owned()),
             _ => Err("expected a string in quotes".to_owned()),
         }
+    }
+
+    /// A JSON value that something else may follow.
+    fn json<T: DeserializeOwned>(&mut self) -> Option<T> {
+        let raw = json::prefix(self.rest)?;
+        let value = serde_json::from_str(raw).ok()?;
+        self.rest = self.rest.strip_prefix(raw)?;
+        Some(value)
     }
 
     fn index(&mut self) -> Result<usize, String> {

@@ -84,10 +84,10 @@ impl Path {
         for segment in &self.segments {
             match segment {
                 Segment::Name(name) if known.contains(&&**name) => {
-                    known = if self.root == Root::Event && parent == "event" {
-                        members_of(name)?
-                    } else {
-                        &[]
+                    known = match (parent.as_str(), &**name) {
+                        ("event", name) => members_of(name)?,
+                        ("event.user", "metadata") => return None,
+                        _ => &[],
                     };
                     parent = format!("{parent}.{name}");
                 }
@@ -125,9 +125,9 @@ impl Path {
 /// Members of a member of `event`; `None` when they are the producer's.
 fn members_of(name: &str) -> Option<&'static [&'static str]> {
     match name {
-        "user" => None,
         "data" | "error" | "cloudEvent" => None,
         "project" | "workflow" | "account" => Some(PAIR),
+        "user" => Some(&["id", "metadata"]),
         "integration" => Some(&["id", "type", "name"]),
         "sync" => Some(&["id", "integration", "credentialId"]),
         _ => Some(&[]),

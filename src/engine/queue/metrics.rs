@@ -83,13 +83,13 @@ impl QueueMetrics {
             ("trimmed_events", "Events removed by retention", &self.trimmed),
         ];
         for (name, help, counter) in counters {
-            registry.register(format!("postrider_queue_{name}"), help, counter.clone());
+            registry.register(format!("queue_{name}"), help, counter.clone());
         }
         let commit = self.commit.clone();
-        registry.register_with_unit("postrider_queue_commit", "Time of a group commit", Unit::Seconds, commit);
-        registry.register("postrider_queue_group_operations", "Calls per commit", self.group.clone());
-        registry.register("postrider_queue_database_bytes", "Size of the database file", self.bytes.clone());
-        registry.register("postrider_queue_free_bytes", "Free bytes in the file", self.free_bytes.clone());
-        registry.register("postrider_queue_window_bytes", "Bytes held in memory", self.window_bytes.clone());
+        registry.register_with_unit("queue_commit", "Time of a group commit", Unit::Seconds, commit);
+        registry.register("queue_group_operations", "Calls per commit", self.group.clone());
+        registry.register("queue_database_bytes", "Size of the database file", self.bytes.clone());
+        registry.register("queue_free_bytes", "Free bytes in the file", self.free_bytes.clone());
+        registry.register("queue_window_bytes", "Bytes held in memory", self.window_bytes.clone());
     }
 }

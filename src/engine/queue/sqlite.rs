@@ -8,7 +8,7 @@
 //!
 //! | Table | Holds |
 //! |---|---|
-//! | `events(seq, project, facts, id, accepted, sum, body)` | every event until retention removes it; `seq` grows with acceptance and is never used twice. `body` is `Content::to_stored`, `sum` a checksum over the row (see `rows`), `id` 16 bytes when it is a UUID |
+//! | `events(seq, project, facts, id, accepted, sum, lanes, body)` | every event until retention removes it; `seq` grows with acceptance and is never used twice. `body` is `Content::to_stored`, `sum` a checksum over the row (see `rows`), `id` 16 bytes when it is a UUID, `lanes` the numbers of the lanes it went to, so that lost deliveries can be made again |
 //! | `deliveries(lane, due, seq, attempts, project)` | what waits, in the order in which it is handed out. Finishing a delivery deletes its row |
 //! | `ids(project, id, accepted)` | ids in use, for 24 hours |
 //! | `old_ids(seq, project, id, accepted)` | ids whose event retention has removed already; says what to remove from `ids`, and when |
@@ -43,9 +43,11 @@ mod inbox;
 mod keeper;
 mod lanes;
 mod opening;
+mod raw;
 mod reader;
 mod rows;
 mod salvage;
+mod scan;
 mod schema;
 mod store;
 mod wal;

@@ -1,1 +1,437 @@
-//! A file of SQLite, and what can go wrong with it.
+//! A file of SQLite, and what can go wrong with it. Real files, really damaged.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postrider::domain::health::Health;
+use postrider::engine::queue::metrics::QueueMetrics;
+use postrider::engine::queue::sqlite::Settings;
+use postrider::engine::queue::{Completion, Enqueued, HealthStore, Queue, QueueError, Stored};
+
+use super::{at, drain, event, ids, lane, open, open_with, settings, settle_all, sized};
+
+async fn fill(queue: &dyn Queue, count: i64, size: usize) {
+    for first in (0..count).step_by(50) {
+        let batch = (first..count.min(first + 50)).map(|n| sized("p", &format!("event-{n:05}"), n, &["a"], size));
+        queue.enqueue(batch.collect()).await.unwrap();
+    }
+}
+
+fn names(count: i64) -> Vec<String> {
+    (0..count).map(|number| format!("event-{number:05}")).collect()
+}
+
+/// The file as a process that was killed leaves it: a copy of all its parts while it is in use.
+fn killed(settings: &Settings) -> (tempfile::TempDir, Settings) {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = super::settings(directory.path());
+    for suffix in ["", "-wal"] {
+        std::fs::copy(beside(&settings.path, suffix), beside(&copy.path, suffix)).unwrap();
+    }
+    let copy = Settings { path: copy.path, ..settings.clone() };
+    (directory, copy)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+fn aside(settings: &Settings) -> Vec<String> {
+    let files = std::fs::read_dir(settings.path.parent().unwrap()).unwrap().flatten();
+    files.map(|file| file.file_name().to_string_lossy().into_owned()).filter(|name| name.contains("damaged")).collect()
+}
+
+/// Every place of a text: old copies may be left in the free parts of pages.
+fn find(bytes: &[u8], text: &str) -> Vec<usize> {
+    let places = bytes.windows(text.len()).enumerate().filter(|(_, window)| *window == text.as_bytes());
+    places.map(|(place, _)| place).collect()
+}
+
+fn flip(path: &Path, at: usize) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    byte[0] ^= 0x20;
+    file.write_all_at(&byte, at as u64).unwrap();
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !what() {
+        assert!(Instant::now() < limit, "it took too long");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_survives_a_clean_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 200, 20).await;
+    let leased = queue.lease(&lane("a"), at(1_000), 50).await.unwrap();
+    settle_all(&queue, leased.leases, Completion::RetryAt(at(5_000))).await.unwrap();
+    queue.save_health(vec![(lane("b"), Health { exhausted: 4, ..Health::default() })]).await.unwrap();
+    queue.close().await;
+
+    let queue = open(&settings).await;
+    assert_eq!(queue.state(), Default::default());
+    assert_eq!(queue.depth(&lane("a")).pending, 200);
+    assert_eq!(queue.depth(&lane("a")).oldest_due, Some(at(50).as_millisecond()));
+    assert_eq!(queue.load_health().await.unwrap()[0].1.exhausted, 4);
+    assert_eq!(queue.enqueue(vec![event("event-00003", 9, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
+    assert_eq!(drain(&queue, "a", at(1_000)).await, names(200)[50..]);
+    let late = queue.lease(&lane("a"), at(5_000), 100).await.unwrap();
+    assert_eq!(ids(&late.leases), names(200)[..50]);
+    assert!(late.leases.iter().all(|lease| lease.attempts == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_loses_nothing_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 300, 200).await;
+    let leased = queue.lease(&lane("a"), at(1_000), 100).await.unwrap();
+    let (_keep, copy) = killed(&settings);
+    drop(leased);
+    let again = open(&copy).await;
+    assert_eq!(again.state(), Default::default());
+    assert_eq!(drain(&again, "a", at(1_000)).await, names(300));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_a_lane_goes_on_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = Arc::new(open(&settings).await);
+    fill(&*queue, 30_000, 1).await;
+    let dropping = Arc::clone(&queue);
+    let task = tokio::spawn(async move { dropping.drop_lane(&lane("a")).await });
+    until(|| queue.depth(&lane("a")).pending == 0).await;
+    let (_keep, copy) = killed(&settings);
+    task.await.unwrap().unwrap();
+    let again = open(&copy).await;
+    assert!(again.lanes().is_empty());
+    until(|| left(&copy) == 0).await;
+}
+
+fn left(settings: &Settings) -> i64 {
+    let connection = rusqlite::Connection::open(&settings.path).unwrap();
+    connection.query_row("SELECT count(*) FROM deliveries", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_file_refuses_events_and_recovers_by_delivering() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    settings.max_bytes = 1 << 20;
+    settings.retention_bytes = 0;
+    settings.retention_interval = Duration::from_millis(10);
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let mut accepted = 0;
+    let refused = loop {
+        let id = format!("e{accepted}");
+        match queue.enqueue(vec![sized("p", &id, accepted, &["a"], 2_000)]).await {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, QueueError::DiskFull);
+    assert!(accepted > 200, "{accepted}");
+    assert!(queue.state().unavailable.unwrap().contains("full"));
+    assert!(metrics.refused_disk.get() >= 1);
+    let file = std::fs::metadata(&settings.path).unwrap().len();
+    assert!(file <= 1 << 20, "{file}");
+    let expected: Vec<String> = (0..accepted).map(|number| format!("e{number}")).collect();
+    assert_eq!(drain(&queue, "a", at(100_000)).await, expected);
+    until(|| metrics.trimmed.get() >= u64::try_from(accepted).unwrap()).await;
+    assert_eq!(queue.enqueue(vec![event("new", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+    assert_eq!(queue.state().unavailable, None);
+    assert_eq!(queue.enqueue(vec![event("e1", 1, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
+}
+
+/// A small file system of its own; `None` where the test may not mount one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory.path());
+        let mounted = mount.output().is_ok_and(|done| done.status.success());
+        mounted.then_some(Self(directory))
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(self.0.path()).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_gives_leases_back() {
+    let Some(disk) = SmallDisk::new("3m") else { return };
+    let mut settings = settings(disk.0.path());
+    settings.settle_patience = Duration::from_millis(100);
+    let queue = open(&settings).await;
+    fill(&queue, 100, 100).await;
+    // Somebody else fills the disk.
+    let other = File::create(disk.0.path().join("other")).unwrap();
+    let mut filled = 0;
+    while other.write_all_at(&[7; 4096], filled).is_ok() {
+        filled += 4096;
+    }
+    let mut accepted = 0;
+    let error = loop {
+        match queue.enqueue(vec![sized("p", &format!("x{accepted}"), 500, &["a"], 3_000)]).await {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, QueueError::DiskFull);
+    let leased = queue.lease(&lane("a"), at(1_000), 10).await.unwrap();
+    let settled = settle_all(&queue, leased.leases, Completion::Finished).await;
+    if settled.is_err() {
+        let again = queue.lease(&lane("a"), at(1_000), 10).await.unwrap();
+        assert_eq!(ids(&again.leases), names(10));
+        drop(again);
+    }
+    drop(other);
+    std::fs::remove_file(disk.0.path().join("other")).unwrap();
+    queue.enqueue(vec![event("after", 900, &["a"])]).await.unwrap();
+    let mut expected = if settled.is_ok() { names(100)[10..].to_vec() } else { names(100) };
+    expected.extend((0..accepted).map(|number| format!("x{number}")));
+    expected.push("after".to_owned());
+    assert_eq!(drain(&queue, "a", at(1_000)).await, expected);
+    assert_eq!(queue.state(), Default::default());
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_volume_makes_the_queue_unavailable_until_it_heals() {
+    let Some(disk) = SmallDisk::new("20m") else { return };
+    let settings = settings(disk.0.path());
+    let queue = open(&settings).await;
+    fill(&queue, 20, 20).await;
+    queue.close().await;
+    drop(queue);
+    disk.remount("ro");
+    let queue = open(&settings).await;
+    let refused = queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap_err();
+    assert!(matches!(&refused, QueueError::Unavailable(why) if why.contains("ead-only")), "{refused}");
+    assert!(queue.lease(&lane("a"), at(0), 1).await.is_err());
+    assert!(queue.state().unavailable.is_some());
+    disk.remount("rw");
+    until(|| queue.state().unavailable.is_none()).await;
+    assert_eq!(queue.enqueue(vec![event("x", 500, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+    assert_eq!(drain(&queue, "a", at(1_000)).await.len(), 21);
+    assert!(aside(&settings).is_empty());
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_payload_byte_is_handed_out_as_corrupt() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 50, 200).await;
+    queue.close().await;
+    let bytes = std::fs::read(&settings.path).unwrap();
+    for place in find(&bytes, "event-00007 xxx") {
+        flip(&settings.path, place + 30);
+    }
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let leased = queue.lease(&lane("a"), at(1_000), 100).await.unwrap();
+    assert_eq!(leased.leases.len(), 50);
+    for (number, lease) in leased.leases.iter().enumerate() {
+        match &lease.stored {
+            Stored::Event(event) => assert_eq!(event.id.as_str(), format!("event-{number:05}")),
+            Stored::Corrupt { id } => assert_eq!((number, id.as_ref().unwrap().as_str()), (7, "event-00007")),
+        }
+    }
+    assert_eq!(metrics.damaged.get(), 1);
+    settle_all(&queue, leased.leases, Completion::Finished).await.unwrap();
+    assert_eq!(queue.depth(&lane("a")).pending, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_in_the_log_loses_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 400, 200).await;
+    let wal = std::fs::read(beside(&settings.path, "-wal")).unwrap();
+    let step = wal.len() / 40;
+    for place in 0..40 {
+        let (_keep, copy) = killed(&settings);
+        let at_byte = (place * step + place * 37).min(wal.len() - 1);
+        flip(&beside(&copy.path, "-wal"), at_byte);
+        let again = open(&copy).await;
+        let state = again.state();
+        assert_eq!(state.unavailable, None, "byte {at_byte}");
+        let seen = drain(&again, "a", at(10_000)).await;
+        let mut good: Vec<String> = seen.iter().filter(|id| *id != "corrupt").cloned().collect();
+        good.sort();
+        good.dedup();
+        assert!(good.len() >= 399, "byte {at_byte}: {} of 400, {state:?}", good.len());
+        again.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncated_log_keeps_the_commits_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 400, 200).await;
+    let length = std::fs::metadata(beside(&settings.path, "-wal")).unwrap().len();
+    for part in [0, 10, 32, 33, 1_000, 5_000, length / 3, length / 2 + 11, length - 1] {
+        let (_keep, copy) = killed(&settings);
+        OpenOptions::new().write(true).open(beside(&copy.path, "-wal")).unwrap().set_len(part).unwrap();
+        let again = open(&copy).await;
+        assert_eq!(again.state().unavailable, None, "cut at {part}");
+        let seen = drain(&again, "a", at(10_000)).await;
+        assert_eq!(seen.len() % 50, 0, "whole commits only");
+        assert_eq!(seen, names(seen.len() as i64));
+        assert_eq!(again.enqueue(vec![event("x", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+        again.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_garbage_file_is_moved_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    for garbage in [vec![b'x'; 100], vec![0xa5; 50_000], b"SQLite format 3\0 but not really".to_vec()] {
+        std::fs::write(&settings.path, &garbage).unwrap();
+        let metrics = QueueMetrics::default();
+        let queue = open_with(&settings, &metrics).await;
+        let state = queue.state();
+        assert_eq!(state.unavailable, None);
+        assert!(state.repaired.unwrap().contains("moved aside"));
+        assert_eq!(metrics.moved_aside.get(), 1);
+        assert_eq!(queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+        queue.close().await;
+        let kept = aside(&settings);
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        let kept = directory.path().join(&kept[0]);
+        assert_eq!(std::fs::read(&kept).unwrap(), garbage);
+        std::fs::remove_file(kept).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_corrupt_page_costs_only_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 600, 300).await;
+    let leased = queue.lease(&lane("a"), at(10_000), 100).await.unwrap();
+    settle_all(&queue, leased.leases, Completion::Finished).await.unwrap();
+    queue.close().await;
+    let length = std::fs::metadata(&settings.path).unwrap().len();
+    for page in 0..length / 4096 {
+        let directory = tempfile::tempdir().unwrap();
+        let copy = super::settings(directory.path());
+        std::fs::copy(&settings.path, &copy.path).unwrap();
+        let file = OpenOptions::new().write(true).open(&copy.path).unwrap();
+        file.write_all_at(&[0xa5; 4096], page * 4096).unwrap();
+        let queue = open(&copy).await;
+        let mut good = Vec::new();
+        let mut all = 0;
+        let limit = Instant::now() + Duration::from_secs(20);
+        while queue.depth(&lane("a")).pending > 0 || queue.state().unavailable.is_some() {
+            assert!(Instant::now() < limit, "page {page}: {:?} {:?}", queue.state(), queue.depth(&lane("a")));
+            let Ok(leased) = queue.lease(&lane("a"), at(10_000), 100).await else {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            all += leased.leases.len();
+            good.extend(ids(&leased.leases).into_iter().filter(|id| id != "corrupt"));
+            settle_all(&queue, leased.leases, Completion::Finished).await.ok();
+        }
+        good.sort();
+        good.dedup();
+        let missed = names(600)[100..].iter().filter(|name| !good.contains(name)).count();
+        assert!(missed <= 14, "page {page}: {missed} events missing, {all} handed out, {:?}", queue.state());
+        // The page may be one that only writing reads.
+        if queue.enqueue(vec![event("new", 0, &["a"])]).await.is_err() {
+            until(|| queue.state().unavailable.is_none()).await;
+            assert!(queue.enqueue(vec![event("new", 0, &["a"])]).await.is_ok(), "page {page}");
+        }
+        queue.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_file_is_left_alone_until_it_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let newer = rusqlite::Connection::open(&settings.path).unwrap();
+    newer.execute_batch("CREATE TABLE future(x); PRAGMA user_version = 99").unwrap();
+    drop(newer);
+    let before = std::fs::read(&settings.path).unwrap();
+    let queue = open(&settings).await;
+    let why = queue.state().unavailable.unwrap();
+    assert!(why.contains("format 99") && why.contains("newer version"), "{why}");
+    assert!(matches!(queue.enqueue(vec![event("1", 0, &["a"])]).await, Err(QueueError::Unavailable(_))));
+    assert!(matches!(queue.drop_lane(&lane("a")).await, Err(QueueError::Unavailable(_))));
+    assert!(matches!(queue.load_health().await, Err(QueueError::Unavailable(_))));
+    assert_eq!(std::fs::read(&settings.path).unwrap(), before);
+    std::fs::remove_file(&settings.path).unwrap();
+    until(|| queue.state().unavailable.is_none()).await;
+    assert_eq!(queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_stays_out_until_the_first_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let first = open(&settings).await;
+    let second = open(&settings).await;
+    assert!(second.state().unavailable.unwrap().contains("another process"));
+    first.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
+    first.close().await;
+    until(|| second.state().unavailable.is_none()).await;
+    assert_eq!(drain(&second, "a", at(0)).await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_bounds_the_file_and_keeps_what_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    settings.retention_bytes = 2 << 20;
+    settings.retention_interval = Duration::from_millis(20);
+    settings.max_ids = 3_000;
+    settings.window_deliveries = 64;
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let waiting: Vec<_> = (0..200).map(|n| sized("p", &format!("w{n}"), n, &["slow"], 1_000)).collect();
+    queue.enqueue(waiting).await.unwrap();
+    for round in 0..100 {
+        let batch = (0..100).map(|n| sized("p", &format!("r{round}-{n}"), n, &["a"], 1_000));
+        queue.enqueue(batch.collect()).await.unwrap();
+        drain(&queue, "a", at(10_000)).await;
+    }
+    until(|| metrics.bytes.get() > 0 && metrics.bytes.get() < 7 << 20).await;
+    assert!(metrics.trimmed.get() > 5_000);
+    assert!(metrics.ids_evicted.get() > 0);
+    assert_eq!(queue.enqueue(vec![event("r99-99", 99, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
+    assert_eq!(queue.enqueue(vec![event("r1-1", 1, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+    let expected: Vec<String> = (0..200).map(|number| format!("w{number}")).collect();
+    assert_eq!(drain(&queue, "slow", at(10_000)).await, expected);
+}

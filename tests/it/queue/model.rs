@@ -1,1 +1,186 @@
 //! Random histories against a simple model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postrider::engine::queue::memory::MemoryQueue;
+use postrider::engine::queue::{Completion, Enqueued, Lease, Queue};
+use proptest::prelude::*;
+
+use super::{at, event, lane, settings, settle_all};
+
+const LANES: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A batch of ids with lanes, as bits.
+    Enqueue(Vec<(u8, u8)>),
+    Lease(usize, usize),
+    /// Ends the lease at an index.
+    Finish(usize),
+    Retry(usize, i64),
+    Postpone(usize, i64),
+    GiveBack(usize),
+    DropLane(usize),
+    Wait(i64),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => prop::collection::vec((0..120_u8, 0..8_u8), 1..20).prop_map(Step::Enqueue),
+        6 => (0..3_usize, 1..12_usize).prop_map(|(lane, limit)| Step::Lease(lane, limit)),
+        6 => (0..30_usize).prop_map(Step::Finish),
+        3 => (0..30_usize, -20..50_i64).prop_map(|(lease, wait)| Step::Retry(lease, wait)),
+        2 => (0..30_usize, -20..50_i64).prop_map(|(lease, wait)| Step::Postpone(lease, wait)),
+        2 => (0..30_usize).prop_map(Step::GiveBack),
+        1 => (0..3_usize).prop_map(Step::DropLane),
+        3 => (0..40_i64).prop_map(Step::Wait),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// What should be in the queue: due time and position to id, attempts, and whether it is leased.
+#[derive(Debug, Default)]
+struct Model {
+    lanes: BTreeMap<usize, BTreeMap<(i64, usize), (u8, u32, bool)>>,
+    used: Vec<u8>,
+    accepted: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    lane: usize,
+    key: (i64, usize),
+    /// The lane was dropped, or the queue opened again, since.
+    stale: bool,
+    lease: Lease,
+}
+
+async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&super::Settings>) {
+    let mut model = Model::default();
+    let mut held: Vec<Held> = Vec::new();
+    let mut now = 0;
+    for step in steps {
+        match step {
+            Step::Enqueue(batch) => {
+                let lanes = |bits: u8| -> Vec<usize> { (0..3).filter(|lane| bits & (1 << lane) != 0).collect() };
+                let events = batch.iter().map(|(id, bits)| {
+                    let names: Vec<&str> = lanes(*bits).iter().map(|lane| LANES[*lane]).collect();
+                    event(&format!("id{id}"), now, &names)
+                });
+                let answers = queue.enqueue(events.collect()).await.unwrap();
+                for ((id, bits), answer) in batch.into_iter().zip(answers) {
+                    let duplicate = model.used.contains(&id);
+                    assert_eq!(answer == Enqueued::Duplicate, duplicate);
+                    if duplicate {
+                        continue;
+                    }
+                    model.used.push(id);
+                    model.accepted += 1;
+                    for lane in lanes(bits) {
+                        model.lanes.entry(lane).or_default().insert((now, model.accepted), (id, 0, false));
+                    }
+                }
+            }
+            Step::Lease(which, limit) => {
+                let leased = queue.lease(&lane(LANES[which]), at(now), limit).await.unwrap();
+                let deliveries = model.lanes.entry(which).or_default();
+                let free = deliveries.iter().filter(|(key, (_, _, leased))| key.0 <= now && !leased);
+                let mut keys: Vec<(i64, usize)> = free.map(|(key, _)| *key).take(limit).collect();
+                keys.sort_by_key(|key| key.1);
+                assert_eq!(leased.leases.len(), keys.len(), "lane {which} at {now}");
+                for (key, lease) in keys.into_iter().zip(leased.leases) {
+                    let (id, attempts, leased) = deliveries.get_mut(&key).unwrap();
+                    assert_eq!(super::id(&lease), format!("id{id}"));
+                    assert_eq!((lease.attempts, lease.due), (*attempts, at(key.0)));
+                    *leased = true;
+                    held.push(Held { lane: which, key, stale: false, lease });
+                }
+                let next = deliveries.iter().find(|(_, (_, _, leased))| !leased).map(|(key, _)| at(key.0));
+                assert_eq!(leased.next_due, next);
+            }
+            Step::Finish(index) | Step::Retry(index, _) | Step::Postpone(index, _) => {
+                if index >= held.len() {
+                    continue;
+                }
+                let Held { lane, key, stale, lease } = held.swap_remove(index);
+                let (completion, again) = match step {
+                    Step::Retry(_, wait) => (Completion::RetryAt(at(now + wait)), Some((now + wait, 1))),
+                    Step::Postpone(_, wait) => (Completion::PostponedTo(at(now + wait)), Some((now + wait, 0))),
+                    _ => (Completion::Finished, None),
+                };
+                settle_all(&*queue, vec![lease], completion).await.unwrap();
+                if stale {
+                    continue;
+                }
+                let deliveries = model.lanes.entry(lane).or_default();
+                let (id, attempts, _) = deliveries.remove(&key).unwrap();
+                if let Some((due, more)) = again {
+                    deliveries.insert((due, key.1), (id, attempts + more, false));
+                }
+            }
+            Step::GiveBack(index) => {
+                if index < held.len() {
+                    let Held { lane, key, stale, lease } = held.swap_remove(index);
+                    drop(lease);
+                    if !stale {
+                        model.lanes.get_mut(&lane).unwrap().get_mut(&key).unwrap().2 = false;
+                    }
+                }
+            }
+            Step::DropLane(which) => {
+                let dropped = queue.drop_lane(&lane(LANES[which])).await.unwrap();
+                let gone = model.lanes.remove(&which).unwrap_or_default();
+                assert_eq!(dropped, gone.len() as u64);
+                held.iter_mut().filter(|held| held.lane == which).for_each(|held| held.stale = true);
+            }
+            Step::Wait(millis) => now += millis,
+            Step::Reopen => {
+                let Some(settings) = reopen else { continue };
+                queue.close().await;
+                held.clear();
+                queue = Arc::new(super::open(settings).await);
+                for delivery in model.lanes.values_mut().flat_map(BTreeMap::values_mut) {
+                    delivery.2 = false;
+                }
+            }
+        }
+        for (which, name) in LANES.into_iter().enumerate() {
+            let deliveries = model.lanes.get(&which);
+            let depth = queue.depth(&lane(name));
+            assert_eq!(depth.pending, deliveries.map_or(0, |deliveries| deliveries.len() as u64));
+            let oldest = deliveries.and_then(|deliveries| deliveries.keys().next());
+            assert_eq!(depth.oldest_due, oldest.map(|key| at(key.0).as_millisecond()));
+        }
+    }
+    drop(held);
+    queue.close().await;
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_does_as_the_model(steps in steps()) {
+        runtime().block_on(replay(steps, Arc::new(MemoryQueue::default()), None));
+    }
+
+    #[test]
+    fn sqlite_does_as_the_model(steps in steps(), window in 1..40_usize) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings(directory.path());
+        settings.window_deliveries = window;
+        // Some histories run out of bytes before they run out of places.
+        settings.window_bytes = 30_000;
+        runtime().block_on(async {
+            let queue = Arc::new(super::open(&settings).await);
+            replay(steps, queue, Some(&settings)).await;
+        });
+    }
+}

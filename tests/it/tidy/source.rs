@@ -38,11 +38,10 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Reads a file; a file or folder called `tests` is for tests as a whole.
-    pub(super) fn read(path: &str, text: &'a str) -> Self {
+    /// Reads a file, or one that as a whole is for tests.
+    pub(super) fn read(text: &'a str, for_tests: bool) -> Self {
         let mut tokens = tokens(text);
         mark_modules(&mut tokens);
-        let for_tests = path.ends_with("/tests.rs") || path.contains("/tests/");
         mark_tests(&mut tokens, for_tests);
         let names = names(&tokens);
         Self { tokens, names }
@@ -50,6 +49,25 @@ impl<'a> Source<'a> {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &Named> {
         self.names.iter()
+    }
+
+    /// The modules in files of their own that only tests compile: `#[cfg(test)] mod x;`.
+    pub(super) fn test_modules(&self) -> impl Iterator<Item = &'a str> {
+        self.tokens.windows(3).filter_map(|window| match window {
+            [
+                Token {
+                    kind: Kind::Word("mod"),
+                    in_test: true,
+                    ..
+                },
+                Token {
+                    kind: Kind::Word(name),
+                    ..
+                },
+                end,
+            ] if end.kind == Kind::Punctuation(';') => Some(*name),
+            _ => None,
+        })
     }
 
     pub(super) fn has_code(&self) -> bool {

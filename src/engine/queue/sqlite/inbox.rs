@@ -4,7 +4,7 @@
 //! than leases, which the callers bound, and refusing one would cause a delivery to be repeated.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -42,8 +42,8 @@ pub(super) enum Op {
     LoadHealth(Reply<Vec<(Uid, Health)>>),
     /// Drop a lane.
     Drop(Uid, Reply<u64>),
-    /// Remove old events; answers how many it removed.
-    Trim(super::keeper::Trim, std::sync::mpsc::SyncSender<u64>),
+    /// Remove old events.
+    Trim(super::keeper::Trim, std::sync::mpsc::SyncSender<super::keeper::Trimmed>),
     /// Give free pages back; answers how many are left.
     Vacuum(u32, std::sync::mpsc::SyncSender<u64>),
     /// The keeper or the reader found damage.
@@ -141,11 +141,5 @@ impl Inbox {
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;
         self.bell.notify_all();
-    }
-
-    /// Whether nothing waits, after giving others a moment.
-    pub(super) fn is_idle(&self, moment: Duration) -> bool {
-        std::thread::sleep(moment);
-        self.waiting.lock().ops.is_empty()
     }
 }

@@ -45,32 +45,39 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
 /// Opens the file, mending or replacing it when it is damaged.
 pub(super) fn open(shared: &Shared) -> Result<Opened, StoreError> {
     let path = &shared.settings.path;
+    let time = salvage::time(shared);
+    salvage::resume(path, &time)?;
     // A log that has content means that nobody closed the file.
     let unclean = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
-    let mended = if unclean { wal::mend(path)? } else { None };
-    let damage = match try_open(shared) {
-        Ok((connection, contents)) => match &mended {
-            None => {
-                if unclean {
-                    shared.state.lock().check = true;
-                }
-                return Ok(finish(shared, connection, contents));
-            }
-            // Frames that SQLite would have dropped were let in: make sure that they fit.
-            Some(_) => match quick_check(&connection) {
-                Ok(()) => {
-                    say(shared, mended.as_deref());
-                    return Ok(finish(shared, connection, contents));
-                }
-                Err(StoreError::Damaged(what)) => what,
-                Err(error) => return Err(error),
-            },
-        },
-        Err(StoreError::Damaged(what)) => what,
-        Err(error) => return Err(error),
+    let mended = if unclean { wal::mend(path, &time)? } else { None };
+    let Some(mended) = mended else {
+        shared.state.lock().check |= unclean;
+        return open_or_replace(shared);
     };
-    say(shared, mended.as_deref());
-    replace(shared, &damage)
+    // Frames that SQLite would have dropped were let in: make sure that they fit.
+    let checked = try_open(shared).and_then(|(connection, contents)| {
+        quick_check(&connection)?;
+        Ok((connection, contents))
+    });
+    match checked {
+        Ok((connection, contents)) => {
+            say(shared, Some(&mended));
+            Ok(finish(shared, connection, contents))
+        }
+        Err(StoreError::Damaged(what)) => {
+            say(shared, Some(&mended));
+            replace(shared, &what)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open_or_replace(shared: &Shared) -> Result<Opened, StoreError> {
+    match try_open(shared) {
+        Ok((connection, contents)) => Ok(finish(shared, connection, contents)),
+        Err(StoreError::Damaged(what)) => replace(shared, &what),
+        Err(error) => Err(error),
+    }
 }
 
 /// Moves the file aside and carries over what is intact. No connection to it may be open.

@@ -1,7 +1,7 @@
 //! Rows as they are stored: ids, checksums, and an event read back.
 //!
-//! A row's checksum is a CRC-32 over the project's uid, the id, the acceptance time, the body, the position and the
-//! number of the facts, so a flipped bit in any of them, and a row at the wrong place, is found.
+//! A row's checksum is a CRC-32 over the project's uid, the id, the acceptance time, the body, the position, the
+//! number of the facts and the lanes, so a flipped bit in any of them, and a row at the wrong place, is found.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,13 +104,39 @@ fn checksum(project: &Uid, id: &str, accepted: i64, body: &[u8]) -> crc32fast::H
 }
 
 /// Finishes a checksum.
-pub(super) fn finish(mut sum: crc32fast::Hasher, seq: i64, facts: i64) -> u32 {
+pub(super) fn finish(mut sum: crc32fast::Hasher, seq: i64, facts: i64, lanes: &[u8]) -> u32 {
     let mut tail = [0; 16];
     let (first, second) = tail.split_at_mut(8);
     first.copy_from_slice(&seq.to_le_bytes());
     second.copy_from_slice(&facts.to_le_bytes());
     sum.update(&tail);
+    sum.update(lanes);
     sum.finalize()
+}
+
+/// Appends a number, seven bits per byte, the lowest first; the last byte has no high bit.
+pub(super) fn put_number(bytes: &mut Vec<u8>, number: i64) {
+    let mut rest = number.cast_unsigned();
+    while rest >= 0x80 {
+        bytes.push(u8::try_from(rest & 0x7f).unwrap_or_default() | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(u8::try_from(rest).unwrap_or_default());
+}
+
+/// Reads what [`put_number`] wrote.
+pub(super) fn numbers(bytes: &[u8]) -> Vec<i64> {
+    let mut found = Vec::new();
+    let (mut number, mut shift) = (0_u64, 0_u32);
+    for byte in bytes {
+        number |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or_default();
+        shift += 7;
+        if byte & 0x80 == 0 {
+            found.push(number.cast_signed());
+            (number, shift) = (0, 0);
+        }
+    }
+    found
 }
 
 /// Nanoseconds since 1970; the years 1677 to 2262.
@@ -150,7 +176,7 @@ pub(super) fn read_event(
     seq: i64,
 ) -> Result<(Stored, usize), StoreError> {
     let mut statement =
-        connection.prepare_cached("SELECT facts, id, accepted, sum, body FROM events WHERE seq = ?1")?;
+        connection.prepare_cached("SELECT facts, id, accepted, sum, lanes, body FROM events WHERE seq = ?1")?;
     let mut rows = statement.query([seq])?;
     let Some(row) = rows.next()? else { return Ok((Stored::Corrupt { id: None }, 512)) };
     let id = read_id(row.get_ref(1)?);
@@ -158,25 +184,28 @@ pub(super) fn read_event(
         Some(event) => Stored::Event(Arc::new(event)),
         None => Stored::Corrupt { id },
     };
-    let length = row.get_ref(4)?.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
+    let length = row.get_ref(5)?.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
     Ok((stored, length + 512))
 }
 
-/// The event of a row `facts, id, accepted, sum, body`; `None` when it is damaged.
+/// The event of a row `facts, id, accepted, sum, lanes, body`; `None` when it is damaged.
 pub(super) fn decode(
     connection: &Connection,
     facts: &mut FactsCache,
     seq: i64,
     row: &rusqlite::Row<'_>,
 ) -> Result<Option<Event>, rusqlite::Error> {
-    let (ValueRef::Integer(number), ValueRef::Integer(accepted), ValueRef::Integer(sum), ValueRef::Blob(body)) =
-        (row.get_ref(0)?, row.get_ref(2)?, row.get_ref(3)?, row.get_ref(4)?)
+    let (ValueRef::Integer(number), ValueRef::Integer(accepted), ValueRef::Integer(sum)) =
+        (row.get_ref(0)?, row.get_ref(2)?, row.get_ref(3)?)
     else {
+        return Ok(None);
+    };
+    let (ValueRef::Blob(lanes), ValueRef::Blob(body)) = (row.get_ref(4)?, row.get_ref(5)?) else {
         return Ok(None);
     };
     let Some(id) = read_id(row.get_ref(1)?) else { return Ok(None) };
     let Some(project) = facts.get(connection, number)? else { return Ok(None) };
-    let found = finish(checksum(&project.uid, id.as_str(), accepted, body), seq, number);
+    let found = finish(checksum(&project.uid, id.as_str(), accepted, body), seq, number, lanes);
     if i64::from(found) != sum {
         return Ok(None);
     }

@@ -1,6 +1,342 @@
-//! Moving a damaged file aside.
+//! Replacing a damaged file by a new one with every row that can still be read.
+//!
+//! Order of the steps, so that a crash between any two loses nothing:
+//!
+//! 1. `<path>.salvage` is filled from the damaged file, which is not written to.
+//! 2. It is renamed to `<path>.salvaged`: it is complete. Found at a start beside `<path>`, it is removed and made
+//!    again.
+//! 3. `<path>`, then its `-wal` and `-shm`, are renamed to `<path>.damaged-<time>…`.
+//! 4. `<path>.salvaged` is renamed to `<path>`. Found at a start without `<path>`, steps 3 and 4 are finished.
+//!
+//! A file whose first page is unreadable is read with the first page of a new file: the tables of a format are always
+//! made in the same order, so they begin at the same pages.
+//!
+//! Rows keep their numbers, so claims stay good. Deliveries whose page is lost are made again from the lanes in the
+//! events of that time: rather twice than never.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
 use super::Shared;
 use super::fault::StoreError;
-pub(super) fn replace(_shared: &Shared, damage: &str) -> Result<String, StoreError> {
-    Err(StoreError::Down(damage.to_owned()))
+use super::opening::beside;
+use super::rows::{FactsCache, decode, numbers, read_event};
+use super::{raw, scan, schema};
+use crate::engine::queue::Stored;
+
+const SIDES: [&str; 2] = ["-wal", "-shm"];
+
+/// What was carried over.
+#[derive(Debug, Default)]
+struct Carried {
+    events: u64,
+    damaged: u64,
+    deliveries: u64,
+    remade: u64,
+    nameless: u64,
+}
+
+/// Replaces the damaged file; says what was done. No connection to it may be open.
+pub(super) fn replace(shared: &Shared, damage: &str) -> Result<String, StoreError> {
+    let path = &shared.settings.path;
+    let fresh = beside(path, ".salvage");
+    remove(&fresh)?;
+    let carried = {
+        let new = schema::open_writer(&fresh, u64::MAX)?;
+        new.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        let carried = carry(path, &fresh, &new)?;
+        new.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        carried
+    };
+    File::open(&fresh)?.sync_all()?;
+    std::fs::rename(&fresh, beside(path, ".salvaged"))?;
+    let aside = move_aside(path, &time(shared))?;
+    let Carried { events, damaged, deliveries, remade, nameless } = carried;
+    Ok(format!(
+        "the file was damaged ({damage}) and was moved aside to {}; carried over: {events} events, of which {damaged} \
+         are damaged, and {deliveries} deliveries, of which {remade} were made again; {nameless} deliveries had no \
+         destination any more",
+        aside.display()
+    ))
+}
+
+/// Finishes or forgets what a crash interrupted.
+pub(super) fn resume(path: &Path, time: &str) -> Result<(), StoreError> {
+    remove(&beside(path, ".salvage"))?;
+    let complete = beside(path, ".salvaged");
+    if !complete.exists() {
+        return Ok(());
+    }
+    if path.exists() {
+        return remove(&complete);
+    }
+    move_aside(path, time).map(drop)
+}
+
+/// The time as names of files carry it.
+pub(super) fn time(shared: &Shared) -> String {
+    shared.clock.now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
+}
+
+fn move_aside(path: &Path, time: &str) -> Result<PathBuf, StoreError> {
+    let aside = beside(path, &format!(".damaged-{time}"));
+    for suffix in ["", "-wal", "-shm"] {
+        let from = beside(path, suffix);
+        if from.exists() {
+            std::fs::rename(from, beside(&aside, suffix))?;
+        }
+    }
+    std::fs::rename(beside(path, ".salvaged"), path)?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(aside)
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    for suffix in [""].into_iter().chain(SIDES) {
+        match std::fs::remove_file(beside(path, suffix)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens a damaged file without changing it.
+fn open_damaged(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "query_only", true)?;
+    let tables: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_schema WHERE name IN ('events', 'deliveries', 'lanes', 'ids')",
+        [],
+        |row| row.get(0),
+    )?;
+    if tables == 4 { Ok(connection) } else { Err(StoreError::Damaged("it has other tables".to_owned())) }
+}
+
+fn carry(path: &Path, fresh: &Path, new: &Connection) -> Result<Carried, StoreError> {
+    if let Ok(old) = open_damaged(path) {
+        return copy(path, &old, new);
+    }
+    let graft = beside(path, ".graft");
+    remove(&graft)?;
+    let carried = match graft_first_page(path, fresh, &graft).and_then(|()| open_damaged(&graft)) {
+        Ok(old) => copy(&graft, &old, new),
+        Err(StoreError::Full) => Err(StoreError::Full),
+        Err(_) => Ok(Carried::default()),
+    };
+    remove(&graft)?;
+    carried
+}
+
+/// Copies the damaged file and gives the copy the first page of a new one.
+fn graft_first_page(path: &Path, fresh: &Path, graft: &Path) -> Result<(), StoreError> {
+    let size = usize::try_from(schema::PAGE).unwrap_or(4096);
+    let pages = std::fs::copy(path, graft)? / schema::PAGE;
+    if beside(path, "-wal").exists() {
+        std::fs::copy(beside(path, "-wal"), beside(graft, "-wal"))?;
+    }
+    let mut page = std::fs::read(fresh)?;
+    page.truncate(size);
+    let pages = u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes();
+    for (at, value) in [(28, pages), (32, [0; 4]), (36, [0; 4])] {
+        if let Some(place) = page.get_mut(at..at + 4) {
+            place.copy_from_slice(&value);
+        }
+    }
+    let mut file = File::options().write(true).open(graft)?;
+    file.rewind()?;
+    file.write_all(&page)?;
+    Ok(())
+}
+
+/// Copies what can be read.
+fn copy(path: &Path, old: &Connection, new: &Connection) -> Result<Carried, StoreError> {
+    new.execute_batch("BEGIN")?;
+    let mut carried = Carried::default();
+    copy_names(old, new)?;
+    copy_events(path, old, new, &mut carried)?;
+    copy_ids(old, new)?;
+    copy_deliveries(old, new, &mut carried)?;
+    new.execute_batch("COMMIT")?;
+    Ok(carried)
+}
+
+fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
+    let (projects, facts) = ("INSERT OR IGNORE INTO projects VALUES(?1, ?2)", "INSERT OR IGNORE INTO facts VALUES(?1, ?2)");
+    let lanes = "INSERT OR IGNORE INTO lanes VALUES(?1, ?2, ?3)";
+    for (read, write) in [
+        ("SELECT number, uid FROM projects NOT INDEXED", projects),
+        ("SELECT number, json FROM facts NOT INDEXED", facts),
+        ("SELECT number, uid, dropped FROM lanes NOT INDEXED", lanes),
+        // The indexes say the same once more.
+        ("SELECT number, uid FROM projects WHERE uid > ''", projects),
+        ("SELECT number, json FROM facts INDEXED BY facts_json WHERE json > ''", facts),
+        ("SELECT number, uid, dropped FROM lanes INDEXED BY lanes_uid WHERE uid > ''", lanes),
+        ("SELECT lane, json FROM health", "INSERT OR IGNORE INTO health VALUES(?1, ?2)"),
+        ("SELECT name, value FROM meta", "INSERT OR IGNORE INTO meta VALUES(?1, ?2)"),
+    ] {
+        scan::rows(old, read, [], |row| scan::insert(new, write, row))?;
+    }
+    Ok(())
+}
+
+fn copy_events(
+    path: &Path,
+    old: &Connection,
+    new: &Connection,
+    carried: &mut Carried,
+) -> Result<(), StoreError> {
+    let mut facts = FactsCache::default();
+    let read = "SELECT facts, id, accepted, sum, lanes, body, seq, project FROM events WHERE seq >= ?1 AND seq < ?2
+         ORDER BY seq";
+    let write = "INSERT OR IGNORE INTO events(facts, id, accepted, sum, lanes, body, seq, project)
+         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let all = scan::range(old, "events", read, |row| {
+        let seq: i64 = row.get(6)?;
+        if !matches!(decode(new, &mut facts, seq, row), Ok(Some(_))) {
+            carried.damaged += 1;
+        }
+        carried.events += 1;
+        scan::insert(new, write, row)?;
+        Ok(seq)
+    })?;
+    if !all {
+        find_events(path, new, &mut facts, carried)?;
+    }
+    Ok(())
+}
+
+/// Takes the events that are on intact pages but cannot be reached.
+fn find_events(
+    path: &Path,
+    new: &Connection,
+    facts: &mut FactsCache,
+    carried: &mut Carried,
+) -> Result<(), StoreError> {
+    let mut known = new.prepare("SELECT 1 FROM events WHERE seq = ?1")?;
+    let mut insert = new.prepare(
+        "INSERT INTO events(seq, project, facts, id, accepted, sum, lanes, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    let mut remove = new.prepare("DELETE FROM events WHERE seq = ?1")?;
+    raw::events(path, |seq, columns| {
+        if known.exists([seq])? {
+            return Ok(());
+        }
+        let row = [Value::Integer(seq)].into_iter().chain(columns);
+        match insert.execute(rusqlite::params_from_iter(row)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => return Ok(()),
+            done => done?,
+        };
+        if matches!(read_event(new, facts, seq)?.0, Stored::Corrupt { .. }) {
+            remove.execute([seq])?;
+        } else {
+            carried.events += 1;
+        }
+        Ok(())
+    })
+}
+
+fn copy_ids(old: &Connection, new: &Connection) -> Result<(), StoreError> {
+    let read = "SELECT seq, project, id, accepted FROM old_ids WHERE seq >= ?1 AND seq < ?2 ORDER BY seq";
+    scan::range(old, "old_ids", read, |row| {
+        scan::insert(new, "INSERT OR IGNORE INTO old_ids VALUES(?1, ?2, ?3, ?4)", row)?;
+        Ok(row.get(0)?)
+    })?;
+    let write = "INSERT INTO ids VALUES(?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET accepted = max(accepted, excluded.accepted)";
+    for order in ["project, id", "project DESC, id DESC"] {
+        let read = format!("SELECT project, id, accepted FROM ids ORDER BY {order}");
+        if scan::rows(old, &read, [], |row| scan::insert(new, write, row))? {
+            break;
+        }
+    }
+    for table in ["events", "old_ids"] {
+        new.execute_batch(&format!(
+            "INSERT INTO ids SELECT project, id, accepted FROM {table} WHERE true ORDER BY seq
+             ON CONFLICT DO UPDATE SET accepted = max(accepted, excluded.accepted)"
+        ))?;
+    }
+    Ok(())
+}
+
+fn copy_deliveries(old: &Connection, new: &Connection, carried: &mut Carried) -> Result<(), StoreError> {
+    let mut lanes: HashSet<i64> = HashSet::new();
+    scan::rows(new, "SELECT number FROM lanes", [], |row| {
+        lanes.insert(row.get(0)?);
+        Ok(())
+    })?;
+    let write = "INSERT OR IGNORE INTO deliveries(lane, due, seq, attempts, project) VALUES(?1, ?2, ?3, ?4, ?5)";
+    let read = "SELECT lane, due, seq, attempts, project FROM deliveries";
+    let mut lost: Vec<(i64, i64, i64)> = Vec::new();
+    for lane in &lanes {
+        let (mut first, mut last) = (i64::MIN, i64::MAX);
+        let forward = format!("{read} WHERE lane = ?1 ORDER BY due, seq");
+        let whole = scan::rows(old, &forward, [*lane], |row| {
+            first = row.get(1)?;
+            scan::insert(new, write, row)
+        })?;
+        if whole {
+            continue;
+        }
+        let backward = format!("{read} WHERE lane = ?1 ORDER BY due DESC, seq DESC");
+        scan::rows(old, &backward, [*lane], |row| {
+            last = row.get(1)?;
+            scan::insert(new, write, row)
+        })?;
+        let between = format!("{read} WHERE lane = ?1 AND due >= ?2 AND due < ?3 ORDER BY due, seq");
+        scan::between(first, last, |from, to| {
+            scan::rows(old, &between, [*lane, from, to], |row| scan::insert(new, write, row))
+        })?;
+        lost.push((*lane, first, last));
+    }
+    // Deliveries that can be read, of lanes whose name is gone.
+    let nameless = format!("{read} ORDER BY lane, due, seq");
+    scan::rows(old, &nameless, [], |row| {
+        if !lanes.contains(&row.get(0)?) {
+            carried.nameless += 1;
+        }
+        Ok(())
+    })?;
+    carried.remade = remake(new, &lost)?;
+    carried.deliveries = new.query_row("SELECT count(*) FROM deliveries", [], |row| row.get::<_, i64>(0))?.cast_unsigned();
+    Ok(())
+}
+
+/// Makes the deliveries again whose page is lost: those of events accepted in the lost span of their lane.
+fn remake(new: &Connection, lost: &[(i64, i64, i64)]) -> Result<u64, StoreError> {
+    if lost.is_empty() {
+        return Ok(0);
+    }
+    let mut remade = 0;
+    let mut make = new.prepare("INSERT OR IGNORE INTO deliveries VALUES(?1, ?2, ?3, 0, ?4)")?;
+    let mut events = new.prepare("SELECT seq, accepted, lanes, project FROM events ORDER BY seq")?;
+    // One look at what is known, because the table has no index by event.
+    let mut held: HashSet<(i64, i64)> = HashSet::new();
+    scan::rows(new, "SELECT lane, seq FROM deliveries", [], |row| {
+        held.insert((row.get(0)?, row.get(1)?));
+        Ok(())
+    })?;
+    let mut rows = events.query([])?;
+    while let Some(row) = rows.next()? {
+        let (seq, accepted, project): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(3)?);
+        let due = accepted / 1_000_000;
+        let lanes: Vec<u8> = row.get(2)?;
+        for lane in numbers(&lanes) {
+            let in_gap = lost.iter().any(|(other, first, last)| *other == lane && (*first..=*last).contains(&due));
+            if in_gap && !held.contains(&(lane, seq)) {
+                remade += make.execute((lane, due, seq, project))? as u64;
+            }
+        }
+    }
+    Ok(remade)
 }

@@ -21,15 +21,17 @@ const APPLICATION: i64 = 0x5052_5131;
 /// Bytes of a page. 4096 is what file systems write at once.
 pub(super) const PAGE: u64 = 4096;
 
+/// The tables. The indexes of names are there to have every name twice: names are few, and all rows depend on them.
 pub(super) const TABLES: &str = "
     CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE projects(number INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE);
     CREATE TABLE facts(number INTEGER PRIMARY KEY, json TEXT NOT NULL);
+    CREATE INDEX facts_json ON facts(json);
     CREATE TABLE lanes(number INTEGER PRIMARY KEY, uid TEXT NOT NULL, dropped INTEGER NOT NULL);
     CREATE INDEX lanes_uid ON lanes(uid, dropped);
     CREATE TABLE health(lane INTEGER PRIMARY KEY, json TEXT NOT NULL);
     CREATE TABLE events(seq INTEGER PRIMARY KEY, project INTEGER NOT NULL, facts INTEGER NOT NULL, id NOT NULL,
-        accepted INTEGER NOT NULL, sum INTEGER NOT NULL, body BLOB NOT NULL);
+        accepted INTEGER NOT NULL, sum INTEGER NOT NULL, lanes BLOB NOT NULL, body BLOB NOT NULL);
     CREATE TABLE ids(project INTEGER NOT NULL, id NOT NULL, accepted INTEGER NOT NULL,
         PRIMARY KEY(project, id)) WITHOUT ROWID;
     CREATE TABLE old_ids(seq INTEGER PRIMARY KEY, project INTEGER NOT NULL, id NOT NULL, accepted INTEGER NOT NULL);

@@ -10,8 +10,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
 use super::lanes::{ClaimRow, Hot, Key};
-use super::rows::{IdColumn, Row, finish};
-use super::schema::Contents;
+use super::rows::{IdColumn, Row, finish, put_number};
+use super::schema::{self, Contents};
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::domain::project::ProjectFacts;
@@ -19,6 +19,9 @@ use crate::engine::queue::{Completion, Enqueued, QueueError, Stored};
 
 /// For how long an id is remembered, in nanoseconds.
 pub(super) const WINDOW: i64 = 24 * 3600 * 1_000_000_000;
+
+/// Bytes that settlements and retention may use beyond the file's limit.
+const HEADROOM: u64 = 1 << 20;
 
 /// Most facts remembered; beyond, the writer starts over.
 const MAX_FACTS: usize = 4096;
@@ -96,7 +99,8 @@ impl<'a> Statements<'a> {
         Ok(Self {
             connection,
             event: connection.prepare_cached(
-                "INSERT INTO events(seq, project, facts, id, accepted, sum, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO events(seq, project, facts, id, accepted, sum, lanes, body)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?,
             id: connection.prepare_cached(
                 "INSERT INTO ids(project, id, accepted) VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
@@ -254,6 +258,20 @@ impl Store {
         }
     }
 
+    /// Lets `work` use a little more than the file's limit: what makes room must not fail for want of it.
+    pub(super) fn with_headroom<T>(
+        &mut self,
+        max_bytes: u64,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        schema::limit(&self.connection, max_bytes.saturating_add(HEADROOM))?;
+        let done = work(self);
+        let limited = schema::limit(&self.connection, max_bytes);
+        let done = done?;
+        limited?;
+        Ok(done)
+    }
+
     fn undo(&mut self) {
         // SQLite has already rolled back after some errors; then this one says so, which is fine.
         self.connection.execute_batch("ROLLBACK").ok();
@@ -315,8 +333,13 @@ impl Writing<'_> {
         }
         *self.last_seq += 1;
         let seq = *self.last_seq;
-        let sum = finish(row.sum.clone(), seq, facts);
-        self.statements.event.execute((seq, project, facts, &id, row.accepted, sum, &row.body))?;
+        let mut lanes = Vec::with_capacity(row.lanes.len().saturating_mul(2));
+        for lane in row.lanes.iter() {
+            let number = self.names.lane(self.statements.connection, lane)?;
+            put_number(&mut lanes, number);
+        }
+        let sum = finish(row.sum.clone(), seq, facts, &lanes);
+        self.statements.event.execute((seq, project, facts, &id, row.accepted, sum, &lanes, &row.body))?;
         let due = event.accepted.as_millisecond();
         let count = i64::try_from(row.lanes.len()).unwrap_or(i64::MAX);
         *self.group.pending.entry(project).or_default() += count;

@@ -14,7 +14,7 @@ use super::keeper;
 use super::opening::{self, Opened};
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
-use super::{Shared, schema};
+use super::Shared;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::engine::queue::{Enqueued, QueueError};
@@ -171,6 +171,7 @@ impl Writer {
         match error {
             StoreError::Full => self.shared.state.lock().full = Some(Instant::now()),
             StoreError::Damaged(what) => {
+                tracing::error!(damage = what, "the queue's file turned out to be damaged");
                 self.shared.state.lock().down = Some(QueueError::Unavailable(what.clone()));
                 self.reopen(Some(&what));
             }
@@ -262,6 +263,10 @@ impl Writer {
         self.shared.metrics.failed_groups.inc();
         tracing::warn!(error = %error, calls = writes.len(), "a group commit failed");
         let mut settlings = Vec::new();
+        match &error {
+            StoreError::Full => self.shared.state.lock().full = Some(Instant::now()),
+            error => self.shared.state.lock().down = Some(error.to_queue_error()),
+        }
         for write in writes.drain(..) {
             match write {
                 Write::Settle(settling) => settlings.push(settling),
@@ -276,7 +281,9 @@ impl Writer {
         let outcome = match &mut self.phase {
             Phase::Up(store) if full => {
                 let all = settlings.iter().map(|settling| &settling.settles);
-                store.transact(|writing| all.into_iter().try_for_each(|settles| writing.settle(settles)))
+                store.with_headroom(self.shared.settings.max_bytes, |store| {
+                    store.transact(|writing| all.into_iter().try_for_each(|settles| writing.settle(settles)))
+                })
             }
             Phase::Up(_) => Err(StoreError::Full),
             Phase::Down { error, .. } => Err(error.clone()),
@@ -353,10 +360,13 @@ impl Writer {
                 }
             }
             Op::Drop(lane, reply) => self.start_drop(&lane, reply),
-            Op::Trim(trim, done) => match keeper::trim(store, &trim) {
-                Ok(removed) => drop(done.send(removed)),
-                Err(error) => self.heal(error),
-            },
+            Op::Trim(trim, done) => {
+                let max_bytes = self.shared.settings.max_bytes;
+                match store.with_headroom(max_bytes, |store| keeper::trim(store, &trim)) {
+                    Ok(trimmed) => drop(done.send(trimmed)),
+                    Err(error) => self.heal(error),
+                }
+            }
             Op::Vacuum(pages, done) => match keeper::vacuum(store, pages) {
                 Ok(left) => drop(done.send(left)),
                 Err(error) => self.heal(error),
@@ -459,12 +469,4 @@ fn load_health(store: &Store) -> Result<Vec<(Uid, Health)>, StoreError> {
         }
     }
     Ok(healths)
-}
-
-/// Whether the file's numbers are worth a look: used and free bytes.
-pub(super) fn sizes(connection: &rusqlite::Connection) -> Result<(u64, u64), StoreError> {
-    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-    let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    let bytes = |pages: i64| pages.cast_unsigned().saturating_mul(schema::PAGE);
-    Ok((bytes(pages), bytes(free)))
 }
