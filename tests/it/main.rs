@@ -17,10 +17,10 @@ mod delivery;
 mod reconcile;
 mod docs;
 mod examples;
+mod publish;
+mod queue;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
-mod publish;
 mod tidy;
 mod transport;
 mod verifiers;
-mod queue;

@@ -122,10 +122,16 @@ impl Shared {
             Ok(_) => ("ok", ""),
             Err(error) => ("error", error.reason()),
         };
-        self.context.metrics.reconciled(kind, outcome, reason, start.elapsed());
+        self.context
+            .metrics
+            .reconciled(kind, outcome, reason, start.elapsed());
         if let Some(uid) = uid {
             self.remember(&uid, |memory| {
-                memory.failures = if result.is_ok() { 0 } else { memory.failures.saturating_add(1) };
+                memory.failures = if result.is_ok() {
+                    0
+                } else {
+                    memory.failures.saturating_add(1)
+                };
             });
         }
         result
@@ -135,7 +141,8 @@ impl Shared {
     pub(super) fn after_error(&self, uid: Option<&Uid>, error: &Error) -> Action {
         match error.class() {
             Class::Transient => {
-                let failures = uid.and_then(|uid| self.memories.lock().get(uid).map(|memory| memory.failures));
+                let failures =
+                    uid.and_then(|uid| self.memories.lock().get(uid).map(|memory| memory.failures));
                 Action::requeue(self.jittered(backoff(failures.unwrap_or(1))))
             }
             Class::Terminal => Action::await_change(),
@@ -150,7 +157,10 @@ impl Shared {
     /// Whether everything that an object refers to must be read anew, because it has not been for long.
     pub(super) fn is_due(&self, uid: &Uid) -> bool {
         let memories = self.memories.lock();
-        memories.get(uid).and_then(|memory| memory.full).is_none_or(|at| at.elapsed() >= FULL_AFTER)
+        memories
+            .get(uid)
+            .and_then(|memory| memory.full)
+            .is_none_or(|at| at.elapsed() >= FULL_AFTER)
     }
 
     pub(super) fn read_anew(&self, uid: &Uid) {
@@ -159,7 +169,12 @@ impl Shared {
 
     /// How long ago a status was last written.
     pub(super) fn since_written(&self, uid: &Uid) -> Option<Duration> {
-        self.memories.lock().get(uid)?.written.as_ref().map(|(at, ..)| at.elapsed())
+        self.memories
+            .lock()
+            .get(uid)?
+            .written
+            .as_ref()
+            .map(|(at, ..)| at.elapsed())
     }
 
     /// The status as it is: what the object says, unless it has not caught up with what was written last.
@@ -179,7 +194,9 @@ impl Shared {
     }
 
     pub(super) fn status_written<K: Watched>(&self, uid: &Uid, version: Option<String>, status: K::Status) {
-        self.remember(uid, |memory| memory.written = Some((Instant::now(), version, Arc::new(status))));
+        self.remember(uid, |memory| {
+            memory.written = Some((Instant::now(), version, Arc::new(status)))
+        });
     }
 
     pub(super) fn forget(&self, uid: &Uid) {

@@ -66,21 +66,35 @@ impl References {
         }
         for name in names.difference(&before) {
             let secret = ObjectKey::new(&referrer.key.namespace, name);
-            index.secrets.entry(secret).or_default().insert(referrer.clone(), Seen::Nothing);
+            index
+                .secrets
+                .entry(secret)
+                .or_default()
+                .insert(referrer.clone(), Seen::Nothing);
         }
     }
 
     /// Says what an object saw of a Secret.
     pub(super) fn saw(&self, referrer: &Referrer, name: &str, seen: Seen) {
         let secret = ObjectKey::new(&referrer.key.namespace, name);
-        if let Some(state) = self.0.lock().secrets.get_mut(&secret).and_then(|objects| objects.get_mut(referrer)) {
+        if let Some(state) = self
+            .0
+            .lock()
+            .secrets
+            .get_mut(&secret)
+            .and_then(|objects| objects.get_mut(referrer))
+        {
             *state = seen;
         }
     }
 
     /// Whether what an object read is still what there is.
     pub(super) fn is_current(&self, referrer: &Referrer) -> bool {
-        self.0.lock().referrers.get(referrer).is_some_and(|interest| !interest.stale)
+        self.0
+            .lock()
+            .referrers
+            .get(referrer)
+            .is_some_and(|interest| !interest.stale)
     }
 
     /// Forgets an object.
@@ -95,7 +109,14 @@ impl References {
 
     /// Forgets objects that are gone, should a reconcile under way have brought one back.
     pub(super) fn retain(&self, kept: impl Fn(&Referrer) -> bool) {
-        let gone: Vec<Referrer> = self.0.lock().referrers.keys().filter(|referrer| !kept(referrer)).cloned().collect();
+        let gone: Vec<Referrer> = self
+            .0
+            .lock()
+            .referrers
+            .keys()
+            .filter(|referrer| !kept(referrer))
+            .cloned()
+            .collect();
         gone.iter().for_each(|referrer| self.forget(referrer));
     }
 
@@ -118,17 +139,28 @@ impl References {
     /// A relist is complete: what was not met is gone.
     pub(super) fn relisted(&self) -> Vec<Referrer> {
         let index = &mut *self.0.lock();
-        let Some(listed) = index.listing.take() else { return Vec::new() };
-        let gone: Vec<ObjectKey> = index.secrets.keys().filter(|key| !listed.contains(*key)).cloned().collect();
-        gone.iter().flat_map(|key| index.differing(key, &Seen::Missing)).collect()
+        let Some(listed) = index.listing.take() else {
+            return Vec::new();
+        };
+        let gone: Vec<ObjectKey> = index
+            .secrets
+            .keys()
+            .filter(|key| !listed.contains(*key))
+            .cloned()
+            .collect();
+        gone.iter()
+            .flat_map(|key| index.differing(key, &Seen::Missing))
+            .collect()
     }
 }
 
 impl Index {
     fn differing(&mut self, secret: &ObjectKey, now: &Seen) -> Vec<Referrer> {
         let objects = self.secrets.get(secret).into_iter().flatten();
-        let differing: Vec<Referrer> =
-            objects.filter(|(_, seen)| *seen != now).map(|(referrer, _)| referrer.clone()).collect();
+        let differing: Vec<Referrer> = objects
+            .filter(|(_, seen)| *seen != now)
+            .map(|(referrer, _)| referrer.clone())
+            .collect();
         for referrer in &differing {
             if let Some(interest) = self.referrers.get_mut(referrer) {
                 interest.stale = true;
@@ -153,7 +185,10 @@ mod tests {
     use super::*;
 
     fn referrer(name: &str) -> Referrer {
-        Referrer { kind: Kind::Destination, key: ObjectKey::new("ns", name) }
+        Referrer {
+            kind: Kind::Destination,
+            key: ObjectKey::new("ns", name),
+        }
     }
 
     fn version(text: &str) -> Seen {
@@ -171,14 +206,26 @@ mod tests {
         references.begin(&a, names(["s"]));
         references.saw(&a, "s", version("1"));
         references.begin(&b, names(["s"]));
-        assert_eq!(references.changed(&secret, &version("1")), std::slice::from_ref(&b));
+        assert_eq!(
+            references.changed(&secret, &version("1")),
+            std::slice::from_ref(&b)
+        );
         references.saw(&b, "s", version("2"));
-        assert_eq!(references.changed(&secret, &version("2")), std::slice::from_ref(&a));
+        assert_eq!(
+            references.changed(&secret, &version("2")),
+            std::slice::from_ref(&a)
+        );
         assert!(!references.is_current(&a));
         references.begin(&a, names(["s"]));
         assert!(references.is_current(&a));
-        assert_eq!(references.changed(&ObjectKey::new("other", "s"), &version("9")), []);
-        assert_eq!(references.changed(&ObjectKey::new("ns", "other"), &version("9")), []);
+        assert_eq!(
+            references.changed(&ObjectKey::new("other", "s"), &version("9")),
+            []
+        );
+        assert_eq!(
+            references.changed(&ObjectKey::new("ns", "other"), &version("9")),
+            []
+        );
     }
 
     #[test]
@@ -190,7 +237,10 @@ mod tests {
             references.saw(object, name, version("1"));
         }
         references.relist();
-        assert_eq!(references.changed(&ObjectKey::new("ns", "kept"), &version("1")), []);
+        assert_eq!(
+            references.changed(&ObjectKey::new("ns", "kept"), &version("1")),
+            []
+        );
         assert_eq!(references.relisted(), [a]);
     }
 

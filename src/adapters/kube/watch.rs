@@ -70,8 +70,13 @@ pub(super) fn follow<K: Watched>(
 where
     K: Clone + std::fmt::Debug,
 {
-    let mut intake =
-        Intake { sink, shared, known: HashMap::new(), pending: Vec::new(), listed: HashSet::new() };
+    let mut intake = Intake {
+        sink,
+        shared,
+        known: HashMap::new(),
+        pending: Vec::new(),
+        listed: HashSet::new(),
+    };
     watcher(api, watcher::Config::default())
         .backoff(Patience::default())
         .reflect(writer)
@@ -141,7 +146,9 @@ impl<K: Watched> Intake<K> {
         let print = hasher.finish();
         let trigger = object_ref(&key);
         let before = self.known.insert(uid, (key, print));
-        before.is_none_or(|(_, before)| before != print).then_some(trigger)
+        before
+            .is_none_or(|(_, before)| before != print)
+            .then_some(trigger)
     }
 }
 
@@ -171,11 +178,13 @@ pub(super) async fn follow_secrets(
         let stale = match event {
             Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
                 let version = Seen::of(secret.metadata.resource_version.as_deref());
-                secret_key(&secret).map(|key| shared.references.changed(&key, &version)).unwrap_or_default()
+                secret_key(&secret)
+                    .map(|key| shared.references.changed(&key, &version))
+                    .unwrap_or_default()
             }
-            Ok(Event::Delete(secret)) => {
-                secret_key(&secret).map(|key| shared.references.changed(&key, &Seen::Missing)).unwrap_or_default()
-            }
+            Ok(Event::Delete(secret)) => secret_key(&secret)
+                .map(|key| shared.references.changed(&key, &Seen::Missing))
+                .unwrap_or_default(),
             Ok(Event::Init) => {
                 shared.references.relist();
                 Vec::new()
@@ -194,7 +203,10 @@ pub(super) async fn follow_secrets(
 }
 
 fn secret_key(secret: &PartialObjectMeta<Secret>) -> Option<ObjectKey> {
-    Some(ObjectKey::new(secret.metadata.namespace.as_deref()?, secret.metadata.name.as_deref()?))
+    Some(ObjectKey::new(
+        secret.metadata.namespace.as_deref()?,
+        secret.metadata.name.as_deref()?,
+    ))
 }
 
 /// Triggers the destinations that name a project.
