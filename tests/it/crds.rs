@@ -58,8 +58,12 @@ fn walk(schema: &Value, path: &str, check: &mut impl FnMut(&str, &Value)) {
 
 fn schemas() -> Vec<(&'static str, Value)> {
     let manifests = postrider::api::manifest::crds().unwrap();
-    let schema = |manifest: &Manifest| manifest.definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
-    manifests.iter().map(|manifest| (manifest.name, schema(manifest))).collect()
+    let schema =
+        |manifest: &Manifest| manifest.definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    manifests
+        .iter()
+        .map(|manifest| (manifest.name, schema(manifest)))
+        .collect()
 }
 
 #[test]
@@ -71,9 +75,19 @@ fn every_field_is_described_and_plain() {
             let text = field["description"].as_str().unwrap_or_default();
             assert!(text.len() > 10, "{path} has no description: {field}");
             assert_eq!(field.get("nullable"), None, "{path}");
-            assert!(["anyOf", "oneOf", "$ref", "title"].iter().all(|key| field.get(key).is_none()), "{path}: {field}");
+            assert!(
+                ["anyOf", "oneOf", "$ref", "title"]
+                    .iter()
+                    .all(|key| field.get(key).is_none()),
+                "{path}: {field}"
+            );
             for bound in ["minimum", "maximum"] {
-                assert!(field.get(bound).is_none_or(|bound| bound.is_i64() || bound.is_u64()), "{path}: {field}");
+                assert!(
+                    field
+                        .get(bound)
+                        .is_none_or(|bound| bound.is_i64() || bound.is_u64()),
+                    "{path}: {field}"
+                );
             }
         });
         assert!(fields > 20, "{name}: {fields}");
@@ -90,6 +104,8 @@ fn kubectl_explains_every_field() {
             assert!(text.contains(&format!("{field}\t<")), "{path}: {text}");
         });
     }
-    let text = cluster.kubectl(&["explain", "ed.spec.webhook.payload.format"]).ok();
+    let text = cluster
+        .kubectl(&["explain", "ed.spec.webhook.payload.format"])
+        .ok();
     assert!(text.contains("A ready format. `Default` picks the one"), "{text}");
 }

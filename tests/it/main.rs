@@ -14,11 +14,11 @@ mod cluster;
 mod crash;
 mod crds;
 mod delivery;
-mod reconcile;
 mod docs;
 mod examples;
 mod publish;
 mod queue;
+mod reconcile;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;

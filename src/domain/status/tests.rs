@@ -23,12 +23,21 @@ fn made(suspend: bool) -> Destination {
         "webhook": {"url": "https://hooks.example.com/secret", "signing": {"scheme": "None"}},
     }))
     .unwrap();
-    let identity = Identity { key: ObjectKey::new("ns", "x"), uid: Uid::new("u"), generation: 3 };
+    let identity = Identity {
+        key: ObjectKey::new("ns", "x"),
+        uid: Uid::new("u"),
+        generation: 3,
+    };
     Destination::try_from_spec(identity, &spec, &References::new(), &EgressPolicy::default()).unwrap()
 }
 
 fn failure(second: i64, reason: FailureReason) -> LastFailure {
-    LastFailure { time: at(second), reason, status: Some(500), message: "the receiver answered 500".to_owned() }
+    LastFailure {
+        time: at(second),
+        reason,
+        status: Some(500),
+        message: "the receiver answered 500".to_owned(),
+    }
 }
 
 fn failing() -> Health {
@@ -42,11 +51,23 @@ fn failing() -> Health {
 }
 
 fn disabled(reason: DisableReason) -> Health {
-    Health { disabled: Some(Disabled { since: at(30), reason, next_probe: None }), ..failing() }
+    Health {
+        disabled: Some(Disabled {
+            since: at(30),
+            reason,
+            next_probe: None,
+        }),
+        ..failing()
+    }
 }
 
 fn healthy() -> Health {
-    Health { generation: 3, delivered: 5, last_success: Some(at(40)), ..Health::default() }
+    Health {
+        generation: 3,
+        delivered: 5,
+        last_success: Some(at(40)),
+        ..Health::default()
+    }
 }
 
 fn compute(
@@ -59,7 +80,12 @@ fn compute(
         generation: 3,
         configuration,
         signing_secret: None,
-        delivery: health.map(|health| Delivery { health, pending: 7, parked: 0, next_attempt: None }),
+        delivery: health.map(|health| Delivery {
+            health,
+            pending: 7,
+            parked: 0,
+            next_attempt: None,
+        }),
         reconcile_request: None,
         previous,
         now: at(now),
@@ -69,10 +95,22 @@ fn compute(
 /// `Ready Delivering Stalled Reconciling`, each as status and reason, and the state.
 fn shape(status: &EventDestinationStatus) -> String {
     let of = |kind: &str| {
-        find(&status.conditions, kind).map_or("-".to_owned(), |found| format!("{}/{}", found.status, found.reason))
+        find(&status.conditions, kind).map_or("-".to_owned(), |found| {
+            format!("{}/{}", found.status, found.reason)
+        })
     };
-    let state = status.delivery.as_ref().and_then(|delivery| delivery.state.clone()).unwrap_or_default();
-    format!("{} {} {} {} {state}", of(READY), of(DELIVERING), of(STALLED), of(RECONCILING))
+    let state = status
+        .delivery
+        .as_ref()
+        .and_then(|delivery| delivery.state.clone())
+        .unwrap_or_default();
+    format!(
+        "{} {} {} {} {state}",
+        of(READY),
+        of(DELIVERING),
+        of(STALLED),
+        of(RECONCILING)
+    )
 }
 
 #[test]
@@ -82,15 +120,45 @@ fn every_state_has_its_conditions() {
     faults.missing("spec.webhook.urlFrom", "Secret \"s\" does not exist");
     let missing = faults.clone();
     faults.invalid("spec.events", "name at least one");
-    let gave_up = Health { last_failure: Some(failure(50, FailureReason::TemplateFault)), ..healthy() };
-    let forgiven = Health { consecutive_failures: 0, failing_since: None, ..failing() };
-    let older = Health { generation: 2, ..disabled(DisableReason::AutoDisabled) };
+    let gave_up = Health {
+        last_failure: Some(failure(50, FailureReason::TemplateFault)),
+        ..healthy()
+    };
+    let forgiven = Health {
+        consecutive_failures: 0,
+        failing_since: None,
+        ..failing()
+    };
+    let older = Health {
+        generation: 2,
+        ..disabled(DisableReason::AutoDisabled)
+    };
     for (configuration, health, expected) in [
-        (Configuration::InForce(&sending), Health::default(), "True/Succeeded Unknown/NoAttempts - - Delivering"),
-        (Configuration::InForce(&sending), healthy(), "True/Succeeded True/Delivered - - Delivering"),
-        (Configuration::InForce(&sending), failing(), "True/Succeeded False/ServerError - - Failing"),
-        (Configuration::InForce(&sending), gave_up, "True/Succeeded False/TemplateFault - - Delivering"),
-        (Configuration::InForce(&sending), forgiven, "True/Succeeded Unknown/NoAttempts - - Delivering"),
+        (
+            Configuration::InForce(&sending),
+            Health::default(),
+            "True/Succeeded Unknown/NoAttempts - - Delivering",
+        ),
+        (
+            Configuration::InForce(&sending),
+            healthy(),
+            "True/Succeeded True/Delivered - - Delivering",
+        ),
+        (
+            Configuration::InForce(&sending),
+            failing(),
+            "True/Succeeded False/ServerError - - Failing",
+        ),
+        (
+            Configuration::InForce(&sending),
+            gave_up,
+            "True/Succeeded False/TemplateFault - - Delivering",
+        ),
+        (
+            Configuration::InForce(&sending),
+            forgiven,
+            "True/Succeeded Unknown/NoAttempts - - Delivering",
+        ),
         (
             Configuration::InForce(&sending),
             disabled(DisableReason::AutoDisabled),
@@ -102,14 +170,26 @@ fn every_state_has_its_conditions() {
             "False/Gone False/Gone True/Gone - Disabled",
         ),
         // A new generation re-enables, also when the lane has yet to notice.
-        (Configuration::InForce(&sending), older, "True/Succeeded False/ServerError - - Failing"),
-        (Configuration::InForce(&suspended), failing(), "True/Succeeded False/Suspended - - Suspended"),
+        (
+            Configuration::InForce(&sending),
+            older,
+            "True/Succeeded False/ServerError - - Failing",
+        ),
+        (
+            Configuration::InForce(&suspended),
+            failing(),
+            "True/Succeeded False/Suspended - - Suspended",
+        ),
         (
             Configuration::Faulty(&missing),
             healthy(),
             "False/ReferenceMissing False/ReferenceMissing True/ReferenceMissing - Parked",
         ),
-        (Configuration::Faulty(&faults), healthy(), "False/InvalidSpec False/InvalidSpec True/InvalidSpec - Parked"),
+        (
+            Configuration::Faulty(&faults),
+            healthy(),
+            "False/InvalidSpec False/InvalidSpec True/InvalidSpec - Parked",
+        ),
         (
             Configuration::Undecodable("spec.x: wrong"),
             Health::default(),
@@ -123,7 +203,12 @@ fn every_state_has_its_conditions() {
     ] {
         let (status, _) = compute(configuration, Some(&health), None, 60);
         assert_eq!(shape(&status), expected);
-        assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(3)));
+        assert!(
+            status
+                .conditions
+                .iter()
+                .all(|condition| condition.observed_generation == Some(3))
+        );
     }
 }
 
@@ -131,11 +216,19 @@ fn every_state_has_its_conditions() {
 fn messages_say_what_since_when_and_what_to_do() {
     let sending = made(false);
     let (status, _) = compute(Configuration::InForce(&sending), Some(&failing()), None, 60);
-    let message = |status: &EventDestinationStatus, kind| find(&status.conditions, kind).unwrap().message.clone();
-    assert_eq!(message(&status, DELIVERING), "failing since 2023-11-14T22:13:30Z: the receiver answered 500");
+    let message =
+        |status: &EventDestinationStatus, kind| find(&status.conditions, kind).unwrap().message.clone();
+    assert_eq!(
+        message(&status, DELIVERING),
+        "failing since 2023-11-14T22:13:30Z: the receiver answered 500"
+    );
     assert_eq!(status.endpoint.as_deref(), Some("https://hooks.example.com"));
-    let (status, _) =
-        compute(Configuration::InForce(&sending), Some(&disabled(DisableReason::AutoDisabled)), None, 60);
+    let (status, _) = compute(
+        Configuration::InForce(&sending),
+        Some(&disabled(DisableReason::AutoDisabled)),
+        None,
+        60,
+    );
     assert_eq!(
         message(&status, STALLED),
         "disabled since 2023-11-14T22:13:50Z: too many failures in a row; events are kept; to enable it again, \
@@ -148,12 +241,27 @@ fn messages_say_what_since_when_and_what_to_do() {
 fn a_condition_keeps_its_time_until_it_flips() {
     let sending = made(false);
     let time = |status: &EventDestinationStatus, kind| {
-        find(&status.conditions, kind).unwrap().last_transition_time.0.as_second() - at(0).as_second()
+        find(&status.conditions, kind)
+            .unwrap()
+            .last_transition_time
+            .0
+            .as_second()
+            - at(0).as_second()
     };
     let (first, _) = compute(Configuration::InForce(&sending), Some(&healthy()), None, 100);
-    let (second, change) = compute(Configuration::InForce(&sending), Some(&healthy()), Some(&first), 200);
+    let (second, change) = compute(
+        Configuration::InForce(&sending),
+        Some(&healthy()),
+        Some(&first),
+        200,
+    );
     assert_eq!((first.clone(), Change::Nothing), (second, change));
-    let (third, change) = compute(Configuration::InForce(&sending), Some(&failing()), Some(&first), 300);
+    let (third, change) = compute(
+        Configuration::InForce(&sending),
+        Some(&failing()),
+        Some(&first),
+        300,
+    );
     assert_eq!(change, Change::Delivering);
     assert_eq!((time(&third, READY), time(&third, DELIVERING)), (100, 300));
     let gone = disabled(DisableReason::Gone);
@@ -168,20 +276,32 @@ fn what_is_read_back_equals_what_was_computed() {
     let now = Timestamp::from_nanosecond(1_700_000_000_987_654_321).unwrap();
     let mut health = failing();
     health.last_success = Some(now);
-    let key = SecretKeyRef { name: "s".to_owned(), key: "k".to_owned() };
+    let key = SecretKeyRef {
+        name: "s".to_owned(),
+        key: "k".to_owned(),
+    };
     let facts = DestinationFacts {
         generation: 3,
         configuration: Configuration::InForce(&sending),
         signing_secret: Some(&key),
-        delivery: Some(Delivery { health: &health, pending: 1, parked: 1, next_attempt: Some(now) }),
+        delivery: Some(Delivery {
+            health: &health,
+            pending: 1,
+            parked: 1,
+            next_attempt: Some(now),
+        }),
         reconcile_request: Some("token"),
         previous: None,
         now,
     };
     let (status, _) = destination(&facts);
-    let read: EventDestinationStatus = serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap();
+    let read: EventDestinationStatus =
+        serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap();
     assert_eq!(read, status);
-    let (again, change) = destination(&DestinationFacts { previous: Some(&read), ..facts });
+    let (again, change) = destination(&DestinationFacts {
+        previous: Some(&read),
+        ..facts
+    });
     assert_eq!((again, change), (read, Change::Nothing));
 }
 
@@ -201,9 +321,18 @@ fn changes_are_ranked() {
     let base = failing();
     let (previous, change) = compute(Configuration::InForce(&sending), Some(&base), None, 100);
     assert_eq!(change, Change::Configuration);
-    let another_reason = Health { last_failure: Some(failure(90, FailureReason::Timeout)), ..base.clone() };
-    let more = Health { consecutive_failures: 3, ..base.clone() };
-    let enabled = Health { handled_enable: Some("token".to_owned()), ..base.clone() };
+    let another_reason = Health {
+        last_failure: Some(failure(90, FailureReason::Timeout)),
+        ..base.clone()
+    };
+    let more = Health {
+        consecutive_failures: 3,
+        ..base.clone()
+    };
+    let enabled = Health {
+        handled_enable: Some("token".to_owned()),
+        ..base.clone()
+    };
     for (health, expected) in [
         (base, Change::Nothing),
         (more, Change::Counters),
@@ -212,7 +341,16 @@ fn changes_are_ranked() {
         (enabled, Change::Configuration),
         (disabled(DisableReason::AutoDisabled), Change::Configuration),
     ] {
-        assert_eq!(compute(Configuration::InForce(&sending), Some(&health), Some(&previous), 200).1, expected);
+        assert_eq!(
+            compute(
+                Configuration::InForce(&sending),
+                Some(&health),
+                Some(&previous),
+                200
+            )
+            .1,
+            expected
+        );
     }
 }
 
@@ -225,7 +363,11 @@ fn configuration_is_written_at_once_flips_soon_and_counters_now_and_then() {
         (Change::Counters, None, Pace::Now),
         (Change::Counters, Some(seconds(10)), Pace::After(seconds(20))),
         (Change::Counters, Some(seconds(30)), Pace::Now),
-        (Change::Delivering, Some(Duration::from_millis(400)), Pace::After(Duration::from_millis(600))),
+        (
+            Change::Delivering,
+            Some(Duration::from_millis(400)),
+            Pace::After(Duration::from_millis(600)),
+        ),
         (Change::Delivering, Some(seconds(1)), Pace::Now),
         (Change::Configuration, Some(Duration::ZERO), Pace::Now),
     ] {
@@ -242,14 +384,22 @@ fn people_are_told_once_of_each_turn() {
     let fresh = status(Configuration::InForce(&sending), &Health::default());
     let good = status(Configuration::InForce(&sending), &healthy());
     let bad = status(Configuration::InForce(&sending), &failing());
-    let other = Health { last_failure: Some(failure(90, FailureReason::Timeout)), ..failing() };
+    let other = Health {
+        last_failure: Some(failure(90, FailureReason::Timeout)),
+        ..failing()
+    };
     let worse = status(Configuration::InForce(&sending), &other);
-    let off = status(Configuration::InForce(&sending), &disabled(DisableReason::AutoDisabled));
+    let off = status(
+        Configuration::InForce(&sending),
+        &disabled(DisableReason::AutoDisabled),
+    );
     let faulty = status(Configuration::Faulty(&faults), &healthy());
     let paused = status(Configuration::InForce(&suspended), &healthy());
     let told = |previous: &[Condition], next: &[Condition]| {
         let words = notices(previous, next).into_iter();
-        words.map(|told| format!("{}{}", if told.warning { "!" } else { "" }, told.reason)).collect::<Vec<_>>()
+        words
+            .map(|told| format!("{}{}", if told.warning { "!" } else { "" }, told.reason))
+            .collect::<Vec<_>>()
     };
     assert_eq!(told(&[], &fresh), ["Succeeded"]);
     assert_eq!(told(&fresh, &good), ["Delivered"]);
@@ -268,7 +418,10 @@ fn people_are_told_once_of_each_turn() {
 fn the_newest_request_is_echoed() {
     assert_eq!(newest_request([None, None]), None);
     assert_eq!(newest_request([Some(""), Some("a")]), Some("a"));
-    assert_eq!(newest_request([Some("2026-01-02"), Some("2026-01-01")]), Some("2026-01-02"));
+    assert_eq!(
+        newest_request([Some("2026-01-02"), Some("2026-01-01")]),
+        Some("2026-01-02")
+    );
 }
 
 fn summary<'a>(state: ProjectState<'a>, previous: Option<&'a EventProjectStatus>) -> ProjectSummary<'a> {
@@ -287,23 +440,45 @@ fn summary<'a>(state: ProjectState<'a>, previous: Option<&'a EventProjectStatus>
 #[test]
 fn a_project_shows_where_to_publish() {
     let mut faults = Faults::default();
-    faults.missing("status.tokenSecretRef", "Secret \"x\" does not belong to this project");
+    faults.missing(
+        "status.tokenSecretRef",
+        "Secret \"x\" does not belong to this project",
+    );
     let of = |status: &EventProjectStatus, kind| {
-        find(&status.conditions, kind).map(|found| format!("{}/{}", found.status, found.reason)).unwrap_or_default()
+        find(&status.conditions, kind)
+            .map(|found| format!("{}/{}", found.status, found.reason))
+            .unwrap_or_default()
     };
     for (state, ready, stalled, reconciling) in [
         (ProjectState::Open, "True/Succeeded", "", ""),
-        (ProjectState::Faulty(&faults), "False/ReferenceMissing", "True/ReferenceMissing", ""),
-        (ProjectState::Undecodable("wrong"), "False/Undecodable", "True/Undecodable", ""),
-        (ProjectState::Waiting("soon"), "False/Progressing", "", "True/Progressing"),
+        (
+            ProjectState::Faulty(&faults),
+            "False/ReferenceMissing",
+            "True/ReferenceMissing",
+            "",
+        ),
+        (
+            ProjectState::Undecodable("wrong"),
+            "False/Undecodable",
+            "True/Undecodable",
+            "",
+        ),
+        (
+            ProjectState::Waiting("soon"),
+            "False/Progressing",
+            "",
+            "True/Progressing",
+        ),
     ] {
         let (status, change) = project(&summary(state, None));
-        assert_eq!((of(&status, READY), of(&status, STALLED), of(&status, RECONCILING)), (
-            ready.to_owned(),
-            stalled.to_owned(),
-            reconciling.to_owned()
-        ));
+        assert_eq!(
+            (of(&status, READY), of(&status, STALLED), of(&status, RECONCILING)),
+            (ready.to_owned(), stalled.to_owned(), reconciling.to_owned())
+        );
         assert_eq!(change, Change::Configuration);
-        assert_eq!(project(&summary(state, Some(&status))), (status.clone(), Change::Nothing));
+        assert_eq!(
+            project(&summary(state, Some(&status))),
+            (status.clone(), Change::Nothing)
+        );
     }
 }

@@ -37,27 +37,56 @@ async fn transitions_show_at_once_and_are_told_as_events() {
         view.health.last_failure = Some(failure(now));
         view.depth.pending = 1;
     });
-    let object = ground.await_destination("hook", "failing", |object| truth(object, "Delivering") == "False").await;
+    let object = ground
+        .await_destination("hook", "failing", |object| truth(object, "Delivering") == "False")
+        .await;
     assert_eq!(truth(&object, "Ready"), "True");
     let delivering = condition(&object, "Delivering");
     assert_eq!(delivering["reason"], "ServerError");
-    assert!(delivering["message"].as_str().unwrap().starts_with("failing since 20"), "{delivering}");
+    assert!(
+        delivering["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("failing since 20"),
+        "{delivering}"
+    );
     assert_eq!(object["status"]["delivery"]["lastFailure"]["statusCode"], 500);
 
     operator.played.play(&lane, true, |view| {
-        view.health.disabled = Some(Disabled { since: now, reason: DisableReason::AutoDisabled, next_probe: None });
+        view.health.disabled = Some(Disabled {
+            since: now,
+            reason: DisableReason::AutoDisabled,
+            next_probe: None,
+        });
     });
-    let object = ground.await_destination("hook", "disabled", |object| truth(object, "Stalled") == "True").await;
+    let object = ground
+        .await_destination("hook", "disabled", |object| truth(object, "Stalled") == "True")
+        .await;
     for kind in ["Ready", "Delivering", "Stalled"] {
         assert_eq!(condition(&object, kind)["reason"], "AutoDisabled", "{kind}");
-        assert!(condition(&object, kind)["message"].as_str().unwrap().starts_with("disabled since 20"), "{kind}");
+        assert!(
+            condition(&object, kind)["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("disabled since 20"),
+            "{kind}"
+        );
     }
     assert_eq!(object["status"]["delivery"]["state"], "Disabled");
 
-    ground.kubectl(&["annotate", "ed/hook", "postrider.dev/enable=now-please"]).ok();
+    ground
+        .kubectl(&["annotate", "ed/hook", "postrider.dev/enable=now-please"])
+        .ok();
     eventually("the request is in the directory", SOON, async || {
-        let request = operator.directory.destination(&lane).and_then(|entry| entry.enable_request.clone());
-        if request.as_deref() == Some("now-please") { Ok(()) } else { Err(format!("{request:?}")) }
+        let request = operator
+            .directory
+            .destination(&lane)
+            .and_then(|entry| entry.enable_request.clone());
+        if request.as_deref() == Some("now-please") {
+            Ok(())
+        } else {
+            Err(format!("{request:?}"))
+        }
     })
     .await;
     operator.played.play(&lane, true, |view| {
@@ -77,10 +106,22 @@ async fn transitions_show_at_once_and_are_told_as_events() {
 
     let expected = ["Succeeded", "ServerError", "AutoDisabled", "Recovered"];
     eventually("Kubernetes Events tell of it", SOON, async || {
-        let args = ["get", "events.events.k8s.io", "-o", "jsonpath={range .items[*]}{.regarding.name} {.reason}{\"\\n\"}{end}"];
+        let args = [
+            "get",
+            "events.events.k8s.io",
+            "-o",
+            "jsonpath={range .items[*]}{.regarding.name} {.reason}{\"\\n\"}{end}",
+        ];
         let told = ground.kubectl(&args).ok();
-        let missing: Vec<_> = expected.iter().filter(|reason| !told.contains(&format!("hook {reason}"))).collect();
-        if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} in {told}")) }
+        let missing: Vec<_> = expected
+            .iter()
+            .filter(|reason| !told.contains(&format!("hook {reason}")))
+            .collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{missing:?} in {told}"))
+        }
     })
     .await;
 }
@@ -89,12 +130,20 @@ async fn transitions_show_at_once_and_are_told_as_events() {
 async fn counters_are_written_at_most_once_per_interval() {
     const INTERVAL: Duration = Duration::from_secs(3);
     let ground = Playground::new("counters").await;
-    let operator = Operator::start_with(ground.namespace.client(), Some(ground.name()), INTERVAL).synced().await;
+    let operator = Operator::start_with(ground.namespace.client(), Some(ground.name()), INTERVAL)
+        .synced()
+        .await;
     ground.apply(&destination("hook", HOOK));
     let object = ground.await_destination("hook", "ready", ready).await;
     let lane = Uid::new(&uid(&object));
-    operator.played.play(&lane, true, |view| view.health.last_success = Some(Timestamp::now()));
-    ground.await_destination("hook", "delivering", |object| truth(object, "Delivering") == "True").await;
+    operator.played.play(&lane, true, |view| {
+        view.health.last_success = Some(Timestamp::now())
+    });
+    ground
+        .await_destination("hook", "delivering", |object| {
+            truth(object, "Delivering") == "True"
+        })
+        .await;
     let (start, before) = (Instant::now(), operator.metrics.status_writes());
     while start.elapsed() < INTERVAL * 3 {
         operator.played.play(&lane, true, |view| {
@@ -104,18 +153,29 @@ async fn counters_are_written_at_most_once_per_interval() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let writes = operator.metrics.status_writes() - before;
-    assert!((2..=4).contains(&writes), "{writes} writes in {:?}", start.elapsed());
+    assert!(
+        (2..=4).contains(&writes),
+        "{writes} writes in {:?}",
+        start.elapsed()
+    );
     // Untold numbers, such as events that gather while the destination is suspended, show as well.
-    operator.played.play(&lane, false, |view| view.depth.pending = 12_345);
+    operator
+        .played
+        .play(&lane, false, |view| view.depth.pending = 12_345);
     let probe = async || match ground.destination("hook").await {
         object if object["status"]["delivery"]["pending"] == 12_345 => Ok(()),
         object => Err(object["status"]["delivery"].to_string()),
     };
     eventually("the last number", INTERVAL * 3, probe).await;
     // The last numbers are written when the process stops, whatever the interval says.
-    operator.played.play(&lane, false, |view| view.depth.pending = 54_321);
+    operator
+        .played
+        .play(&lane, false, |view| view.depth.pending = 54_321);
     operator.stop().await;
-    assert_eq!(ground.destination("hook").await["status"]["delivery"]["pending"], 54_321);
+    assert_eq!(
+        ground.destination("hook").await["status"]["delivery"]["pending"],
+        54_321
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,14 +184,36 @@ async fn requests_are_echoed_and_suspension_shows() {
     let operator = Operator::start(&ground.namespace).synced().await;
     ground.apply(&destination("hook", &format!("  suspend: true\n{HOOK}")));
     let object = ground.await_destination("hook", "ready", ready).await;
-    assert_eq!((truth(&object, "Delivering"), &condition(&object, "Delivering")["reason"]), ("False".to_owned(), &"Suspended".into()));
+    assert_eq!(
+        (
+            truth(&object, "Delivering"),
+            &condition(&object, "Delivering")["reason"]
+        ),
+        ("False".to_owned(), &"Suspended".into())
+    );
     for annotation in ["postrider.dev/reconcile=1", "reconcile.fluxcd.io/requestedAt=2"] {
         ground.kubectl(&["annotate", "ed/hook", annotation]).ok();
         let token = annotation.rsplit('=').next().unwrap();
-        ground.await_destination("hook", "echoed", |object| object["status"]["lastHandledReconcileAt"] == token).await;
+        ground
+            .await_destination("hook", "echoed", |object| {
+                object["status"]["lastHandledReconcileAt"] == token
+            })
+            .await;
     }
-    ground.kubectl(&["patch", "ed/hook", "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]).ok();
-    let object = ground.await_destination("hook", "resumed", |object| ready(object) && object["metadata"]["generation"] == 2).await;
+    ground
+        .kubectl(&[
+            "patch",
+            "ed/hook",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"suspend":false}}"#,
+        ])
+        .ok();
+    let object = ground
+        .await_destination("hook", "resumed", |object| {
+            ready(object) && object["metadata"]["generation"] == 2
+        })
+        .await;
     assert_eq!(truth(&object, "Delivering"), "Unknown");
     let entry = operator.entry(&uid(&object)).unwrap();
     assert!(!entry.ready().unwrap().suspended && entry.identity.generation == 2);

@@ -58,10 +58,18 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) fn start(namespace: &TempNamespace) -> Self {
-        Self::start_with(namespace.client(), Some(namespace.name()), Duration::from_secs(30))
+        Self::start_with(
+            namespace.client(),
+            Some(namespace.name()),
+            Duration::from_secs(30),
+        )
     }
 
-    pub(crate) fn start_with(client: kube::Client, namespace: Option<&str>, counter_interval: Duration) -> Self {
+    pub(crate) fn start_with(
+        client: kube::Client,
+        namespace: Option<&str>,
+        counter_interval: Duration,
+    ) -> Self {
         let directory = Arc::new(Directory::new());
         let played = Arc::new(Played::default());
         let metrics = KubeMetrics::default();
@@ -79,13 +87,23 @@ impl Operator {
             instance: Some("test".to_owned()),
         };
         let task = tokio::spawn(controllers::run(client, context, shutdown.clone()));
-        Self { directory, played, metrics, shutdown, task }
+        Self {
+            directory,
+            played,
+            metrics,
+            shutdown,
+            task,
+        }
     }
 
     /// Waits until everything that existed at start was looked at.
     pub(crate) async fn synced(self) -> Self {
         eventually("the directory is synced", Duration::from_secs(20), async || {
-            if self.directory.synced() { Ok(()) } else { Err(format!("{:?}", self.directory.unsynced().collect::<Vec<_>>())) }
+            if self.directory.synced() {
+                Ok(())
+            } else {
+                Err(format!("{:?}", self.directory.unsynced().collect::<Vec<_>>()))
+            }
         })
         .await;
         self
@@ -98,7 +116,10 @@ impl Operator {
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(10), &mut self.task).await;
-        ended.expect("the controllers stop").expect("no panic").expect("no error");
+        ended
+            .expect("the controllers stop")
+            .expect("no panic")
+            .expect("no error");
     }
 }
 
@@ -118,7 +139,10 @@ pub(crate) struct Playground {
 impl Playground {
     pub(crate) async fn new(prefix: &str) -> Self {
         let cluster = Cluster::shared();
-        Self { cluster, namespace: TempNamespace::new(cluster, prefix).await }
+        Self {
+            cluster,
+            namespace: TempNamespace::new(cluster, prefix).await,
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -128,7 +152,9 @@ impl Playground {
     /// `kubectl apply` of YAML documents into the namespace.
     #[track_caller]
     pub(crate) fn apply(&self, yaml: &str) {
-        self.cluster.kubectl_with(&["apply", "-n", self.name()], yaml).ok();
+        self.cluster
+            .kubectl_with(&["apply", "-n", self.name()], yaml)
+            .ok();
     }
 
     pub(crate) fn kubectl(&self, args: &[&str]) -> CommandOutput {
@@ -149,11 +175,16 @@ impl Playground {
     }
 
     pub(crate) async fn destination(&self, name: &str) -> Value {
-        self.get("/apis/postrider.dev/v1alpha1", &format!("eventdestinations/{name}")).await
+        self.get(
+            "/apis/postrider.dev/v1alpha1",
+            &format!("eventdestinations/{name}"),
+        )
+        .await
     }
 
     pub(crate) async fn project(&self, name: &str) -> Value {
-        self.get("/apis/postrider.dev/v1alpha1", &format!("eventprojects/{name}")).await
+        self.get("/apis/postrider.dev/v1alpha1", &format!("eventprojects/{name}"))
+            .await
     }
 
     pub(crate) async fn secret(&self, name: &str) -> Value {
@@ -166,7 +197,10 @@ impl Playground {
         let secret = serde_json::json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {key: value},
         });
-        secrets.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(secret)).await.unwrap();
+        secrets
+            .patch(name, &PatchParams::apply("test").force(), &Patch::Apply(secret))
+            .await
+            .unwrap();
     }
 
     /// Waits until a destination's JSON satisfies a test.
@@ -181,7 +215,11 @@ impl Playground {
         async move {
             let probe = || async {
                 let object = self.destination(&name).await;
-                if right(&object) { Ok(object) } else { Err(format!("{:#}", object["status"])) }
+                if right(&object) {
+                    Ok(object)
+                } else {
+                    Err(format!("{:#}", object["status"]))
+                }
             };
             eventually(&what, SOON, probe).await
         }
@@ -191,16 +229,23 @@ impl Playground {
 /// A condition of an object's JSON; null when it is not there.
 pub(crate) fn condition(object: &Value, kind: &str) -> Value {
     let conditions = object["status"]["conditions"].as_array();
-    conditions.and_then(|all| all.iter().find(|one| one["type"] == kind)).cloned().unwrap_or_default()
+    conditions
+        .and_then(|all| all.iter().find(|one| one["type"] == kind))
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// `True`, `False`, `Unknown`, or nothing.
 pub(crate) fn truth(object: &Value, kind: &str) -> String {
-    condition(object, kind)["status"].as_str().unwrap_or_default().to_owned()
+    condition(object, kind)["status"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 pub(crate) fn ready(object: &Value) -> bool {
-    truth(object, "Ready") == "True" && object["status"]["observedGeneration"] == object["metadata"]["generation"]
+    truth(object, "Ready") == "True"
+        && object["status"]["observedGeneration"] == object["metadata"]["generation"]
 }
 
 pub(crate) fn uid(object: &Value) -> String {

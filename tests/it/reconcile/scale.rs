@@ -22,7 +22,12 @@ async fn a_thousand_destinations_become_ready() {
     futures::stream::iter(0..COUNT)
         .for_each_concurrent(16, async |number| {
             let mut yaml = String::new();
-            write!(yaml, "{}", super::destination(&format!("hook-{number}"), super::HOOK)).unwrap();
+            write!(
+                yaml,
+                "{}",
+                super::destination(&format!("hook-{number}"), super::HOOK)
+            )
+            .unwrap();
             let object: EventDestination = serde_saphyr::from_str(yaml.trim_start_matches("\n---")).unwrap();
             api.create(&PostParams::default(), &object).await.unwrap();
         })
@@ -42,7 +47,9 @@ async fn a_thousand_destinations_become_ready() {
         let list = api.list(&ListParams::default()).await.unwrap();
         let ready = list.iter().filter(|object| {
             let conditions = object.status.iter().flat_map(|status| &status.conditions);
-            conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            conditions
+                .into_iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
         });
         match ready.count() {
             COUNT => Ok(()),
