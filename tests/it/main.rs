@@ -18,6 +18,7 @@ mod docs;
 mod examples;
 mod publish;
 mod queue;
+mod reconcile;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;

@@ -27,6 +27,8 @@ use crate::engine::view::DeliveryView;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Each object is looked at again after about this long, whatever happens.
 pub(super) const SLOW_REQUEUE: Duration = Duration::from_secs(600);
+/// An object that waits for something is looked at again after about this long, should nothing tell.
+pub(super) const SOON: Duration = Duration::from_secs(5);
 /// An object's Secrets are read again after this long, whatever the watch says.
 const FULL_AFTER: Duration = Duration::from_secs(540);
 

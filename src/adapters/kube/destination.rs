@@ -15,7 +15,7 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
 
-use super::context::{SLOW_REQUEUE, Shared};
+use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::Observed;
 use super::references::{Referrer, Seen};
@@ -118,6 +118,9 @@ async fn look(
     let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
         return Err(Error::Nameless);
     };
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change()); // it delivers on until it is gone, and nothing is made for it
+    }
     let identity = Identity {
         key,
         uid,
@@ -152,9 +155,12 @@ async fn look(
         return Ok(Action::await_change());
     }
     let again = report(shared, object, &identity, &state, shared.context.counter_interval).await?;
-    Ok(Action::requeue(
-        again.unwrap_or_else(|| shared.jittered(SLOW_REQUEUE)),
-    ))
+    let usual = if matches!(state, State::Waiting(_)) {
+        SOON
+    } else {
+        SLOW_REQUEUE
+    };
+    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
 }
 
 /// Puts an entry into the directory unless it is there already; whether the object still exists in this generation.
@@ -258,6 +264,7 @@ async fn prepare(
             Reference::Found(Secret::new(signing_key(signing.scheme, shared).into())),
         );
     }
+    shared.references.complete(&referrer);
     shared.read_anew(&identity.uid);
     Ok(
         match Destination::try_from_spec(identity.clone(), spec, &references, &shared.context.egress) {

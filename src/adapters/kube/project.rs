@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use parking_lot::Mutex;
 
-use super::context::{SLOW_REQUEUE, Shared};
+use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::{Observed, Watched};
 use super::references::{Referrer, Seen};
@@ -142,6 +142,9 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
     let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
         return Err(Error::Nameless);
     };
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
     let (state, project_id) = match &object.spec {
         Err(undecodable) => (State::Undecodable(undecodable.error.clone()), None),
         Ok(spec) => {
@@ -177,9 +180,12 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
         }
     };
     let again = report(shared, object, &key, &uid, &state, project_id.as_ref()).await?;
-    Ok(Action::requeue(
-        again.unwrap_or_else(|| shared.jittered(SLOW_REQUEUE)),
-    ))
+    let usual = if matches!(state, State::Waiting(_)) {
+        SOON
+    } else {
+        SLOW_REQUEUE
+    };
+    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
 }
 
 fn put(shared: &Shared, key: &ObjectKey, facts: &Arc<ProjectFacts>, token: Option<Secret<String>>) {

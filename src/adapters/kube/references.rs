@@ -50,8 +50,10 @@ struct Index {
 #[derive(Debug, Default)]
 struct Interest {
     names: BTreeSet<String>,
-    /// Something it refers to has changed since it last began to read.
-    stale: bool,
+    /// All of it was read, and nothing has changed since the reading began.
+    current: bool,
+    /// A reading is under way in which nothing has changed so far.
+    reading: bool,
 }
 
 impl References {
@@ -59,7 +61,9 @@ impl References {
     pub(super) fn begin(&self, referrer: &Referrer, names: BTreeSet<String>) {
         let index = &mut *self.0.lock();
         let interest = index.referrers.entry(referrer.clone()).or_default();
-        interest.stale = false;
+        // A change from here on is noticed; one before is about to be read.
+        interest.reading = true;
+        interest.current = false;
         let before = std::mem::replace(&mut interest.names, names.clone());
         for name in before.difference(&names) {
             index.forget_secret(referrer, name);
@@ -88,13 +92,20 @@ impl References {
         }
     }
 
+    /// Says that an object has read everything. A reading that fails never gets here, and is repeated.
+    pub(super) fn complete(&self, referrer: &Referrer) {
+        if let Some(interest) = self.0.lock().referrers.get_mut(referrer) {
+            interest.current = std::mem::take(&mut interest.reading);
+        }
+    }
+
     /// Whether what an object read is still what there is.
     pub(super) fn is_current(&self, referrer: &Referrer) -> bool {
         self.0
             .lock()
             .referrers
             .get(referrer)
-            .is_some_and(|interest| !interest.stale)
+            .is_some_and(|interest| interest.current)
     }
 
     /// Forgets an object.
@@ -163,7 +174,8 @@ impl Index {
             .collect();
         for referrer in &differing {
             if let Some(interest) = self.referrers.get_mut(referrer) {
-                interest.stale = true;
+                interest.current = false;
+                interest.reading = false;
             }
         }
         differing
@@ -217,7 +229,14 @@ mod tests {
         );
         assert!(!references.is_current(&a));
         references.begin(&a, names(["s"]));
+        assert!(!references.is_current(&a), "the reading is under way, or failed");
+        references.saw(&a, "s", version("2"));
+        references.complete(&a);
         assert!(references.is_current(&a));
+        references.begin(&a, names(["s"]));
+        references.changed(&secret, &version("3"));
+        references.complete(&a);
+        assert!(!references.is_current(&a), "it changed during the reading");
         assert_eq!(
             references.changed(&ObjectKey::new("other", "s"), &version("9")),
             []
