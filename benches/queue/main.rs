@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use jiff::Timestamp;
 use postrider::domain::event::{Content, Event};
 use postrider::domain::id::{EventId, Uid};
 use postrider::domain::project::ProjectFacts;
@@ -53,7 +52,7 @@ fn facts() -> Arc<ProjectFacts> {
 }
 
 async fn through(queue: Arc<dyn Queue>, events: u64, lanes: usize) -> f64 {
-    let names: Vec<Uid> = (0..lanes).map(|lane| Uid::new(&format!("lane-{lane}"))).collect();
+    let names: Arc<[Uid]> = (0..lanes).map(|lane| Uid::new(&format!("lane-{lane}"))).collect();
     let (project, left) = (facts(), Arc::new(AtomicU64::new(events)));
     let started = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -62,7 +61,7 @@ async fn through(queue: Arc<dyn Queue>, events: u64, lanes: usize) -> f64 {
             Arc::clone(&queue),
             Arc::clone(&left),
             Arc::clone(&project),
-            names.clone(),
+            Arc::clone(&names),
         );
         tasks.spawn(async move {
             while left
@@ -75,11 +74,11 @@ async fn through(queue: Arc<dyn Queue>, events: u64, lanes: usize) -> f64 {
                 queue
                     .enqueue(vec![NewEvent {
                         event,
-                        lanes: names.clone(),
+                        lanes: Arc::clone(&names),
                     }])
                     .await
                     .unwrap();
-                for lane in &names {
+                for lane in names.iter() {
                     let leased = queue.lease(lane, now, 1).await.unwrap();
                     for lease in leased.leases {
                         let done = Settlement {
@@ -150,7 +149,12 @@ fn thread_seconds(name: &str) -> f64 {
         };
         if stat.contains(name) {
             let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-            ticks += fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+            ticks += fields
+                .iter()
+                .skip(11)
+                .take(2)
+                .map(|field| field.parse::<f64>().unwrap())
+                .sum::<f64>();
         }
     }
     ticks / 100.0
@@ -158,7 +162,7 @@ fn thread_seconds(name: &str) -> f64 {
 
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 async fn sqlite(directory: &Path, events: u64, lanes: usize) -> (f64, f64) {
@@ -191,6 +195,7 @@ async fn deep(directory: &Path, events: u64) {
         )
     };
     let (lane, project) = (Uid::new("deep"), facts());
+    let lanes: Arc<[Uid]> = [lane.clone()].into();
     let before = resident();
     let queue = open().await.unwrap();
     let started = Instant::now();
@@ -200,7 +205,7 @@ async fn deep(directory: &Path, events: u64) {
             let event = Arc::new(Event::new(id, SystemClock.now(), content(), Arc::clone(&project)));
             NewEvent {
                 event,
-                lanes: vec![lane.clone()],
+                lanes: Arc::clone(&lanes),
             }
         });
         queue.enqueue(batch.collect()).await.unwrap();

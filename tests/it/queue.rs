@@ -73,7 +73,7 @@ fn sized(project: &str, id: &str, millis: i64, lanes: &[&str], size: usize) -> N
 }
 
 fn ids(leases: &[Lease]) -> Vec<String> {
-    leases.iter().map(|lease| id(lease)).collect()
+    leases.iter().map(id).collect()
 }
 
 fn id(lease: &Lease) -> String {

@@ -162,7 +162,12 @@ const FULL_FOR: Duration = Duration::from_secs(5);
 impl Shared {
     /// Why every call fails now.
     fn down(&self) -> Option<QueueError> {
-        self.state.lock().down.clone()
+        let state = self.state.lock();
+        if state.closed {
+            Some(QueueError::Closed)
+        } else {
+            state.down.clone()
+        }
     }
 }
 
@@ -236,11 +241,7 @@ impl SqliteQueue {
     }
 
     fn check(&self) -> Result<(), QueueError> {
-        let state = self.shared.state.lock();
-        if state.closed {
-            return Err(QueueError::Closed);
-        }
-        state.down.clone().map_or(Ok(()), Err)
+        self.shared.down().map_or(Ok(()), Err)
     }
 
     async fn ask<T>(&self, make: impl FnOnce(inbox::Reply<T>) -> Op) -> Result<T, QueueError> {

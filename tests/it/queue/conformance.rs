@@ -354,9 +354,8 @@ async fn a_lease_outlives_its_dropped_lane(queue: Arc<dyn Queue>) {
         .enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["a"])])
         .await
         .unwrap();
-    let leased = queue.lease(&lane("a"), at(0), 2).await.unwrap();
+    let mut leases = queue.lease(&lane("a"), at(0), 2).await.unwrap().leases;
     assert_eq!(queue.drop_lane(&lane("a")).await.unwrap(), 2);
-    let mut leases = leased.leases;
     drop(leases.pop());
     settle_all(&*queue, leases, Completion::RetryAt(at(1)))
         .await
@@ -532,8 +531,7 @@ async fn concurrent_workers_deliver_each_once(queue: Arc<dyn Queue>) {
                     .enqueue(vec![event(&format!("{worker}-{number}"), number, &["a"])])
                     .await
                     .unwrap();
-                let leased = queue.lease(&lane("a"), at(1_000), 3).await.unwrap();
-                let mut leases = leased.leases;
+                let mut leases = queue.lease(&lane("a"), at(1_000), 3).await.unwrap().leases;
                 if number % 7 == 0 {
                     drop(leases.pop());
                 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use postrider::domain::health::Health;
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::Settings;
-use postrider::engine::queue::{Completion, Enqueued, HealthStore, Queue, QueueError, Stored};
+use postrider::engine::queue::{Completion, Enqueued, HealthStore, Queue, QueueError, QueueState, Stored};
 
 use super::{at, drain, event, ids, lane, open, open_with, settings, settle_all, sized};
 
@@ -102,7 +102,7 @@ async fn everything_survives_a_clean_restart() {
     queue.close().await;
 
     let queue = open(&settings).await;
-    assert_eq!(queue.state(), Default::default());
+    assert_eq!(queue.state(), QueueState::default());
     assert_eq!(queue.depth(&lane("a")).pending, 200);
     assert_eq!(queue.depth(&lane("a")).oldest_due, Some(at(50).as_millisecond()));
     assert_eq!(queue.load_health().await.unwrap()[0].1.exhausted, 4);
@@ -129,7 +129,7 @@ async fn a_killed_process_loses_nothing_acknowledged() {
     let (_keep, copy) = killed(&settings);
     drop(leased);
     let again = open(&copy).await;
-    assert_eq!(again.state(), Default::default());
+    assert_eq!(again.state(), QueueState::default());
     assert_eq!(drain(&again, "a", at(1_000)).await, names(300));
 }
 
@@ -272,7 +272,7 @@ async fn a_full_disk_refuses_and_gives_leases_back() {
     expected.extend((0..accepted).map(|number| format!("x{number}")));
     expected.push("after".to_owned());
     assert_eq!(drain(&queue, "a", at(1_000)).await, expected);
-    assert_eq!(queue.state(), Default::default());
+    assert_eq!(queue.state(), QueueState::default());
     queue.close().await;
 }
 
@@ -389,7 +389,7 @@ async fn a_truncated_log_keeps_the_commits_before() {
         assert_eq!(again.state().unavailable, None, "cut at {part}");
         let seen = drain(&again, "a", at(10_000)).await;
         assert_eq!(seen.len() % 50, 0, "whole commits only");
-        assert_eq!(seen, names(seen.len() as i64));
+        assert_eq!(seen, names(i64::try_from(seen.len()).unwrap()));
         assert_eq!(
             again.enqueue(vec![event("x", 0, &["a"])]).await.unwrap(),
             [Enqueued::Accepted]
@@ -432,7 +432,7 @@ async fn any_corrupt_page_costs_only_itself() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
     let queue = open(&settings).await;
-    fill(&queue, 600, 300).await;
+    fill(&queue, 300, 300).await;
     let leased = queue.lease(&lane("a"), at(10_000), 100).await.unwrap();
     settle_all(&queue, leased.leases, Completion::Finished)
         .await
@@ -466,7 +466,7 @@ async fn any_corrupt_page_costs_only_itself() {
         }
         good.sort();
         good.dedup();
-        let missed = names(600)[100..]
+        let missed = names(300)[100..]
             .iter()
             .filter(|name| !good.contains(name))
             .count();

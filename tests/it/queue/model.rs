@@ -42,9 +42,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// What should be in the queue: due time and position to id, attempts, and whether it is leased.
+type Deliveries = BTreeMap<(i64, usize), (u8, u32, bool)>;
+
 #[derive(Debug, Default)]
 struct Model {
-    lanes: BTreeMap<usize, BTreeMap<(i64, usize), (u8, u32, bool)>>,
+    lanes: BTreeMap<usize, Deliveries>,
     used: Vec<u8>,
     accepted: usize,
 }

@@ -1,3 +1,4 @@
+use crate::domain::id::EventId;
 use http::HeaderValue;
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -47,15 +47,16 @@ impl From<rusqlite::Error> for StoreError {
         let code = error.sqlite_error_code();
         match code {
             Some(ErrorCode::DiskFull) => Self::Full,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            // `None` is not SQLite's own error: a column holds what was never written there.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => {
+                Self::Damaged(error.to_string())
+            }
             Some(ErrorCode::ReadOnly) => Self::Down(format!("the queue's file is read-only: {error}")),
             Some(ErrorCode::CannotOpen) => Self::Down(format!(
                 "the queue's file cannot be opened: {error}; is the volume mounted and writable?"
             )),
             Some(ErrorCode::SystemIoFailure) => Self::Down(format!("the queue's disk fails: {error}")),
             Some(_) => Self::Down(format!("the queue's file cannot be used: {error}")),
-            // Not SQLite's own error: a column holds what was never written there.
-            None => Self::Damaged(error.to_string()),
         }
     }
 }

@@ -158,6 +158,10 @@ impl Keeper {
     /// Runs something on the keeper's connection.
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut slot = self.shared.keeper_slot.lock();
+        // Seen under the lock: the writer closes the connection after it has said so.
+        if let Some(error) = self.shared.down() {
+            return Err(StoreError::Down(error.to_string()));
+        }
         let connection = match &mut *slot {
             Some(connection) => connection,
             slot => slot.insert(schema::open_reader(&self.shared.settings.path)?),

@@ -116,7 +116,7 @@ struct Lane {
 /// All lanes.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    lanes: HashMap<Uid, Lane>,
+    by_uid: HashMap<Uid, Lane>,
     limits: Limits,
     bytes: usize,
     uses: u64,
@@ -187,7 +187,7 @@ impl Lanes {
     /// No lanes.
     pub(super) fn new(limits: Limits) -> Self {
         Self {
-            lanes: HashMap::new(),
+            by_uid: HashMap::new(),
             limits,
             bytes: 0,
             uses: 0,
@@ -202,7 +202,7 @@ impl Lanes {
 
     /// Starts over with what a file holds. Claims of deliveries that may still be there stay.
     pub(super) fn reload(&mut self, found: Vec<(Uid, LaneRow)>) {
-        let mut old = std::mem::take(&mut self.lanes);
+        let mut old = std::mem::take(&mut self.by_uid);
         self.bytes = 0;
         for (uid, row) in found {
             let mut lane = Lane {
@@ -215,7 +215,7 @@ impl Lanes {
             if let Some(before) = old.remove(&uid).filter(|before| before.number == row.number) {
                 lane.claims = before.claims;
             }
-            self.lanes.insert(uid, lane);
+            self.by_uid.insert(uid, lane);
         }
     }
 
@@ -226,9 +226,9 @@ impl Lanes {
     /// A delivery was written.
     pub(super) fn add(&mut self, uid: &Uid, number: i64, key: Key, hot: Hot) {
         let (limits, bytes) = (self.limits, self.bytes);
-        let lane = match self.lanes.get_mut(uid) {
+        let lane = match self.by_uid.get_mut(uid) {
             Some(lane) => lane,
-            None => self.lanes.entry(uid.clone()).or_insert_with(|| Lane {
+            None => self.by_uid.entry(uid.clone()).or_insert_with(|| Lane {
                 number,
                 ..Lane::default()
             }),
@@ -240,7 +240,7 @@ impl Lanes {
 
     /// Hands out due deliveries, into `grants` until it has `limit`.
     pub(super) fn lease(&mut self, uid: &Uid, now: i64, limit: usize, grants: &mut Vec<Grant>) -> Granted {
-        let Some(lane) = self.lanes.get_mut(uid) else {
+        let Some(lane) = self.by_uid.get_mut(uid) else {
             return Granted::default();
         };
         self.uses += 1;
@@ -290,7 +290,7 @@ impl Lanes {
 
     /// The row of a claim that is still valid.
     pub(super) fn claim(&self, uid: &Uid, seq: i64, token: u64) -> Option<ClaimRow> {
-        let lane = self.lanes.get(uid)?;
+        let lane = self.by_uid.get(uid)?;
         let claim = lane.claims.get(&seq).filter(|claim| claim.token == token)?;
         let Claimed { key, hot, .. } = claim;
         Some(ClaimRow {
@@ -304,7 +304,7 @@ impl Lanes {
     /// A claim ended without being settled.
     pub(super) fn release(&mut self, uid: &Uid, seq: i64, token: u64) {
         let (limits, bytes) = (self.limits, self.bytes);
-        let Some(lane) = self.lanes.get_mut(uid) else {
+        let Some(lane) = self.by_uid.get_mut(uid) else {
             return;
         };
         if lane.claims.get(&seq).is_none_or(|claim| claim.token != token) {
@@ -319,7 +319,7 @@ impl Lanes {
 
     /// A settlement was written; the delivery is gone, or has a new key.
     pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, moved: Option<Key>) {
-        let Some(lane) = self.lanes.get_mut(uid) else {
+        let Some(lane) = self.by_uid.get_mut(uid) else {
             return;
         };
         if lane.claims.get(&seq).is_none_or(|claim| claim.token != token) {
@@ -339,7 +339,7 @@ impl Lanes {
 
     /// The lane's health is stored.
     pub(super) fn mark_health(&mut self, uid: &Uid, number: i64) {
-        self.lanes
+        self.by_uid
             .entry(uid.clone())
             .or_insert_with(|| Lane {
                 number,
@@ -350,7 +350,7 @@ impl Lanes {
 
     /// Forgets a lane, claims included.
     pub(super) fn forget(&mut self, uid: &Uid) -> bool {
-        let Some(lane) = self.lanes.remove(uid) else {
+        let Some(lane) = self.by_uid.remove(uid) else {
             return false;
         };
         self.bytes = self.bytes.saturating_sub(lane.window_bytes());
@@ -360,14 +360,14 @@ impl Lanes {
     /// From where a refill reads, and how many. Makes room by emptying the windows of lanes that nobody reads from.
     pub(super) fn refill_from(&mut self, uid: &Uid, number: i64) -> Option<(Key, usize)> {
         let lane = self
-            .lanes
+            .by_uid
             .get(uid)
             .filter(|lane| lane.number == number && lane.refill.is_some())?;
         let horizon = lane.horizon?;
         let room = self.limits.per_lane.saturating_sub(lane.window.len()).max(64);
         while self.bytes > self.limits.bytes / 2 {
             let others = self
-                .lanes
+                .by_uid
                 .iter_mut()
                 .filter(|(other, lane)| *other != uid && !lane.window.is_empty());
             let Some((_, idle)) = others.min_by_key(|(_, lane)| lane.last_used) else {
@@ -384,7 +384,7 @@ impl Lanes {
 
     /// Which of the keys a refill found are unknown.
     pub(super) fn unknown(&self, uid: &Uid, number: i64, keys: &mut Vec<(Key, u32, i64)>) {
-        let Some(lane) = self.lanes.get(uid).filter(|lane| lane.number == number) else {
+        let Some(lane) = self.by_uid.get(uid).filter(|lane| lane.number == number) else {
             keys.clear();
             return;
         };
@@ -394,7 +394,7 @@ impl Lanes {
     /// Ends a refill: everything below `horizon` was read and what was unknown of it is in `read`.
     pub(super) fn refilled(&mut self, uid: &Uid, number: i64, read: Vec<(Key, Hot)>, horizon: Option<Key>) {
         let limits = self.limits;
-        let Some(lane) = self.lanes.get_mut(uid).filter(|lane| lane.number == number) else {
+        let Some(lane) = self.by_uid.get_mut(uid).filter(|lane| lane.number == number) else {
             return;
         };
         let Some(refill) = lane.refill.take() else { return };
@@ -426,7 +426,7 @@ impl Lanes {
 
     /// Ends a refill that failed.
     pub(super) fn refill_failed(&mut self, uid: &Uid, number: i64, error: &QueueError) {
-        let Some(lane) = self.lanes.get_mut(uid).filter(|lane| lane.number == number) else {
+        let Some(lane) = self.by_uid.get_mut(uid).filter(|lane| lane.number == number) else {
             return;
         };
         lane.refill = None;
@@ -438,7 +438,7 @@ impl Lanes {
     /// Lanes that hold something.
     pub(super) fn names(&self) -> Vec<Uid> {
         let held = self
-            .lanes
+            .by_uid
             .iter()
             .filter(|(_, lane)| lane.pending > 0 || lane.has_health);
         held.map(|(uid, _)| uid.clone()).collect()
@@ -446,7 +446,7 @@ impl Lanes {
 
     /// How much waits in a lane.
     pub(super) fn depth(&self, uid: &Uid) -> Depth {
-        let Some(lane) = self.lanes.get(uid) else {
+        let Some(lane) = self.by_uid.get(uid) else {
             return Depth::default();
         };
         let claimed = lane.claims.values().map(|claim| claim.key.0).min();

@@ -30,9 +30,8 @@ pub(super) fn rows(
     loop {
         match rows.next() {
             Ok(Some(row)) => match each(row) {
-                Ok(()) => {}
-                // A value that cannot be what it should be: this row only.
-                Err(StoreError::Damaged(_)) => {}
+                // Damaged: a value that cannot be what it should be, in this row only.
+                Ok(()) | Err(StoreError::Damaged(_)) => {}
                 Err(error) => return Err(error),
             },
             Ok(None) => return Ok(true),

@@ -166,15 +166,14 @@ impl Names {
         let project = self.project(connection, &facts.uid)?;
         let json = serde_json::to_string(&**facts).map_err(|error| StoreError::Down(error.to_string()))?;
         let mut known = connection.prepare_cached("SELECT number FROM facts WHERE json = ?1")?;
-        let number = match known.query_row([&json], |row| row.get(0)).optional()? {
-            Some(number) => number,
-            None => {
-                self.last_facts += 1;
-                let mut statement =
-                    connection.prepare_cached("INSERT INTO facts(number, json) VALUES(?1, ?2)")?;
-                statement.execute((self.last_facts, &json))?;
-                self.last_facts
-            }
+        let number = if let Some(number) = known.query_row([&json], |row| row.get(0)).optional()? {
+            number
+        } else {
+            self.last_facts += 1;
+            let mut statement =
+                connection.prepare_cached("INSERT INTO facts(number, json) VALUES(?1, ?2)")?;
+            statement.execute((self.last_facts, &json))?;
+            self.last_facts
         };
         if self.facts.len() >= MAX_FACTS {
             self.facts.clear();

@@ -237,7 +237,9 @@ impl Writer {
             Ok((answers, group)) => {
                 let metrics = &self.shared.metrics;
                 metrics.commit.observe(started.elapsed().as_secs_f64());
-                metrics.group.observe(writes.len().min(u16::MAX.into()) as f64);
+                metrics
+                    .group
+                    .observe(u32::try_from(writes.len()).unwrap_or(u32::MAX).into());
                 self.apply(group);
                 self.answer(writes, answers);
             }
@@ -271,7 +273,7 @@ impl Writer {
                     reply.send(answer).ok();
                 }
                 (Write::Settle(Settling { reply, .. }) | Write::Health(_, reply), _) => {
-                    drop(reply.send(Ok(())))
+                    drop(reply.send(Ok(())));
                 }
                 (Write::Enqueue(_, reply), Answer::Done) => drop(reply.send(Err(QueueError::Closed))),
             }
@@ -495,7 +497,7 @@ fn load_health(store: &Store) -> Result<Vec<(Uid, Health)>, StoreError> {
         match serde_json::from_str(&json) {
             Ok(health) => healths.push((Uid::new(&uid), health)),
             Err(error) => {
-                tracing::error!(destination.uid = uid, error = %error, "a stored health is damaged")
+                tracing::error!(destination.uid = uid, error = %error, "a stored health is damaged");
             }
         }
     }
