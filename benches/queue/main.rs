@@ -5,8 +5,16 @@
 //!
 //! `cargo bench --bench queue [-- EVENTS ROUNDS DIRECTORY]`
 
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark's failure is a panic")]
-#![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "it prints numbers")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a benchmark's failure is a panic"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "it prints numbers"
+)]
 
 use std::io::Write;
 use std::path::Path;
@@ -50,18 +58,35 @@ async fn through(queue: Arc<dyn Queue>, events: u64, lanes: usize) -> f64 {
     let started = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..TASKS {
-        let (queue, left, project, names) =
-            (Arc::clone(&queue), Arc::clone(&left), Arc::clone(&project), names.clone());
+        let (queue, left, project, names) = (
+            Arc::clone(&queue),
+            Arc::clone(&left),
+            Arc::clone(&project),
+            names.clone(),
+        );
         tasks.spawn(async move {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+            {
                 let now = SystemClock.now();
                 let id = EventId::from_uuid(uuid::Uuid::now_v7());
                 let event = Arc::new(Event::new(id, now, content(), Arc::clone(&project)));
-                queue.enqueue(vec![NewEvent { event, lanes: names.clone() }]).await.unwrap();
+                queue
+                    .enqueue(vec![NewEvent {
+                        event,
+                        lanes: names.clone(),
+                    }])
+                    .await
+                    .unwrap();
                 for lane in &names {
                     let leased = queue.lease(lane, now, 1).await.unwrap();
                     for lease in leased.leases {
-                        let done = Settlement { lease, completion: Completion::Finished, health: None };
+                        let done = Settlement {
+                            lease,
+                            completion: Completion::Finished,
+                            health: None,
+                        };
                         queue.settle(vec![done]).await.unwrap();
                     }
                 }
@@ -97,7 +122,10 @@ async fn bare(path: &Path, events: u64) -> f64 {
     for _ in 0..TASKS {
         let (send, left) = (send.clone(), Arc::clone(&left));
         tasks.spawn(async move {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+            {
                 for bytes in [content().to_stored().unwrap(), vec![0; 16]] {
                     let (reply, answer) = oneshot::channel();
                     send.send((bytes, reply)).unwrap();
@@ -117,7 +145,9 @@ async fn bare(path: &Path, events: u64) -> f64 {
 fn thread_seconds(name: &str) -> f64 {
     let mut ticks = 0.0;
     for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else {
+            continue;
+        };
         if stat.contains(name) {
             let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
             ticks += fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
@@ -133,7 +163,13 @@ fn median(values: &mut [f64]) -> f64 {
 
 async fn sqlite(directory: &Path, events: u64, lanes: usize) -> (f64, f64) {
     let path = directory.join("queue.db");
-    let queue = SqliteQueue::open(Settings::new(&path), QueueMetrics::default(), Arc::new(SystemClock)).await.unwrap();
+    let queue = SqliteQueue::open(
+        Settings::new(&path),
+        QueueMetrics::default(),
+        Arc::new(SystemClock),
+    )
+    .await
+    .unwrap();
     let queue: Arc<dyn Queue> = Arc::new(queue);
     let took = through(Arc::clone(&queue), events, lanes).await;
     let writer = thread_seconds("queue-writer");
@@ -147,7 +183,13 @@ async fn sqlite(directory: &Path, events: u64, lanes: usize) -> (f64, f64) {
 /// A deep queue: how fast it fills, opens again, and drains from disk, and what it costs in memory.
 async fn deep(directory: &Path, events: u64) {
     let path = directory.join("queue.db");
-    let open = || SqliteQueue::open(Settings::new(&path), QueueMetrics::default(), Arc::new(SystemClock));
+    let open = || {
+        SqliteQueue::open(
+            Settings::new(&path),
+            QueueMetrics::default(),
+            Arc::new(SystemClock),
+        )
+    };
     let (lane, project) = (Uid::new("deep"), facts());
     let before = resident();
     let queue = open().await.unwrap();
@@ -156,11 +198,18 @@ async fn deep(directory: &Path, events: u64) {
         let batch = (0..200).map(|_| {
             let id = EventId::from_uuid(uuid::Uuid::now_v7());
             let event = Arc::new(Event::new(id, SystemClock.now(), content(), Arc::clone(&project)));
-            NewEvent { event, lanes: vec![lane.clone()] }
+            NewEvent {
+                event,
+                lanes: vec![lane.clone()],
+            }
         });
         queue.enqueue(batch.collect()).await.unwrap();
     }
-    println!("deep: {:.0} events/s in, {:.1} MB more resident", rate(events, &started), resident() - before);
+    println!(
+        "deep: {:.0} events/s in, {:.1} MB more resident",
+        rate(events, &started),
+        resident() - before
+    );
     queue.close().await;
     drop(queue);
     let started = Instant::now();
@@ -182,7 +231,11 @@ async fn deep(directory: &Path, events: u64) {
         });
         queue.settle(done.collect()).await.unwrap();
     }
-    println!("deep: {:.0} events/s out, {:.1} MB more resident", rate(events, &started), resident() - before);
+    println!(
+        "deep: {:.0} events/s out, {:.1} MB more resident",
+        rate(events, &started),
+        resident() - before
+    );
     queue.close().await;
     for suffix in ["", "-wal", "-shm", ".lock"] {
         std::fs::remove_file(directory.join(format!("queue.db{suffix}"))).ok();
@@ -206,7 +259,8 @@ async fn main() {
     let root = arguments.next().unwrap_or_else(|| "target".to_owned());
     let directory = tempfile::tempdir_in(root).unwrap();
     let directory = directory.path();
-    let (mut files, mut memories, mut databases, mut tens, mut writers) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut files, mut memories, mut databases, mut tens, mut writers) =
+        (vec![], vec![], vec![], vec![], vec![]);
     for _ in 0..rounds {
         files.push(events as f64 / bare(&directory.join("bare"), events).await);
         memories.push(events as f64 / through(Arc::new(MemoryQueue::default()), events, 1).await);
@@ -227,6 +281,9 @@ async fn main() {
         let value = median(values);
         println!("| {name} | {value:.0} | {:.2} |", value / file);
     }
-    println!("writer thread: {:.2} us per event with 1 lane", median(&mut writers));
+    println!(
+        "writer thread: {:.2} us per event with 1 lane",
+        median(&mut writers)
+    );
     deep(directory, events * 5).await;
 }

@@ -78,7 +78,8 @@ pub fn system_random() -> Random {
 /// # Errors
 /// When a part ends unasked. A missing API server or missing CRDs are waited for, without an end.
 pub async fn run(client: Client, context: Context, shutdown: CancellationToken) -> Result<(), Error> {
-    let (notices, writer) = notices::notices(client.clone(), context.instance.clone(), context.metrics.clone());
+    let (notices, writer) =
+        notices::notices(client.clone(), context.instance.clone(), context.metrics.clone());
     let namespace = context.namespace.clone();
     let shared = Arc::new(Shared::new(client.clone(), context, notices));
     let (projects, project_writer) = store::<Observed<EventProject>>();
@@ -86,28 +87,59 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
     let initial = Arc::<Initial>::default();
     let mut tasks = JoinSet::new();
 
-    let sink = Arc::new(ProjectSink { shared: Arc::clone(&shared), initial: Arc::clone(&initial) });
-    let followed =
-        watch::follow(api(&client, namespace.as_deref()), project_writer, sink, Arc::clone(&shared));
+    let sink = Arc::new(ProjectSink {
+        shared: Arc::clone(&shared),
+        initial: Arc::clone(&initial),
+    });
+    let followed = watch::follow(
+        api(&client, namespace.as_deref()),
+        project_writer,
+        sink,
+        Arc::clone(&shared),
+    );
     let triggers = futures::stream::select(followed, shared.project_triggers.stream());
     let work = move |object, shared| project::reconcile(object, shared, Arc::clone(&initial));
-    let task = control(projects.clone(), triggers, work, Arc::clone(&shared), shutdown.clone());
+    let task = control(
+        projects.clone(),
+        triggers,
+        work,
+        Arc::clone(&shared),
+        shutdown.clone(),
+    );
     tasks.spawn(named("project controller", task));
 
-    let sink = Arc::new(DestinationSink { shared: Arc::clone(&shared) });
-    let followed =
-        watch::follow(api(&client, namespace.as_deref()), destination_writer, sink, Arc::clone(&shared));
+    let sink = Arc::new(DestinationSink {
+        shared: Arc::clone(&shared),
+    });
+    let followed = watch::follow(
+        api(&client, namespace.as_deref()),
+        destination_writer,
+        sink,
+        Arc::clone(&shared),
+    );
     let triggers = futures::stream::select(followed, shared.destination_triggers.stream());
     let known = projects.clone();
     let work = move |object, shared| destination::reconcile(object, shared, known.clone());
-    let task = control(destinations.clone(), triggers, work, Arc::clone(&shared), shutdown.clone());
+    let task = control(
+        destinations.clone(),
+        triggers,
+        work,
+        Arc::clone(&shared),
+        shutdown.clone(),
+    );
     tasks.spawn(named("destination controller", task));
 
-    let secrets: Api<PartialObjectMeta<k8s_openapi::api::core::v1::Secret>> = api(&client, namespace.as_deref());
+    let secrets: Api<PartialObjectMeta<k8s_openapi::api::core::v1::Secret>> =
+        api(&client, namespace.as_deref());
     let follow = watch::follow_secrets(secrets, Arc::clone(&shared), shutdown.clone());
     tasks.spawn(named("watch of Secrets", follow));
     tasks.spawn(named("writer of Kubernetes Events", writer.run(shutdown.clone())));
-    let follow = follow_deliveries(Arc::clone(&shared), projects, destinations.clone(), shutdown.clone());
+    let follow = follow_deliveries(
+        Arc::clone(&shared),
+        projects,
+        destinations.clone(),
+        shutdown.clone(),
+    );
     tasks.spawn(named("watch of deliveries", follow));
 
     while let Some(ended) = tasks.join_next().await {
@@ -116,9 +148,15 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
             return Err(Error::Ended(name));
         }
     }
-    let moved = destinations.state().into_iter().filter(|object| destination::has_moved(object, &shared));
+    let moved = destinations
+        .state()
+        .into_iter()
+        .filter(|object| destination::has_moved(object, &shared));
     let last = futures::stream::iter(moved);
-    last.for_each_concurrent(LAST_WRITES, async |object| destination::write_last(&object, &shared).await).await;
+    last.for_each_concurrent(LAST_WRITES, async |object| {
+        destination::write_last(&object, &shared).await
+    })
+    .await;
     Ok(())
 }
 
@@ -148,8 +186,9 @@ async fn control<K, F>(
     K: Watched + Clone + Debug,
     F: Future<Output = Result<Action, ReconcileError>> + Send + 'static,
 {
-    let after_error =
-        |object: Arc<Observed<K>>, error: &ReconcileError, shared: Arc<Shared>| project::after_error(&object, error, &shared);
+    let after_error = |object: Arc<Observed<K>>, error: &ReconcileError, shared: Arc<Shared>| {
+        project::after_error(&object, error, &shared)
+    };
     // Every trigger, the watch's too, comes by `reconcile_on`: the watch has its own order of things to keep.
     let results = Controller::for_stream(futures::stream::pending(), reader)
         .reconcile_on(triggers)
@@ -215,11 +254,17 @@ fn forget_the_gone(
 ) {
     let (projects, destinations) = (projects.state(), destinations.state());
     let uids = projects.iter().filter_map(|object| object.uid());
-    let living: HashSet<_> = uids.chain(destinations.iter().filter_map(|object| object.uid())).collect();
+    let living: HashSet<_> = uids
+        .chain(destinations.iter().filter_map(|object| object.uid()))
+        .collect();
     shared.forget_others(|uid| living.contains(uid));
     let keys = |kind, key| references::Referrer { kind, key };
-    let projects = projects.iter().filter_map(|object| Some(keys(EventProject::KIND, object.key()?)));
-    let destinations = destinations.iter().filter_map(|object| Some(keys(EventDestination::KIND, object.key()?)));
+    let projects = projects
+        .iter()
+        .filter_map(|object| Some(keys(EventProject::KIND, object.key()?)));
+    let destinations = destinations
+        .iter()
+        .filter_map(|object| Some(keys(EventDestination::KIND, object.key()?)));
     let living: HashSet<_> = projects.chain(destinations).collect();
     shared.references.retain(|referrer| living.contains(referrer));
 }

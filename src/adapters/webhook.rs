@@ -61,6 +61,10 @@ pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// a changed name or a narrowed policy can be outlived; and most receivers close idle connections after 60 s, so that
 /// ours are closed by us and not under a request.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a request is sent again at once because the receiver closed its kept connection while the request was on
+/// its way: so common that it must not count as a failed attempt. A receiver that did read the request knows the
+/// repeated one by its id. More than one, because the next connection in the pool may be just as stale.
+const MAX_REPEATS: usize = 3;
 /// A `Retry-After` longer than this is neither a number nor a date.
 const MAX_RETRY_AFTER: usize = 64;
 
@@ -175,22 +179,23 @@ impl HttpTransport {
             .entry(USER_AGENT)
             .or_insert_with(|| self.user_agent.clone());
 
-        let request = |headers| {
+        let request = || {
             let mut request = Request::new(Payload {
                 bytes: Some(body.clone()),
                 sent: progress.sent.clone(),
             });
             *request.method_mut() = method.clone();
             *request.uri_mut() = uri.clone();
-            *request.headers_mut() = headers;
+            *request.headers_mut() = headers.clone();
             request
         };
-        let answer = match self.client.request(request(headers.clone())).await {
-            // The receiver closed a kept connection while the request was on its way: so common that it must not
-            // count as a failed attempt. Receivers know repeated requests by their id, so one more does no harm.
-            Err(error) if classify::is_stale(&error) => self.client.request(request(headers)).await,
-            result => result,
-        };
+        let mut answer = self.client.request(request()).await;
+        for _ in 0..MAX_REPEATS {
+            if !answer.as_ref().is_err_and(classify::is_stale) {
+                break;
+            }
+            answer = self.client.request(request()).await;
+        }
         let (head, body) = answer
             .map_err(|error| self.failed(&error, progress))?
             .into_parts();

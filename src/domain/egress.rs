@@ -144,9 +144,14 @@ impl Block {
     }
 
     const fn v6(address: [u16; 8], length: u8, kind: Kind, opening: Opening) -> Self {
-        let [a, b, c, d, e, f, g, h] = address;
+        let mut bits = 0_u128;
+        let mut rest: &[u16] = &address;
+        while let [segment, tail @ ..] = rest {
+            bits = bits << 16 | *segment as u128;
+            rest = tail;
+        }
         Self {
-            net: IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length)),
+            net: IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), length)),
             kind,
             opening,
         }
@@ -331,19 +336,21 @@ fn block_of(address: IpAddr) -> Option<&'static Block> {
 
 /// The IPv4 addresses that an IPv6 address leads to.
 fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
-    let [a, b, c, d, _, _, g, h] = address.segments();
-    match (a, b) {
-        (0x2002, _) => [Some(v4(b, c)), None],
+    match address.segments() {
+        [0x2002, high, low, ..] | [0x64, 0xff9b, .., high, low] => [Some(v4(high, low)), None],
         // Teredo: the server's address, and the client's with its bits flipped.
-        (0x2001, 0) => [Some(v4(c, d)), Some(v4(!g, !h))],
-        (0x64, 0xff9b) => [Some(v4(g, h)), None],
+        [0x2001, 0, high, low, .., client_high, client_low] => {
+            [Some(v4(high, low)), Some(v4(!client_high, !client_low))]
+        }
         _ => [isatap(address), None],
     }
 }
 
 fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [_, _, _, _, e, f, g, h] = address.segments();
-    (matches!(e, 0 | 0x200) && f == 0x5efe).then(|| v4(g, h))
+    match address.segments() {
+        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => Some(v4(high, low)),
+        _ => None,
+    }
 }
 
 fn v4(high: u16, low: u16) -> Ipv4Addr {

@@ -65,7 +65,12 @@ impl Transport for ScriptedTransport {
             *now += 1;
             *most = (*most).max(*now);
         }
-        let script = self.scripts.lock().get(&path).copied().unwrap_or(Script::Status(200));
+        let script = self
+            .scripts
+            .lock()
+            .get(&path)
+            .copied()
+            .unwrap_or(Script::Status(200));
         let work = async {
             match script {
                 Script::Status(status) => status,
@@ -79,7 +84,10 @@ impl Transport for ScriptedTransport {
         let result = tokio::time::timeout(deadline, work).await;
         self.in_flight.lock().get_mut(&path).unwrap().0 -= 1;
         match result {
-            Ok(status) => Ok(Reply { status, ..Reply::default() }),
+            Ok(status) => Ok(Reply {
+                status,
+                ..Reply::default()
+            }),
             Err(_) => Err(Failure::new(FailureReason::Timeout, "the deadline passed")),
         }
     }
@@ -101,7 +109,9 @@ impl Fixture {
     }
 
     fn with_places(max_in_flight: usize) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(TestClock { start: tokio::time::Instant::now() });
+        let clock: Arc<dyn Clock> = Arc::new(TestClock {
+            start: tokio::time::Instant::now(),
+        });
         let directory = Arc::new(Directory::new());
         let transport = Arc::new(ScriptedTransport::default());
         let (engine, runner) = Engine::new(Parts {
@@ -122,12 +132,23 @@ impl Fixture {
             account_id: None,
             account_name: None,
         };
-        let project =
-            Arc::new(Project { key: ObjectKey::new("ns", "p"), facts: Arc::new(facts), token: None });
+        let project = Arc::new(Project {
+            key: ObjectKey::new("ns", "p"),
+            facts: Arc::new(facts),
+            token: None,
+        });
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(runner.run(shutdown.clone(), Duration::from_secs(5)));
         Kind::ALL.into_iter().for_each(|kind| directory.mark_synced(kind));
-        Self { engine, directory, transport, project, shutdown, running, _listener: listener }
+        Self {
+            engine,
+            directory,
+            transport,
+            project,
+            shutdown,
+            running,
+            _listener: listener,
+        }
     }
 
     /// Puts a destination at `/name`; `more` is merged over its spec.
@@ -136,20 +157,37 @@ impl Fixture {
             "events": [name],
             "webhook": {"url": format!("https://example.com/{name}"), "signing": {"scheme": "None"}},
         });
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         let spec: EventDestinationSpec = serde_json::from_value(spec).unwrap();
         let identity = identity(name, generation);
         let subscription = Subscription::of(&spec);
-        let destination =
-            Destination::try_from_spec(identity.clone(), &spec, &References::new(), &EgressPolicy::default()).unwrap();
+        let destination = Destination::try_from_spec(
+            identity.clone(),
+            &spec,
+            &References::new(),
+            &EgressPolicy::default(),
+        )
+        .unwrap();
         let state = EntryState::Ready(Arc::new(destination));
-        self.directory.put_destination(Entry { identity, subscription, state, enable_request: None });
+        self.directory.put_destination(Entry {
+            identity,
+            subscription,
+            state,
+            enable_request: None,
+        });
     }
 
     fn not_ready(&self, name: &str) {
         let subscription = Subscription::lenient(None, std::iter::once(name));
         let identity = identity(name, 1);
-        let entry = Entry { identity, subscription, state: EntryState::NotReady, enable_request: None };
+        let entry = Entry {
+            identity,
+            subscription,
+            state: EntryState::NotReady,
+            enable_request: None,
+        };
         self.directory.put_destination(entry);
     }
 
@@ -170,16 +208,28 @@ impl Fixture {
             http::HeaderValue::from_static("application/json"),
         )]);
         let drafts = parse::parse(body.as_bytes(), &headers).unwrap();
-        self.engine.publish(Arc::clone(&self.project), drafts).await.map(drop)
+        self.engine
+            .publish(Arc::clone(&self.project), drafts)
+            .await
+            .map(drop)
     }
 
     fn sent(&self, name: &str) -> usize {
         let path = format!("/{name}");
-        self.transport.sent.lock().iter().filter(|(sent, _)| *sent == path).count()
+        self.transport
+            .sent
+            .lock()
+            .iter()
+            .filter(|(sent, _)| *sent == path)
+            .count()
     }
 
     fn most_in_flight(&self, name: &str) -> usize {
-        self.transport.in_flight.lock().get(&format!("/{name}")).map_or(0, |(_, most)| *most)
+        self.transport
+            .in_flight
+            .lock()
+            .get(&format!("/{name}"))
+            .map_or(0, |(_, most)| *most)
     }
 
     fn view(&self, name: &str) -> crate::engine::view::LaneView {
@@ -193,7 +243,11 @@ impl Fixture {
 }
 
 fn identity(name: &str, generation: i64) -> Identity {
-    Identity { key: ObjectKey::new("ns", name), uid: Uid::new(&format!("uid-{name}")), generation }
+    Identity {
+        key: ObjectKey::new("ns", name),
+        uid: Uid::new(&format!("uid-{name}")),
+        generation,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,7 +269,9 @@ async fn nothing_is_accepted_before_every_destination_is_known() {
         directory,
         queue: Arc::new(MemoryQueue::default()),
         transport: Arc::clone(&fixture.transport) as Arc<dyn Transport>,
-        clock: Arc::new(TestClock { start: tokio::time::Instant::now() }),
+        clock: Arc::new(TestClock {
+            start: tokio::time::Instant::now(),
+        }),
         metrics: EngineMetrics::default(),
         max_in_flight: 2,
     });
@@ -249,7 +305,11 @@ async fn a_hanging_lane_keeps_to_its_share_while_another_flows() {
     let fixture = Fixture::with_places(8);
     fixture.answer("hangs", Script::Hang);
     fixture.answer("works", Script::Take(Duration::from_millis(1)));
-    fixture.destination("hangs", 1, &json!({"delivery": {"maxInFlight": 4, "timeout": "60s"}}));
+    fixture.destination(
+        "hangs",
+        1,
+        &json!({"delivery": {"maxInFlight": 4, "timeout": "60s"}}),
+    );
     fixture.destination("works", 1, &json!({"delivery": {"maxInFlight": 4}}));
     fixture.publish("hangs", 700).await;
     fixture.publish("works", 100).await;
@@ -257,7 +317,11 @@ async fn a_hanging_lane_keeps_to_its_share_while_another_flows() {
     assert_eq!(fixture.sent("works"), 100);
     assert_eq!(fixture.most_in_flight("hangs"), 4);
     fixture.pass(600).await;
-    assert_eq!(fixture.transport.in_flight.lock()["/hangs"].0, 1, "after failures it is tried with one at a time");
+    assert_eq!(
+        fixture.transport.in_flight.lock()["/hangs"].0,
+        1,
+        "after failures it is tried with one at a time"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -266,7 +330,11 @@ async fn lanes_that_fail_share_half_of_the_places() {
     for index in 0..10 {
         let name = format!("hangs{index}");
         fixture.answer(&name, Script::Hang);
-        fixture.destination(&name, 1, &json!({"delivery": {"timeout": "1s", "maxInFlight": 1}}));
+        fixture.destination(
+            &name,
+            1,
+            &json!({"delivery": {"timeout": "1s", "maxInFlight": 1}}),
+        );
         fixture.publish(&name, 50).await;
     }
     fixture.pass(20).await;
@@ -276,7 +344,10 @@ async fn lanes_that_fail_share_half_of_the_places() {
         let before = fixture.sent("works");
         fixture.pass(0).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert!(fixture.sent("works") >= before, "it never waits for a failing receiver's deadline");
+        assert!(
+            fixture.sent("works") >= before,
+            "it never waits for a failing receiver's deadline"
+        );
     }
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(fixture.sent("works"), 5);
@@ -318,7 +389,10 @@ async fn a_disabled_lane_is_probed_and_drained_at_a_ramped_rate() {
     fixture.answer("a", Script::Take(Duration::from_millis(100)));
     fixture.pass(6 * 60).await;
     let view = fixture.view("a");
-    assert_eq!((view.health.delivered, view.depth.pending, view.health.disabled), (100, 0, None));
+    assert_eq!(
+        (view.health.delivered, view.depth.pending, view.health.disabled),
+        (100, 0, None)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,12 +417,18 @@ async fn a_removed_destination_takes_its_work_along() {
     fixture.publish("a", 7).await;
     fixture.directory.remove_destination(&identity("a", 1).uid);
     fixture.pass(1).await;
-    assert_eq!(fixture.engine.core().queue.depth(&identity("a", 1).uid).pending, 0);
+    assert_eq!(
+        fixture.engine.core().queue.depth(&identity("a", 1).uid).pending,
+        0
+    );
     let mut text = String::new();
     let mut registry = Registry::default();
     fixture.engine.core().metrics.register(&mut registry);
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"} 7"), "{text}");
+    assert!(
+        text.contains("deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"} 7"),
+        "{text}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -364,10 +444,18 @@ async fn stopping_waits_for_attempts_and_then_lets_their_leases_lapse() {
     fixture.shutdown.cancel();
     fixture.running.await.unwrap().unwrap();
     let queue = &fixture.engine.core().queue;
-    assert_eq!(queue.depth(&identity("a", 1).uid).pending, 0, "its attempt ended within the grace period");
+    assert_eq!(
+        queue.depth(&identity("a", 1).uid).pending,
+        0,
+        "its attempt ended within the grace period"
+    );
     let now = fixture.engine.core().clock.now();
     let leased = queue.lease(&identity("b", 1).uid, now, 9).await.unwrap();
-    assert_eq!((leased.leases.len(), leased.leases[0].attempts), (1, 0), "our shutdown is no outcome");
+    assert_eq!(
+        (leased.leases.len(), leased.leases[0].attempts),
+        (1, 0),
+        "our shutdown is no outcome"
+    );
 }
 
 #[tokio::test(start_paused = true)]

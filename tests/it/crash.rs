@@ -36,6 +36,8 @@ const PROBE: &str = "/probe";
 const IN_FLIGHT: usize = 8;
 /// Connections that publish.
 const PUBLISHERS: usize = 6;
+/// Events that each of them publishes in one life of the process: a stall must not pile up a backlog of minutes.
+const MOST_PUBLISHED: usize = 60;
 /// A wait that takes this long is a hang, not slowness.
 const HANG: Duration = Duration::from_secs(10);
 
@@ -89,7 +91,13 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         }
         if !pending.is_empty() {
             let first = eventually("deliveries go on after a start", HANG, || async {
-                ledger.first_arrival(&pending).ok_or("none yet")
+                ledger.first_arrival(&pending).ok_or_else(|| {
+                    let (arrived, dues) = (ledger.arrivals.lock().len(), pending.len());
+                    format!(
+                        "round {round}: none of {dues}, {arrived} in all\n{}",
+                        end_of(&operator.log())
+                    )
+                })
             });
             resumed.push(first.await.saturating_duration_since(started));
         }
@@ -100,6 +108,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     }
 
     ledger.begin_life(receiver, rounds + 1).await;
+    ledger.quick.store(true, Ordering::SeqCst);
     let acknowledged = publishing.acknowledged.lock().clone();
     let operator = Operator::launch(settings).await;
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -126,8 +135,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         publishing.refused.lock(),
         start.elapsed().as_secs_f64(),
     );
-    let log = operator.log();
-    let log = log.lines().rev().take(20).collect::<Vec<_>>().join("\n");
+    let log = end_of(&operator.log());
     assert!(lost.is_empty(), "lost: {lost:?}\n{log}");
     assert_eq!(*ledger.faults.lock(), Vec::<String>::new(), "{log}");
     assert!(
@@ -139,6 +147,12 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         "hardly anything was published: {:?}\n{log}",
         publishing.refused.lock()
     );
+}
+
+/// The last lines of a log.
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
@@ -186,9 +200,12 @@ struct Publishing {
 }
 
 impl Publishing {
-    /// Publishes one event after the other until told to stop.
+    /// Publishes one event after the other until told to stop, or until it was enough.
     async fn publish(self: Arc<Self>, url: String, stop: Arc<AtomicBool>) {
-        while !stop.load(Ordering::Relaxed) {
+        for _ in 0..MOST_PUBLISHED {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             let body = json!({"type": "crash.event", "data": data(n)}).to_string();
             let request = self.client.post(&url).bearer_auth(&self.token);
@@ -222,6 +239,8 @@ struct Ledger {
     life: AtomicUsize,
     /// Open connections.
     connections: AtomicUsize,
+    /// Answer at once.
+    quick: AtomicBool,
     /// By path and event number.
     arrivals: Mutex<HashMap<(usize, u64), Arrival>>,
     /// Second and further arrivals, by the life whose kill they were in flight at.
@@ -330,7 +349,8 @@ impl Ledger {
     }
 }
 
-/// Starts the receiver: it books each request and answers 200 after 8 to 32 ms, so that something always waits.
+/// Starts the receiver: it books each request and answers 200 after 8 to 32 ms, so that something always
+/// waits.
 async fn serve(ledger: Arc<Ledger>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
@@ -368,7 +388,9 @@ async fn answer(ledger: &Ledger, request: Request<Incoming>) -> Result<Response<
         if head.uri.path() != PROBE {
             ledger.record(head.uri.path(), id, &body);
         }
-        tokio::time::sleep(Duration::from_millis(8 + body.len() as u64 % 25)).await;
+        if !ledger.quick.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(8 + body.len() as u64 % 25)).await;
+        }
     }
     Ok(Response::new(Full::new(Bytes::from_static(b"ok"))))
 }

@@ -1,13 +1,15 @@
 //! The resource definitions: the committed files are what the types say, the API server takes them, and each rule
 //! refuses what it should with a message that says what to do.
 
+mod rules;
+
 use std::collections::BTreeSet;
 
+use postrider::api::manifest::Manifest;
 use postrider::cli::manifests;
+use serde_json::Value;
 
-use crate::support::repository_file;
-
-mod rules;
+use crate::support::{Cluster, repository_file};
 
 /// The limit of an annotation that `kubectl apply` fills with the whole object, less some room.
 const LARGEST: usize = 100 * 1024;
@@ -24,7 +26,11 @@ fn the_committed_definitions_are_those_of_the_types() {
             std::fs::write(&path, &yaml).unwrap();
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == yaml, "{} differs from the types; run `postrider crds --out crds`", path.display());
+        assert!(
+            committed == yaml,
+            "{} differs from the types; run `postrider crds --out crds`",
+            path.display()
+        );
         assert!(yaml.len() < LARGEST, "{name} has {} bytes", yaml.len());
         names.insert(name);
     }
@@ -38,4 +44,68 @@ fn the_committed_definitions_are_those_of_the_types() {
 #[test]
 fn the_same_types_give_the_same_bytes() {
     assert_eq!(manifests::files().unwrap(), manifests::files().unwrap());
+}
+
+/// Every field below a schema, with its path.
+fn walk(schema: &Value, path: &str, check: &mut impl FnMut(&str, &Value)) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        check(&path, field);
+        walk(field, &path, check);
+        walk(&field["items"], &format!("{path}[]"), check);
+    }
+}
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let manifests = postrider::api::manifest::crds().unwrap();
+    let schema =
+        |manifest: &Manifest| manifest.definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    manifests
+        .iter()
+        .map(|manifest| (manifest.name, schema(manifest)))
+        .collect()
+}
+
+#[test]
+fn every_field_is_described_and_plain() {
+    for (name, schema) in schemas() {
+        let mut fields = 0;
+        walk(&schema, name, &mut |path, field| {
+            fields += 1;
+            let text = field["description"].as_str().unwrap_or_default();
+            assert!(text.len() > 10, "{path} has no description: {field}");
+            assert_eq!(field.get("nullable"), None, "{path}");
+            assert!(
+                ["anyOf", "oneOf", "$ref", "title"]
+                    .iter()
+                    .all(|key| field.get(key).is_none()),
+                "{path}: {field}"
+            );
+            for bound in ["minimum", "maximum"] {
+                assert!(
+                    field
+                        .get(bound)
+                        .is_none_or(|bound| bound.is_i64() || bound.is_u64()),
+                    "{path}: {field}"
+                );
+            }
+        });
+        assert!(fields > 20, "{name}: {fields}");
+    }
+}
+
+#[test]
+fn kubectl_explains_every_field() {
+    let cluster = Cluster::shared();
+    for (name, schema) in schemas() {
+        let text = cluster.kubectl(&["explain", name, "--recursive"]).ok();
+        walk(&schema, name, &mut |path, _| {
+            let field = path.rsplit('.').next().unwrap().trim_end_matches("[]");
+            assert!(text.contains(&format!("{field}\t<")), "{path}: {text}");
+        });
+    }
+    let text = cluster
+        .kubectl(&["explain", "ed.spec.webhook.payload.format"])
+        .ok();
+    assert!(text.contains("A ready format. `Default` picks the one"), "{text}");
 }

@@ -16,10 +16,11 @@ mod crds;
 mod delivery;
 mod docs;
 mod examples;
+mod publish;
+mod queue;
+mod reconcile;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
-mod publish;
 mod tidy;
 mod transport;
 mod verifiers;
-mod queue;

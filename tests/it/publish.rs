@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -59,6 +59,7 @@ pub(crate) fn settings() -> HttpSettings {
 /// What a publisher's client sees of the engine.
 pub(crate) struct Stub {
     project: Arc<Project>,
+    pub(crate) ready: AtomicBool,
     seen: Mutex<HashSet<String>>,
     /// Events of type `slow` wait for one of these.
     pub(crate) gate: Semaphore,
@@ -68,11 +69,19 @@ pub(crate) struct Stub {
 
 #[async_trait]
 impl Publisher for Stub {
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
         (*key == self.project.key).then(|| Arc::clone(&self.project))
     }
 
-    async fn publish(&self, _project: Arc<Project>, drafts: Vec<Draft>) -> Result<Vec<Receipt>, PublishError> {
+    async fn publish(
+        &self,
+        _project: Arc<Project>,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Receipt>, PublishError> {
         let mut receipts = Vec::new();
         for (index, draft) in drafts.into_iter().enumerate() {
             match &*draft.content.event_type {
@@ -91,9 +100,15 @@ impl Publisher for Stub {
                 }
                 _ => {}
             }
-            let id = draft.id.unwrap_or_else(|| EventId::parse(&format!("made-{index}")).unwrap());
+            let id = draft
+                .id
+                .unwrap_or_else(|| EventId::parse(&format!("made-{index}")).unwrap());
             let duplicate = !self.seen.lock().insert(id.as_str().to_owned());
-            receipts.push(Receipt { id, duplicate, deliveries: usize::from(!duplicate) });
+            receipts.push(Receipt {
+                id,
+                duplicate,
+                deliveries: usize::from(!duplicate),
+            });
         }
         Ok(receipts)
     }
@@ -145,20 +160,28 @@ impl Server {
         let key = ObjectKey::new("team", "acme");
         let token = Some(Secret::new(TOKEN.to_owned()));
         let stub = Arc::new(Stub {
-            project: Arc::new(Project { key, facts: Arc::new(facts), token }),
+            project: Arc::new(Project {
+                key,
+                facts: Arc::new(facts),
+                token,
+            }),
+            ready: AtomicBool::new(true),
             seen: Mutex::default(),
             gate: Semaphore::new(0),
             waiting: AtomicUsize::new(0),
         });
         let metrics = HttpMetrics::new();
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("postrider");
         metrics.register(&mut registry);
         let registry = Arc::new(registry);
         let missing = Arc::new(Mutex::new(Vec::new()));
         let shutdown = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, admin) = (listener.local_addr().unwrap(), admin_listener.local_addr().unwrap());
+        let (address, admin) = (
+            listener.local_addr().unwrap(),
+            admin_listener.local_addr().unwrap(),
+        );
         let state = PublishState {
             publisher: Arc::clone(&stub) as Arc<dyn Publisher>,
             authorizer: Arc::new(Reviews),
@@ -171,10 +194,28 @@ impl Server {
             metrics,
         };
         let tasks = vec![
-            tokio::spawn(PublishServer::serve(listener, state, settings.clone(), shutdown.clone())),
-            tokio::spawn(AdminServer::serve(admin_listener, admin_state, settings, shutdown.clone())),
+            tokio::spawn(PublishServer::serve(
+                listener,
+                state,
+                settings.clone(),
+                shutdown.clone(),
+            )),
+            tokio::spawn(AdminServer::serve(
+                admin_listener,
+                admin_state,
+                settings,
+                shutdown.clone(),
+            )),
         ];
-        Self { address, admin, stub, missing, shutdown, tasks, registry }
+        Self {
+            address,
+            admin,
+            stub,
+            missing,
+            shutdown,
+            tasks,
+            registry,
+        }
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
@@ -190,7 +231,8 @@ impl Server {
 
     /// Publishes a body on a connection of its own.
     pub(crate) async fn publish(&self, body: &str) -> Answer {
-        self.post(EVENTS, &[("authorization", &format!("Bearer {TOKEN}"))], body).await
+        self.post(EVENTS, &[("authorization", &format!("Bearer {TOKEN}"))], body)
+            .await
     }
 
     pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
@@ -210,7 +252,9 @@ impl Server {
     pub(crate) fn metric(&self, sample: &str) -> u64 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().unwrap())
     }
 
@@ -221,7 +265,11 @@ impl Server {
                 let started = Instant::now();
                 let answer = self.publish(r#"{"type":"good"}"#).await;
                 assert_eq!(answer.status, 202, "{answer:?}");
-                assert!(started.elapsed() < UNHARMED, "a good client waited {:?}", started.elapsed());
+                assert!(
+                    started.elapsed() < UNHARMED,
+                    "a good client waited {:?}",
+                    started.elapsed()
+                );
                 sleep(Duration::from_millis(20)).await;
             }
         };
@@ -258,14 +306,22 @@ impl Answer {
         let mut bytes = Vec::new();
         // A reset after the answer loses nothing that was read.
         let ended = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
-        assert!(ended.is_ok(), "the connection was not closed; read {:?}", String::from_utf8_lossy(&bytes));
+        assert!(
+            ended.is_ok(),
+            "the connection was not closed; read {:?}",
+            String::from_utf8_lossy(&bytes)
+        );
         let mut rest = &bytes[..];
         let mut answers = Vec::new();
         while let Some((answer, used)) = Self::parse(rest) {
             rest = &rest[used..];
             answers.push(answer);
         }
-        assert!(rest.is_empty(), "not an answer: {:?}", String::from_utf8_lossy(rest));
+        assert!(
+            rest.is_empty(),
+            "not an answer: {:?}",
+            String::from_utf8_lossy(rest)
+        );
         answers
     }
 
@@ -277,7 +333,10 @@ impl Answer {
                 assert_eq!(used, bytes.len(), "more than one answer");
                 return answer;
             }
-            let read = timeout(PATIENCE, stream.read_buf(&mut bytes)).await.expect("an answer in time").unwrap();
+            let read = timeout(PATIENCE, stream.read_buf(&mut bytes))
+                .await
+                .expect("an answer in time")
+                .unwrap();
             assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&bytes));
         }
     }
@@ -286,14 +345,18 @@ impl Answer {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
         let head = std::str::from_utf8(&bytes[..end]).unwrap().to_ascii_lowercase();
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
         let length: usize = length.map_or(0, |length| length.parse().unwrap());
         let body = String::from_utf8(bytes.get(end..end + length)?.to_vec()).unwrap();
         Some((Self { status, head, body }, end + length))
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.head
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -303,9 +366,17 @@ impl Answer {
     /// Checks that this is a well-formed problem document of that status and kind.
     pub(crate) fn is_problem(&self, status: u16, kind: &str) {
         assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
         let problem = self.json();
-        assert_eq!(problem["type"], format!("https://postrider.dev/problems/{kind}"), "{self:?}");
+        assert_eq!(
+            problem["type"],
+            format!("https://postrider.dev/problems/{kind}"),
+            "{self:?}"
+        );
         assert_eq!(problem["status"], status);
         assert!(!self.body.contains(TOKEN), "{self:?}");
         described::check_problem(&problem);

@@ -48,7 +48,10 @@ fn facts(project: &str) -> Arc<ProjectFacts> {
 }
 
 fn content(data: &str) -> Content {
-    serde_json::from_str(&format!(r#"{{"type":"record_created","timestamp":1,"data":{{"text":"{data}"}}}}"#)).unwrap()
+    serde_json::from_str(&format!(
+        r#"{{"type":"record_created","timestamp":1,"data":{{"text":"{data}"}}}}"#
+    ))
+    .unwrap()
 }
 
 /// An event of project `p`.
@@ -63,7 +66,10 @@ fn event_of(project: &str, id: &str, millis: i64, lanes: &[&str]) -> NewEvent {
 fn sized(project: &str, id: &str, millis: i64, lanes: &[&str], size: usize) -> NewEvent {
     let content = content(&format!("{id} {}", "x".repeat(size)));
     let event = Event::new(EventId::parse(id).unwrap(), at(millis), content, facts(project));
-    NewEvent { event: Arc::new(event), lanes: lanes.iter().map(|name| lane(name)).collect() }
+    NewEvent {
+        event: Arc::new(event),
+        lanes: lanes.iter().map(|name| lane(name)).collect(),
+    }
 }
 
 fn ids(leases: &[Lease]) -> Vec<String> {
@@ -78,7 +84,11 @@ fn id(lease: &Lease) -> String {
 }
 
 async fn settle_all(queue: &dyn Queue, leases: Vec<Lease>, completion: Completion) -> Result<(), QueueError> {
-    let settlements = leases.into_iter().map(|lease| Settlement { lease, completion, health: None });
+    let settlements = leases.into_iter().map(|lease| Settlement {
+        lease,
+        completion,
+        health: None,
+    });
     queue.settle(settlements.collect()).await
 }
 
@@ -91,7 +101,9 @@ async fn drain(queue: &dyn Queue, name: &str, now: Timestamp) -> Vec<String> {
             return seen;
         }
         seen.extend(ids(&leased.leases));
-        settle_all(queue, leased.leases, Completion::Finished).await.unwrap();
+        settle_all(queue, leased.leases, Completion::Finished)
+            .await
+            .unwrap();
     }
 }
 
@@ -107,5 +119,7 @@ async fn open(settings: &Settings) -> SqliteQueue {
 }
 
 async fn open_with(settings: &Settings, metrics: &QueueMetrics) -> SqliteQueue {
-    SqliteQueue::open(settings.clone(), metrics.clone(), Arc::new(Later)).await.unwrap()
+    SqliteQueue::open(settings.clone(), metrics.clone(), Arc::new(Later))
+        .await
+        .unwrap()
 }

@@ -374,10 +374,14 @@ pub(super) async fn run<H: Handle>(stream: TcpStream, handler: H, shared: Shared
         let running = Running::begin(&watch);
         let handler = handler.clone();
         async move {
-            let response = AssertUnwindSafe(handler.handle(request)).catch_unwind().await.unwrap_or_else(|_| {
-                tracing::error!("a request's handler panicked");
-                Problem::new(Kind::Internal, "this is a fault of the server; its log says more").response()
-            });
+            let response = AssertUnwindSafe(handler.handle(request))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| {
+                    tracing::error!("a request's handler panicked");
+                    Problem::new(Kind::Internal, "this is a fault of the server; its log says more")
+                        .response()
+                });
             Ok::<_, std::convert::Infallible>(response.map(|body| Answer {
                 body: Full::new(body),
                 _running: running,

@@ -111,32 +111,32 @@ impl HttpMetrics {
             ..
         } = &*self.0;
         registry.register(
-            "postrider_ingest_requests",
+            "ingest_requests",
             "Requests to the publish API, by status of the answer",
             requests.clone(),
         );
         registry.register(
-            "postrider_ingest_events",
+            "ingest_events",
             "Published events, by what became of them",
             events.clone(),
         );
         registry.register(
-            "postrider_ingest_duration_seconds",
+            "ingest_duration_seconds",
             "Time from a request's header to its answer",
             latency.clone(),
         );
         registry.register(
-            "postrider_ingest_body_bytes",
+            "ingest_body_bytes",
             "Bytes of request bodies held now",
             held.clone(),
         );
         registry.register(
-            "postrider_http_connections",
+            "http_connections",
             "Open connections, by server",
             connections.clone(),
         );
         registry.register(
-            "postrider_limit_hits",
+            "limit_hits",
             "Bounds of the HTTP servers that were hit",
             limits.clone(),
         );

@@ -81,7 +81,6 @@ fn builder(settings: &HttpSettings) -> Builder<TokioExecutor> {
         .http1()
         .max_headers(settings.header_count)
         .max_buf_size(settings.header_bytes.max(8 * 1024))
-        .pipeline_flush(true)
         .writev(false);
     builder
         .http2()

@@ -61,12 +61,12 @@ impl AccessMetrics {
     /// Adds everything to a registry.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
-            "postrider_access_checks",
+            "access_checks",
             "Checks of Kubernetes tokens, by where the result came from (remembered) or what it was",
             self.checks.clone(),
         );
         registry.register(
-            "postrider_access_evictions",
+            "access_evictions",
             "Results of token checks that made room for newer ones before their time",
             self.evictions.clone(),
         );

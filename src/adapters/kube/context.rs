@@ -7,6 +7,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::runtime::controller::Action;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::error::{Class, Error, backoff};
@@ -26,6 +27,8 @@ use crate::engine::view::DeliveryView;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Each object is looked at again after about this long, whatever happens.
 pub(super) const SLOW_REQUEUE: Duration = Duration::from_secs(600);
+/// An object that waits for something is looked at again after about this long, should nothing tell.
+pub(super) const SOON: Duration = Duration::from_secs(5);
 /// An object's Secrets are read again after this long, whatever the watch says.
 const FULL_AFTER: Duration = Duration::from_secs(540);
 
@@ -65,6 +68,8 @@ pub(super) struct Shared {
     pub(super) notices: Notices,
     pub(super) project_triggers: Arc<Triggers>,
     pub(super) destination_triggers: Arc<Triggers>,
+    /// Whether every project there is has been seen.
+    projects_listed: watch::Sender<bool>,
     memories: Mutex<HashMap<Uid, Memory>>,
 }
 
@@ -87,12 +92,26 @@ impl Shared {
             notices,
             project_triggers: Arc::default(),
             destination_triggers: Arc::default(),
+            projects_listed: watch::Sender::default(),
             memories: Mutex::default(),
         }
     }
 
     pub(super) fn directory(&self) -> &Directory {
         &self.context.directory
+    }
+
+    pub(super) fn projects_are_listed(&self) {
+        self.projects_listed.send_replace(true);
+    }
+
+    /// Waits until the store of projects is complete.
+    ///
+    /// `Store::wait_until_ready` cannot be used for this: of several that wait at the same time, and the controller of
+    /// projects is one, it wakes only the last.
+    pub(super) async fn wait_for_projects(&self) {
+        // The sender is in `self`, so that it cannot be gone.
+        let _ = self.projects_listed.subscribe().wait_for(|listed| *listed).await;
     }
 
     pub(super) fn trigger(&self, kind: Kind, key: ObjectKey) {
@@ -122,10 +141,16 @@ impl Shared {
             Ok(_) => ("ok", ""),
             Err(error) => ("error", error.reason()),
         };
-        self.context.metrics.reconciled(kind, outcome, reason, start.elapsed());
+        self.context
+            .metrics
+            .reconciled(kind, outcome, reason, start.elapsed());
         if let Some(uid) = uid {
             self.remember(&uid, |memory| {
-                memory.failures = if result.is_ok() { 0 } else { memory.failures.saturating_add(1) };
+                memory.failures = if result.is_ok() {
+                    0
+                } else {
+                    memory.failures.saturating_add(1)
+                };
             });
         }
         result
@@ -135,7 +160,8 @@ impl Shared {
     pub(super) fn after_error(&self, uid: Option<&Uid>, error: &Error) -> Action {
         match error.class() {
             Class::Transient => {
-                let failures = uid.and_then(|uid| self.memories.lock().get(uid).map(|memory| memory.failures));
+                let failures =
+                    uid.and_then(|uid| self.memories.lock().get(uid).map(|memory| memory.failures));
                 Action::requeue(self.jittered(backoff(failures.unwrap_or(1))))
             }
             Class::Terminal => Action::await_change(),
@@ -150,7 +176,10 @@ impl Shared {
     /// Whether everything that an object refers to must be read anew, because it has not been for long.
     pub(super) fn is_due(&self, uid: &Uid) -> bool {
         let memories = self.memories.lock();
-        memories.get(uid).and_then(|memory| memory.full).is_none_or(|at| at.elapsed() >= FULL_AFTER)
+        memories
+            .get(uid)
+            .and_then(|memory| memory.full)
+            .is_none_or(|at| at.elapsed() >= FULL_AFTER)
     }
 
     pub(super) fn read_anew(&self, uid: &Uid) {
@@ -159,7 +188,12 @@ impl Shared {
 
     /// How long ago a status was last written.
     pub(super) fn since_written(&self, uid: &Uid) -> Option<Duration> {
-        self.memories.lock().get(uid)?.written.as_ref().map(|(at, ..)| at.elapsed())
+        self.memories
+            .lock()
+            .get(uid)?
+            .written
+            .as_ref()
+            .map(|(at, ..)| at.elapsed())
     }
 
     /// The status as it is: what the object says, unless it has not caught up with what was written last.
@@ -179,7 +213,9 @@ impl Shared {
     }
 
     pub(super) fn status_written<K: Watched>(&self, uid: &Uid, version: Option<String>, status: K::Status) {
-        self.remember(uid, |memory| memory.written = Some((Instant::now(), version, Arc::new(status))));
+        self.remember(uid, |memory| {
+            memory.written = Some((Instant::now(), version, Arc::new(status)))
+        });
     }
 
     pub(super) fn forget(&self, uid: &Uid) {

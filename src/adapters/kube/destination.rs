@@ -15,7 +15,7 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
 
-use super::context::{SLOW_REQUEUE, Shared};
+use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::Observed;
 use super::references::{Referrer, Seen};
@@ -26,7 +26,8 @@ use super::watch::Sink;
 use crate::api::v1alpha1::event_destination::SigningScheme;
 use crate::api::v1alpha1::{EventDestination, EventDestinationSpec, EventProject, SecretKeyRef};
 use crate::domain::destination::{
-    Destination, Identity, Reference, References, SigningKeyRef, Subscription, secret_references, signing_key_ref,
+    Destination, Identity, Reference, References, SigningKeyRef, Subscription, secret_references,
+    signing_key_ref,
 };
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
@@ -46,10 +47,17 @@ impl Sink<EventDestination> for DestinationSink {
     fn seen(&self, key: &ObjectKey, uid: &Uid, object: &Observed<EventDestination>) {
         let directory = self.shared.directory();
         let generation = object.generation();
-        if directory.destination(uid).is_some_and(|entry| entry.identity.generation >= generation) {
+        if directory
+            .destination(uid)
+            .is_some_and(|entry| entry.identity.generation >= generation)
+        {
             return;
         }
-        let identity = Identity { key: key.clone(), uid: uid.clone(), generation };
+        let identity = Identity {
+            key: key.clone(),
+            uid: uid.clone(),
+            generation,
+        };
         directory.put_destination(entry(object, identity, EntryState::NotReady));
     }
 
@@ -69,11 +77,19 @@ fn entry(object: &Observed<EventDestination>, identity: Identity, state: EntrySt
         Ok(spec) => Subscription::of(spec),
         Err(bad) => Subscription::lenient(bad.project.as_deref(), bad.events.iter().map(String::as_str)),
     };
-    Entry { identity, subscription, state, enable_request: object.enable_request().map(ToOwned::to_owned) }
+    Entry {
+        identity,
+        subscription,
+        state,
+        enable_request: object.enable_request().map(ToOwned::to_owned),
+    }
 }
 
 fn referrer(key: &ObjectKey) -> Referrer {
-    Referrer { kind: Kind::Destination, key: key.clone() }
+    Referrer {
+        kind: Kind::Destination,
+        key: key.clone(),
+    }
 }
 
 /// What came of looking at a destination.
@@ -89,7 +105,9 @@ pub(super) async fn reconcile(
     shared: Arc<Shared>,
     projects: Store<Observed<EventProject>>,
 ) -> Result<Action, Error> {
-    shared.reconciling(Kind::Destination, object.uid(), look(&object, &shared, &projects)).await
+    shared
+        .reconciling(Kind::Destination, object.uid(), look(&object, &shared, &projects))
+        .await
 }
 
 async fn look(
@@ -97,8 +115,17 @@ async fn look(
     shared: &Shared,
     projects: &Store<Observed<EventProject>>,
 ) -> Result<Action, Error> {
-    let (Some(key), Some(uid)) = (object.key(), object.uid()) else { return Err(Error::Nameless) };
-    let identity = Identity { key, uid, generation: object.generation() };
+    let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
+        return Err(Error::Nameless);
+    };
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change()); // it delivers on until it is gone, and nothing is made for it
+    }
+    let identity = Identity {
+        key,
+        uid,
+        generation: object.generation(),
+    };
     let state = match &object.spec {
         Err(undecodable) => State::Undecodable(undecodable.error.clone()),
         Ok(spec) => match prepare(object, &identity, spec, shared, projects).await {
@@ -107,8 +134,14 @@ async fn look(
                 if in_force(shared, &identity).is_none()
                     && let Some(message) = error.told()
                 {
-                    report(shared, object, &identity, &State::Waiting(message), shared.context.counter_interval)
-                        .await?;
+                    report(
+                        shared,
+                        object,
+                        &identity,
+                        &State::Waiting(message),
+                        shared.context.counter_interval,
+                    )
+                    .await?;
                 }
                 return Err(error);
             }
@@ -122,22 +155,30 @@ async fn look(
         return Ok(Action::await_change());
     }
     let again = report(shared, object, &identity, &state, shared.context.counter_interval).await?;
-    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(SLOW_REQUEUE))))
+    let usual = if matches!(state, State::Waiting(_)) {
+        SOON
+    } else {
+        SLOW_REQUEUE
+    };
+    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
 }
 
 /// Puts an entry into the directory unless it is there already; whether the object still exists in this generation.
 fn publish(shared: &Shared, entry: Entry) -> bool {
-    let same = shared.directory().destination(&entry.identity.uid).is_some_and(|known| {
-        let same_state = match (&known.state, &entry.state) {
-            (EntryState::Ready(known), EntryState::Ready(new)) => Arc::ptr_eq(known, new),
-            (EntryState::NotReady, EntryState::NotReady) => true,
-            _ => false,
-        };
-        same_state
-            && known.identity == entry.identity
-            && known.subscription == entry.subscription
-            && known.enable_request == entry.enable_request
-    });
+    let same = shared
+        .directory()
+        .destination(&entry.identity.uid)
+        .is_some_and(|known| {
+            let same_state = match (&known.state, &entry.state) {
+                (EntryState::Ready(known), EntryState::Ready(new)) => Arc::ptr_eq(known, new),
+                (EntryState::NotReady, EntryState::NotReady) => true,
+                _ => false,
+            };
+            same_state
+                && known.identity == entry.identity
+                && known.subscription == entry.subscription
+                && known.enable_request == entry.enable_request
+        });
     same || shared.directory().put_destination(entry)
 }
 
@@ -156,8 +197,7 @@ async fn prepare(
     projects: &Store<Observed<EventProject>>,
 ) -> Result<State, Error> {
     let referrer = referrer(&identity.key);
-    // The store's only error is that its watch was dropped, and then this process is ending.
-    let _ = projects.wait_until_ready().await;
+    shared.wait_for_projects().await;
     let missing_project = spec.project_ref.as_ref().filter(|project| {
         let key = ObjectKey::new(&identity.key.namespace, &project.name);
         projects.get(&object_ref(&key)).is_none()
@@ -171,7 +211,10 @@ async fn prepare(
     }
     let mut faults = Faults::default();
     if let Some(project) = missing_project {
-        let message = format!("EventProject {:?} does not exist in this namespace; create it", project.name);
+        let message = format!(
+            "EventProject {:?} does not exist in this namespace; create it",
+            project.name
+        );
         faults.missing("spec.projectRef.name", message);
     }
     let signing = signing_key_ref(&identity.key.name, spec);
@@ -195,7 +238,8 @@ async fn prepare(
             }
             Ensured::Leftover => {
                 let name = signing.key.name;
-                let message = format!("Secret {name:?} of a deleted destination of the same name is being removed");
+                let message =
+                    format!("Secret {name:?} of a deleted destination of the same name is being removed");
                 return Ok(State::Waiting(message));
             }
         }
@@ -207,23 +251,31 @@ async fn prepare(
     });
     found.extend(try_join_all(reads).await?);
     for (name, secret) in &found {
-        let seen = secret.as_ref().map_or(Seen::Missing, |secret| Seen::of(secret.resource_version().as_deref()));
+        let seen = secret.as_ref().map_or(Seen::Missing, |secret| {
+            Seen::of(secret.resource_version().as_deref())
+        });
         shared.references.saw(&referrer, name, seen);
     }
     let mut references: References = wanted.into_iter().map(|(_, key)| lookup(key, &found)).collect();
     if let Some(signing) = stand_in {
         // Its fault is told already; this keeps validation from telling another one.
-        references.insert(signing.key, Reference::Found(Secret::new(signing_key(signing.scheme, shared).into())));
+        references.insert(
+            signing.key,
+            Reference::Found(Secret::new(signing_key(signing.scheme, shared).into())),
+        );
     }
+    shared.references.complete(&referrer);
     shared.read_anew(&identity.uid);
-    Ok(match Destination::try_from_spec(identity.clone(), spec, &references, &shared.context.egress) {
-        Ok(destination) if faults.is_empty() => State::InForce(Arc::new(destination)),
-        Ok(_) => State::Faulty(faults),
-        Err(others) => {
-            faults.extend(others);
-            State::Faulty(faults)
-        }
-    })
+    Ok(
+        match Destination::try_from_spec(identity.clone(), spec, &references, &shared.context.egress) {
+            Ok(destination) if faults.is_empty() => State::InForce(Arc::new(destination)),
+            Ok(_) => State::Faulty(faults),
+            Err(others) => {
+                faults.extend(others);
+                State::Faulty(faults)
+            }
+        },
+    )
 }
 
 async fn generated(
@@ -273,8 +325,12 @@ async fn report(
     let uid = &identity.uid;
     let previous = status::current(shared, object, uid);
     let view = shared.context.view.view(uid);
-    let signing =
-        object.spec.as_ref().ok().and_then(|spec| signing_key_ref(&identity.key.name, spec)).map(|signing| signing.key);
+    let signing = object
+        .spec
+        .as_ref()
+        .ok()
+        .and_then(|spec| signing_key_ref(&identity.key.name, spec))
+        .map(|signing| signing.key);
     let next = destination(&DestinationFacts {
         generation: identity.generation,
         configuration: match state {
@@ -299,22 +355,49 @@ async fn report(
 
 /// Whether the numbers of deliveries are others than the status says.
 pub(super) fn has_moved(object: &Observed<EventDestination>, shared: &Shared) -> bool {
-    let Some((uid, view)) = object.uid().and_then(|uid| Some((uid.clone(), shared.context.view.view(&uid)?))) else {
+    let Some((uid, view)) = object
+        .uid()
+        .and_then(|uid| Some((uid.clone(), shared.context.view.view(&uid)?)))
+    else {
         return false;
     };
     let status = status::current(shared, object, &uid);
-    let Some(told) = status.as_ref().and_then(|status| status.delivery.as_ref()) else { return true };
-    let now = [view.depth.pending, view.parked, view.health.delivered, view.health.exhausted];
+    let Some(told) = status.as_ref().and_then(|status| status.delivery.as_ref()) else {
+        return true;
+    };
+    let now = [
+        view.depth.pending,
+        view.parked,
+        view.health.delivered,
+        view.health.exhausted,
+    ];
     let told = [told.pending, told.parked, told.delivered, told.exhausted];
-    now.iter().zip(told).any(|(now, told)| i64::try_from(*now) != Ok(told))
+    now.iter()
+        .zip(told)
+        .any(|(now, told)| i64::try_from(*now) != Ok(told))
 }
 
 /// Writes the last numbers when the process stops, whatever the interval says.
 pub(super) async fn write_last(object: &Observed<EventDestination>, shared: &Shared) {
-    let (Some(key), Some(uid)) = (object.key(), object.uid()) else { return };
-    let identity = Identity { key, uid, generation: object.generation() };
-    let Some(destination) = in_force(shared, &identity) else { return };
-    let written = report(shared, object, &identity, &State::InForce(destination), Duration::ZERO).await;
+    let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
+        return;
+    };
+    let identity = Identity {
+        key,
+        uid,
+        generation: object.generation(),
+    };
+    let Some(destination) = in_force(shared, &identity) else {
+        return;
+    };
+    let written = report(
+        shared,
+        object,
+        &identity,
+        &State::InForce(destination),
+        Duration::ZERO,
+    )
+    .await;
     if let Err(error) = written {
         tracing::debug!(%error, destination.name = &*identity.key.name, "the last status was not written");
     }

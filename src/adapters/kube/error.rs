@@ -53,9 +53,18 @@ impl Error {
     /// The word for conditions, metrics and logs.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Request { source: kube::Error::Api(status), .. } if status.is_forbidden() => "Forbidden",
-            Self::Request { source: kube::Error::Api(status), .. } if status.is_conflict() => "Conflict",
-            Self::Request { source: kube::Error::Api(_), .. } => "Refused",
+            Self::Request {
+                source: kube::Error::Api(status),
+                ..
+            } if status.is_forbidden() => "Forbidden",
+            Self::Request {
+                source: kube::Error::Api(status),
+                ..
+            } if status.is_conflict() => "Conflict",
+            Self::Request {
+                source: kube::Error::Api(_),
+                ..
+            } => "Refused",
             Self::Request { .. } | Self::Timeout => "Unavailable",
             Self::Nameless => reason::UNDECODABLE,
         }
@@ -64,9 +73,10 @@ impl Error {
     /// What a person is told in the object's status; `None` when the API server could not take it anyway.
     pub(super) fn told(&self) -> Option<String> {
         match self {
-            Self::Request { action, source: kube::Error::Api(status) } if !status.is_conflict() => {
-                Some(format!("cannot {action}: {}", status.message))
-            }
+            Self::Request {
+                action,
+                source: kube::Error::Api(status),
+            } if !status.is_conflict() => Some(format!("cannot {action}: {}", status.message)),
             _ => None,
         }
     }
@@ -74,7 +84,9 @@ impl Error {
 
 /// How long to wait after that many failures in a row.
 pub(super) fn backoff(failures: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(LONGEST_WAIT)
+    FIRST_WAIT
+        .saturating_mul(1 << failures.saturating_sub(1).min(6))
+        .min(LONGEST_WAIT)
 }
 
 #[cfg(test)]

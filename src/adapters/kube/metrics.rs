@@ -50,10 +50,22 @@ impl Default for KubeMetrics {
 impl KubeMetrics {
     /// Registers everything under the prefix of `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("reconciles", "Reconciles by kind, outcome and reason", self.reconciles.clone());
-        registry.register("reconcile_duration_seconds", "Time a reconcile takes", self.duration.clone());
+        registry.register(
+            "reconciles",
+            "Reconciles by kind, outcome and reason",
+            self.reconciles.clone(),
+        );
+        registry.register(
+            "reconcile_duration_seconds",
+            "Time a reconcile takes",
+            self.duration.clone(),
+        );
         registry.register("status_writes", "Statuses written", self.status_writes.clone());
-        registry.register("watch_errors", "Errors of watches, each followed by another try", self.watch_errors.clone());
+        registry.register(
+            "watch_errors",
+            "Errors of watches, each followed by another try",
+            self.watch_errors.clone(),
+        );
         registry.register(
             "kubernetes_events_dropped",
             "Kubernetes Events that were not written: too many at once, or refused",
@@ -63,12 +75,22 @@ impl KubeMetrics {
 
     pub(super) fn reconciled(&self, kind: Kind, outcome: &'static str, reason: &'static str, took: Duration) {
         let kind = kind.as_str();
-        self.reconciles.get_or_create(&ReconcileLabels { kind, outcome, reason }).inc();
-        self.duration.get_or_create(&KindLabel { kind }).observe(took.as_secs_f64());
+        self.reconciles
+            .get_or_create(&ReconcileLabels {
+                kind,
+                outcome,
+                reason,
+            })
+            .inc();
+        self.duration
+            .get_or_create(&KindLabel { kind })
+            .observe(took.as_secs_f64());
     }
 
     pub(super) fn status_written(&self, kind: Kind) {
-        self.status_writes.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+        self.status_writes
+            .get_or_create(&KindLabel { kind: kind.as_str() })
+            .inc();
     }
 
     /// `kind`: as manifests write it; also `Secret`.
@@ -83,6 +105,13 @@ impl KubeMetrics {
     /// Statuses written so far, of every kind: for tests and support.
     #[must_use]
     pub fn status_writes(&self) -> u64 {
-        Kind::ALL.iter().map(|kind| self.status_writes.get_or_create(&KindLabel { kind: kind.as_str() }).get()).sum()
+        Kind::ALL
+            .iter()
+            .map(|kind| {
+                self.status_writes
+                    .get_or_create(&KindLabel { kind: kind.as_str() })
+                    .get()
+            })
+            .sum()
     }
 }

@@ -37,10 +37,30 @@ pub(super) struct NoticeWriter {
     metrics: KubeMetrics,
 }
 
-pub(super) fn notices(client: Client, instance: Option<String>, metrics: KubeMetrics) -> (Notices, NoticeWriter) {
+pub(super) fn notices(
+    client: Client,
+    instance: Option<String>,
+    metrics: KubeMetrics,
+) -> (Notices, NoticeWriter) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let recorder = Recorder::new(client, Reporter { controller: FIELD_MANAGER.to_owned(), instance });
-    (Notices { sender, metrics: metrics.clone() }, NoticeWriter { receiver, recorder, metrics })
+    let recorder = Recorder::new(
+        client,
+        Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance,
+        },
+    );
+    (
+        Notices {
+            sender,
+            metrics: metrics.clone(),
+        },
+        NoticeWriter {
+            receiver,
+            recorder,
+            metrics,
+        },
+    )
 }
 
 impl Notices {
@@ -62,7 +82,11 @@ impl NoticeWriter {
             };
             let Some((notice, about)) = next else { return };
             let event = KubeEvent {
-                type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+                type_: if notice.warning {
+                    EventType::Warning
+                } else {
+                    EventType::Normal
+                },
                 reason: notice.reason,
                 note: Some(cut(notice.message)),
                 action: "Reconcile".to_owned(),
@@ -86,7 +110,10 @@ impl NoticeWriter {
 
 fn cut(mut note: String) -> String {
     if note.len() > MAX_NOTE {
-        let end = (0..=MAX_NOTE - 3).rev().find(|end| note.is_char_boundary(*end)).unwrap_or_default();
+        let end = (0..=MAX_NOTE - 3)
+            .rev()
+            .find(|end| note.is_char_boundary(*end))
+            .unwrap_or_default();
         note.truncate(end);
         note.push('…');
     }

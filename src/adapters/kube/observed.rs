@@ -30,7 +30,9 @@ const MAX_ERROR: usize = 512;
 const MAX_TRIALS: usize = 256;
 
 /// A kind that is watched.
-pub(super) trait Watched: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static {
+pub(super) trait Watched:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static
+{
     /// What the user wrote.
     type Spec: Clone + Debug + DeserializeOwned + Send + Sync + 'static;
     /// What we found out.
@@ -83,7 +85,10 @@ pub(super) struct Undecodable {
 impl<K: Watched> Observed<K> {
     /// Namespace and name; `None` for what the API server never serves.
     pub(super) fn key(&self) -> Option<ObjectKey> {
-        Some(ObjectKey::new(self.metadata.namespace.as_deref()?, self.metadata.name.as_deref()?))
+        Some(ObjectKey::new(
+            self.metadata.namespace.as_deref()?,
+            self.metadata.name.as_deref()?,
+        ))
     }
 
     pub(super) fn uid(&self) -> Option<Uid> {
@@ -99,11 +104,15 @@ impl<K: Watched> Observed<K> {
     }
 
     pub(super) fn enable_request(&self) -> Option<&str> {
-        self.annotation(ENABLE_ANNOTATION).filter(|token| !token.is_empty())
+        self.annotation(ENABLE_ANNOTATION)
+            .filter(|token| !token.is_empty())
     }
 
     pub(super) fn reconcile_request(&self) -> Option<&str> {
-        newest_request([self.annotation(RECONCILE_ANNOTATION), self.annotation(FLUX_RECONCILE_ANNOTATION)])
+        newest_request([
+            self.annotation(RECONCILE_ANNOTATION),
+            self.annotation(FLUX_RECONCILE_ANNOTATION),
+        ])
     }
 
     /// What an owned object says of this one. It does not block the owner's deletion, which would need the right to
@@ -171,7 +180,11 @@ impl<'de, K: Watched> Deserialize<'de> for Observed<K> {
             status: Value,
         }
 
-        let Raw { mut metadata, spec, status } = Raw::deserialize(deserializer)?;
+        let Raw {
+            mut metadata,
+            spec,
+            status,
+        } = Raw::deserialize(deserializer)?;
         if metadata.uid.is_none() {
             return Err(D::Error::custom("metadata.uid is missing"));
         }
@@ -180,7 +193,11 @@ impl<'de, K: Watched> Deserialize<'de> for Observed<K> {
             annotations.remove(LAST_APPLIED);
         }
         let spec = K::Spec::deserialize(&spec).map_err(|error| Undecodable::of::<K::Spec>(&spec, &error));
-        Ok(Self { metadata, spec, status: K::Status::deserialize(&status).ok() })
+        Ok(Self {
+            metadata,
+            spec,
+            status: K::Status::deserialize(&status).ok(),
+        })
     }
 }
 
@@ -206,13 +223,22 @@ fn locate<S: DeserializeOwned>(spec: &Value, error: &str) -> String {
     let mut path = String::new();
     let mut pointer = String::new();
     loop {
-        let Some(here) = spec.pointer(&pointer) else { return path };
+        let Some(here) = spec.pointer(&pointer) else {
+            return path;
+        };
         let steps: Vec<(String, String)> = match here {
             Value::Object(members) => members
                 .keys()
-                .map(|key| (format!(".{key}"), format!("/{}", key.replace('~', "~0").replace('/', "~1"))))
+                .map(|key| {
+                    (
+                        format!(".{key}"),
+                        format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+                    )
+                })
                 .collect(),
-            Value::Array(items) => (0..items.len()).map(|at| (format!("[{at}]"), format!("/{at}"))).collect(),
+            Value::Array(items) => (0..items.len())
+                .map(|at| (format!("[{at}]"), format!("/{at}")))
+                .collect(),
             _ => return path,
         };
         let guilty = steps.into_iter().find(|(_, step)| {
@@ -227,19 +253,25 @@ fn locate<S: DeserializeOwned>(spec: &Value, error: &str) -> String {
 
 fn differs_without<S: DeserializeOwned>(spec: &Value, pointer: &str, error: &str) -> bool {
     let mut spec = spec.clone();
-    let Some((parent, key)) = pointer.rsplit_once('/') else { return false };
+    let Some((parent, key)) = pointer.rsplit_once('/') else {
+        return false;
+    };
     match spec.pointer_mut(parent) {
         Some(Value::Object(members)) => {
             members.remove(&key.replace("~1", "/").replace("~0", "~"));
         }
         Some(Value::Array(items)) => {
-            let Some(at) = key.parse().ok().filter(|at| *at < items.len()) else { return false };
+            let Some(at) = key.parse().ok().filter(|at| *at < items.len()) else {
+                return false;
+            };
             items.remove(at);
         }
         _ => return false,
     }
     // A missing field is an error, too, but one that removing something else does not change.
-    S::deserialize(&spec).err().is_none_or(|other: serde_json::Error| other.to_string() != error)
+    S::deserialize(&spec)
+        .err()
+        .is_none_or(|other: serde_json::Error| other.to_string() != error)
 }
 
 #[cfg(test)]
@@ -254,7 +286,8 @@ mod tests {
             "managedFields": [{"manager": "m"}],
             "annotations": {LAST_APPLIED: "{}", ENABLE_ANNOTATION: "now"},
         });
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": {"conditions": 5}})).unwrap()
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": {"conditions": 5}}))
+            .unwrap()
     }
 
     #[test]
@@ -277,12 +310,19 @@ mod tests {
                 json!({"events": ["a", "b"], "projectRef": {"name": "acme"}, "delivery": {"retry": {"maxAttempts": "ten"}}}),
                 "spec.delivery.retry.maxAttempts: invalid type: string \"ten\", expected i32",
             ),
-            (json!({"projectRef": {"name": "acme"}}), "spec: missing field `events`"),
+            (
+                json!({"projectRef": {"name": "acme"}}),
+                "spec: missing field `events`",
+            ),
         ] {
             let bad = read(&spec).spec.unwrap_err();
             assert_eq!(bad.error, expected);
             assert_eq!(bad.project.as_deref(), Some("acme"));
-            let wanted: &[&str] = if spec.get("events").is_some() { &["a", "b"] } else { &[] };
+            let wanted: &[&str] = if spec.get("events").is_some() {
+                &["a", "b"]
+            } else {
+                &[]
+            };
             assert_eq!(bad.events, wanted);
         }
     }
@@ -290,7 +330,9 @@ mod tests {
     #[test]
     fn the_search_for_a_fault_is_bounded() {
         let headers: Vec<Value> = (0..2000).map(|n| json!({"name": n.to_string()})).collect();
-        let bad = read(&json!({"events": ["a"], "suspend": "no", "webhook": {"headers": headers}})).spec.unwrap_err();
+        let bad = read(&json!({"events": ["a"], "suspend": "no", "webhook": {"headers": headers}}))
+            .spec
+            .unwrap_err();
         assert!(bad.error.contains("expected a boolean"), "{}", bad.error);
     }
 }

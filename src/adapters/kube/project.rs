@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use parking_lot::Mutex;
 
-use super::context::{SLOW_REQUEUE, Shared};
+use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::{Observed, Watched};
 use super::references::{Referrer, Seen};
@@ -99,13 +99,17 @@ impl Sink<EventProject> for ProjectSink {
 
     fn gone(&self, key: &ObjectKey, uid: &Uid) {
         self.shared.directory().remove_project(key, uid);
-        self.shared.references.forget(&Referrer { kind: Kind::Project, key: key.clone() });
+        self.shared.references.forget(&Referrer {
+            kind: Kind::Project,
+            key: key.clone(),
+        });
         self.shared.forget(uid);
         self.initial.settled(uid, &self.shared);
         wake_referring(&self.shared, key);
     }
 
     fn listed(&self, uids: HashSet<Uid>) {
+        self.shared.projects_are_listed();
         self.initial.listed(uids, &self.shared);
     }
 }
@@ -116,7 +120,9 @@ pub(super) async fn reconcile(
     initial: Arc<Initial>,
 ) -> Result<Action, Error> {
     let uid = object.uid();
-    let result = shared.reconciling(Kind::Project, uid.clone(), look(&object, &shared)).await;
+    let result = shared
+        .reconciling(Kind::Project, uid.clone(), look(&object, &shared))
+        .await;
     // Also after an error: one project that cannot be looked at must not keep all others waiting.
     if let Some(uid) = uid {
         initial.settled(&uid, &shared);
@@ -133,7 +139,12 @@ enum State {
 }
 
 async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action, Error> {
-    let (Some(key), Some(uid)) = (object.key(), object.uid()) else { return Err(Error::Nameless) };
+    let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
+        return Err(Error::Nameless);
+    };
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
     let (state, project_id) = match &object.spec {
         Err(undecodable) => (State::Undecodable(undecodable.error.clone()), None),
         Ok(spec) => {
@@ -143,12 +154,23 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
                 Ok(found) => found,
                 Err(error) => {
                     // The token that was good stays good while the API server cannot be asked.
-                    let known = shared.directory().project(&key).filter(|known| known.facts.uid == uid);
+                    let known = shared
+                        .directory()
+                        .project(&key)
+                        .filter(|known| known.facts.uid == uid);
                     let token = known.and_then(|known| known.token.clone());
                     let told = error.told();
                     put(shared, &key, &facts, token.clone());
                     if let (Some(message), None) = (told, token) {
-                        report(shared, object, &key, &uid, &State::Waiting(message), Some(&facts.id)).await?;
+                        report(
+                            shared,
+                            object,
+                            &key,
+                            &uid,
+                            &State::Waiting(message),
+                            Some(&facts.id),
+                        )
+                        .await?;
                     }
                     return Err(error);
                 }
@@ -158,15 +180,28 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
         }
     };
     let again = report(shared, object, &key, &uid, &state, project_id.as_ref()).await?;
-    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(SLOW_REQUEUE))))
+    let usual = if matches!(state, State::Waiting(_)) {
+        SOON
+    } else {
+        SLOW_REQUEUE
+    };
+    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
 }
 
 fn put(shared: &Shared, key: &ObjectKey, facts: &Arc<ProjectFacts>, token: Option<Secret<String>>) {
-    shared.directory().put_project(Project { key: key.clone(), facts: Arc::clone(facts), token });
+    shared.directory().put_project(Project {
+        key: key.clone(),
+        facts: Arc::clone(facts),
+        token,
+    });
 }
 
 fn facts(object: &Observed<EventProject>, spec: &EventProjectSpec) -> Option<Arc<ProjectFacts>> {
-    let project = EventProject { metadata: object.metadata.clone(), spec: spec.clone(), status: None };
+    let project = EventProject {
+        metadata: object.metadata.clone(),
+        spec: spec.clone(),
+        status: None,
+    };
     ProjectFacts::of(&project).map(Arc::new)
 }
 
@@ -176,7 +211,10 @@ async fn token(
     shared: &Shared,
 ) -> Result<(State, Option<Secret<String>>), Error> {
     let name = token_secret_name(&key.name);
-    let referrer = Referrer { kind: Kind::Project, key: key.clone() };
+    let referrer = Referrer {
+        kind: Kind::Project,
+        key: key.clone(),
+    };
     shared.references.begin(&referrer, BTreeSet::from([name.clone()]));
     let owner = object.owner_reference();
     let wanted = Wanted {
@@ -194,7 +232,9 @@ async fn token(
     };
     Ok(match secrets::ensure(&shared.client, wanted, make).await? {
         Ensured::Ours(secret) => {
-            shared.references.saw(&referrer, &name, Seen::of(secret.resource_version().as_deref()));
+            shared
+                .references
+                .saw(&referrer, &name, Seen::of(secret.resource_version().as_deref()));
             match secrets::data(&secret, TOKEN_KEY).and_then(parse) {
                 Some(token) => (State::Open, Some(token)),
                 None => {
@@ -207,18 +247,23 @@ async fn token(
             }
         }
         Ensured::Foreign => {
-            let message = format!("Secret {name:?} does not belong to this project; delete it to have one made");
+            let message =
+                format!("Secret {name:?} does not belong to this project; delete it to have one made");
             (fault(message), None)
         }
-        Ensured::Leftover => {
-            (State::Waiting(format!("Secret {name:?} of a deleted project of the same name is being removed")), None)
-        }
+        Ensured::Leftover => (
+            State::Waiting(format!(
+                "Secret {name:?} of a deleted project of the same name is being removed"
+            )),
+            None,
+        ),
     })
 }
 
 fn parse(value: &[u8]) -> Option<Secret<String>> {
     let text = std::str::from_utf8(value).ok()?.trim();
-    let fits = (MIN_TOKEN..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits =
+        (MIN_TOKEN..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then(|| Secret::new(text.to_owned()))
 }
 
@@ -240,7 +285,10 @@ async fn report(
             State::Undecodable(error) => ProjectState::Undecodable(error),
             State::Waiting(message) => ProjectState::Waiting(message),
         },
-        ingest_url: &format!("{base}/v1/namespaces/{}/projects/{}/events", key.namespace, key.name),
+        ingest_url: &format!(
+            "{base}/v1/namespaces/{}/projects/{}/events",
+            key.namespace, key.name
+        ),
         project_id: project_id.map(AsRef::as_ref),
         token_secret: &token_secret_name(&key.name),
         reconcile_request: object.reconcile_request(),

@@ -50,8 +50,10 @@ struct Index {
 #[derive(Debug, Default)]
 struct Interest {
     names: BTreeSet<String>,
-    /// Something it refers to has changed since it last began to read.
-    stale: bool,
+    /// All of it was read, and nothing has changed since the reading began.
+    current: bool,
+    /// A reading is under way in which nothing has changed so far.
+    reading: bool,
 }
 
 impl References {
@@ -59,28 +61,51 @@ impl References {
     pub(super) fn begin(&self, referrer: &Referrer, names: BTreeSet<String>) {
         let index = &mut *self.0.lock();
         let interest = index.referrers.entry(referrer.clone()).or_default();
-        interest.stale = false;
+        // A change from here on is noticed; one before is about to be read.
+        interest.reading = true;
+        interest.current = false;
         let before = std::mem::replace(&mut interest.names, names.clone());
         for name in before.difference(&names) {
             index.forget_secret(referrer, name);
         }
         for name in names.difference(&before) {
             let secret = ObjectKey::new(&referrer.key.namespace, name);
-            index.secrets.entry(secret).or_default().insert(referrer.clone(), Seen::Nothing);
+            index
+                .secrets
+                .entry(secret)
+                .or_default()
+                .insert(referrer.clone(), Seen::Nothing);
         }
     }
 
     /// Says what an object saw of a Secret.
     pub(super) fn saw(&self, referrer: &Referrer, name: &str, seen: Seen) {
         let secret = ObjectKey::new(&referrer.key.namespace, name);
-        if let Some(state) = self.0.lock().secrets.get_mut(&secret).and_then(|objects| objects.get_mut(referrer)) {
+        if let Some(state) = self
+            .0
+            .lock()
+            .secrets
+            .get_mut(&secret)
+            .and_then(|objects| objects.get_mut(referrer))
+        {
             *state = seen;
+        }
+    }
+
+    /// Says that an object has read everything. A reading that fails never gets here, and is repeated.
+    pub(super) fn complete(&self, referrer: &Referrer) {
+        if let Some(interest) = self.0.lock().referrers.get_mut(referrer) {
+            interest.current = std::mem::take(&mut interest.reading);
         }
     }
 
     /// Whether what an object read is still what there is.
     pub(super) fn is_current(&self, referrer: &Referrer) -> bool {
-        self.0.lock().referrers.get(referrer).is_some_and(|interest| !interest.stale)
+        self.0
+            .lock()
+            .referrers
+            .get(referrer)
+            .is_some_and(|interest| interest.current)
     }
 
     /// Forgets an object.
@@ -95,7 +120,14 @@ impl References {
 
     /// Forgets objects that are gone, should a reconcile under way have brought one back.
     pub(super) fn retain(&self, kept: impl Fn(&Referrer) -> bool) {
-        let gone: Vec<Referrer> = self.0.lock().referrers.keys().filter(|referrer| !kept(referrer)).cloned().collect();
+        let gone: Vec<Referrer> = self
+            .0
+            .lock()
+            .referrers
+            .keys()
+            .filter(|referrer| !kept(referrer))
+            .cloned()
+            .collect();
         gone.iter().for_each(|referrer| self.forget(referrer));
     }
 
@@ -118,20 +150,32 @@ impl References {
     /// A relist is complete: what was not met is gone.
     pub(super) fn relisted(&self) -> Vec<Referrer> {
         let index = &mut *self.0.lock();
-        let Some(listed) = index.listing.take() else { return Vec::new() };
-        let gone: Vec<ObjectKey> = index.secrets.keys().filter(|key| !listed.contains(*key)).cloned().collect();
-        gone.iter().flat_map(|key| index.differing(key, &Seen::Missing)).collect()
+        let Some(listed) = index.listing.take() else {
+            return Vec::new();
+        };
+        let gone: Vec<ObjectKey> = index
+            .secrets
+            .keys()
+            .filter(|key| !listed.contains(*key))
+            .cloned()
+            .collect();
+        gone.iter()
+            .flat_map(|key| index.differing(key, &Seen::Missing))
+            .collect()
     }
 }
 
 impl Index {
     fn differing(&mut self, secret: &ObjectKey, now: &Seen) -> Vec<Referrer> {
         let objects = self.secrets.get(secret).into_iter().flatten();
-        let differing: Vec<Referrer> =
-            objects.filter(|(_, seen)| *seen != now).map(|(referrer, _)| referrer.clone()).collect();
+        let differing: Vec<Referrer> = objects
+            .filter(|(_, seen)| *seen != now)
+            .map(|(referrer, _)| referrer.clone())
+            .collect();
         for referrer in &differing {
             if let Some(interest) = self.referrers.get_mut(referrer) {
-                interest.stale = true;
+                interest.current = false;
+                interest.reading = false;
             }
         }
         differing
@@ -153,7 +197,10 @@ mod tests {
     use super::*;
 
     fn referrer(name: &str) -> Referrer {
-        Referrer { kind: Kind::Destination, key: ObjectKey::new("ns", name) }
+        Referrer {
+            kind: Kind::Destination,
+            key: ObjectKey::new("ns", name),
+        }
     }
 
     fn version(text: &str) -> Seen {
@@ -171,14 +218,33 @@ mod tests {
         references.begin(&a, names(["s"]));
         references.saw(&a, "s", version("1"));
         references.begin(&b, names(["s"]));
-        assert_eq!(references.changed(&secret, &version("1")), std::slice::from_ref(&b));
+        assert_eq!(
+            references.changed(&secret, &version("1")),
+            std::slice::from_ref(&b)
+        );
         references.saw(&b, "s", version("2"));
-        assert_eq!(references.changed(&secret, &version("2")), std::slice::from_ref(&a));
+        assert_eq!(
+            references.changed(&secret, &version("2")),
+            std::slice::from_ref(&a)
+        );
         assert!(!references.is_current(&a));
         references.begin(&a, names(["s"]));
+        assert!(!references.is_current(&a), "the reading is under way, or failed");
+        references.saw(&a, "s", version("2"));
+        references.complete(&a);
         assert!(references.is_current(&a));
-        assert_eq!(references.changed(&ObjectKey::new("other", "s"), &version("9")), []);
-        assert_eq!(references.changed(&ObjectKey::new("ns", "other"), &version("9")), []);
+        references.begin(&a, names(["s"]));
+        references.changed(&secret, &version("3"));
+        references.complete(&a);
+        assert!(!references.is_current(&a), "it changed during the reading");
+        assert_eq!(
+            references.changed(&ObjectKey::new("other", "s"), &version("9")),
+            []
+        );
+        assert_eq!(
+            references.changed(&ObjectKey::new("ns", "other"), &version("9")),
+            []
+        );
     }
 
     #[test]
@@ -190,7 +256,10 @@ mod tests {
             references.saw(object, name, version("1"));
         }
         references.relist();
-        assert_eq!(references.changed(&ObjectKey::new("ns", "kept"), &version("1")), []);
+        assert_eq!(
+            references.changed(&ObjectKey::new("ns", "kept"), &version("1")),
+            []
+        );
         assert_eq!(references.relisted(), [a]);
     }
 

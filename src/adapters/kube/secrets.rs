@@ -47,13 +47,19 @@ pub(super) async fn read(client: &Client, namespace: &str, name: &str) -> Result
         return Ok(None);
     }
     let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    api.get_opt(name).await.map_err(Error::request(format!("read Secret {name:?}")))
+    api.get_opt(name)
+        .await
+        .map_err(Error::request(format!("read Secret {name:?}")))
 }
 
 /// Whether an object may have that name.
 fn is_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    !name.is_empty() && name.len() <= 253 && name.bytes().all(inner) && !name.starts_with('.') && !name.contains("..")
+    !name.is_empty()
+        && name.len() <= 253
+        && name.bytes().all(inner)
+        && !name.starts_with('.')
+        && !name.contains("..")
 }
 
 /// Finds a Secret that Postrider owns, or makes it with what `value` returns.
@@ -84,16 +90,28 @@ async fn create(client: &Client, wanted: Wanted<'_>, value: String) -> Result<Op
         metadata: ObjectMeta {
             name: Some(wanted.name.to_owned()),
             namespace: Some(wanted.namespace.to_owned()),
-            labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), FIELD_MANAGER.to_owned())])),
+            labels: Some(BTreeMap::from([(
+                MANAGED_BY.to_owned(),
+                FIELD_MANAGER.to_owned(),
+            )])),
             owner_references: Some(vec![wanted.owner.clone()]),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(wanted.key.to_owned(), ByteString(value.into_bytes()))])),
+        data: Some(BTreeMap::from([(
+            wanted.key.to_owned(),
+            ByteString(value.into_bytes()),
+        )])),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     };
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    match Api::<Secret>::namespaced(client.clone(), wanted.namespace).create(&params, &secret).await {
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    match Api::<Secret>::namespaced(client.clone(), wanted.namespace)
+        .create(&params, &secret)
+        .await
+    {
         Ok(made) => Ok(Some(made)),
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
         Err(error) => Err(Error::request(format!("create Secret {:?}", wanted.name))(error)),
@@ -110,7 +128,11 @@ async fn claim(
     if !owners.iter().any(|owner| owner.uid == wanted.owner.uid) {
         let namesake =
             |owner: &OwnerReference| owner.kind == wanted.owner.kind && owner.name == wanted.owner.name;
-        return Ok(if owners.iter().any(namesake) { Ensured::Leftover } else { Ensured::Foreign });
+        return Ok(if owners.iter().any(namesake) {
+            Ensured::Leftover
+        } else {
+            Ensured::Foreign
+        });
     }
     if data(&secret, wanted.key).is_some_and(|value| !value.is_empty()) {
         return Ok(Ensured::Ours(Box::new(secret)));
@@ -120,10 +142,15 @@ async fn claim(
         "metadata": {"resourceVersion": secret.metadata.resource_version, "uid": secret.metadata.uid},
         "stringData": {wanted.key: value()},
     });
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     let api = Api::<Secret>::namespaced(client.clone(), wanted.namespace);
     let filled = api.patch(wanted.name, &params, &Patch::Merge(&patch)).await;
-    filled.map(|secret| Ensured::Ours(Box::new(secret))).map_err(Error::request(format!("fill Secret {:?}", wanted.name)))
+    filled
+        .map(|secret| Ensured::Ours(Box::new(secret)))
+        .map_err(Error::request(format!("fill Secret {:?}", wanted.name)))
 }
 
 /// A key's value.
@@ -140,7 +167,20 @@ mod tests {
         for name in ["a", "a-b.c", "0", &"a".repeat(253)] {
             assert!(is_name(name), "{name}");
         }
-        for name in ["", "..", "../x", "a/b", "a%2fb", "a..b", ".a", "A", "a?b", "a#b", "ä", &"a".repeat(254)] {
+        for name in [
+            "",
+            "..",
+            "../x",
+            "a/b",
+            "a%2fb",
+            "a..b",
+            ".a",
+            "A",
+            "a?b",
+            "a#b",
+            "ä",
+            &"a".repeat(254),
+        ] {
             assert!(!is_name(name), "{name}");
         }
     }

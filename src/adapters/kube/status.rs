@@ -37,14 +37,24 @@ where
     shared.context.metrics.status_written(K::KIND);
     let previous = current(shared, object, uid);
     let before = previous.as_deref().map(K::conditions).unwrap_or_default();
-    shared.notices.tell(notices(before, K::conditions(&next)), &object.reference());
+    shared
+        .notices
+        .tell(notices(before, K::conditions(&next)), &object.reference());
     shared.status_written::<K>(uid, object.resource_version(), next);
     Ok(None)
 }
 
 /// The status as it is, as far as is known.
-pub(super) fn current<K: Watched>(shared: &Shared, object: &Observed<K>, uid: &Uid) -> Option<Arc<K::Status>> {
-    shared.current_status::<K>(uid, object.metadata.resource_version.as_deref(), object.status.as_ref())
+pub(super) fn current<K: Watched>(
+    shared: &Shared,
+    object: &Observed<K>,
+    uid: &Uid,
+) -> Option<Arc<K::Status>> {
+    shared.current_status::<K>(
+        uid,
+        object.metadata.resource_version.as_deref(),
+        object.status.as_ref(),
+    )
 }
 
 /// `false`: the object is gone, or its name belongs to another one by now.
@@ -64,7 +74,10 @@ where
     let mut result = api.patch_status(&name, &params, &Patch::Apply(&whole)).await;
     if object.spec.is_err() && result.is_err() {
         // Server-side apply merges typed values, and this object's are of the wrong type.
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
         let part = json!({"metadata": {"uid": object.metadata.uid}, "status": status});
         result = api.patch_status(&name, &params, &Patch::Merge(&part)).await;
     }

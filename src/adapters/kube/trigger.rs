@@ -36,13 +36,18 @@ impl Triggers {
     }
 
     /// Endless; for one reader.
-    pub(super) fn stream<K: Watched>(self: &Arc<Self>) -> impl Stream<Item = ObjectRef<Observed<K>>> + use<K> {
+    pub(super) fn stream<K: Watched>(
+        self: &Arc<Self>,
+    ) -> impl Stream<Item = ObjectRef<Observed<K>>> + use<K> {
         use futures::StreamExt as _;
 
         let triggers = Arc::clone(self);
         futures::stream::unfold(triggers, async |triggers| {
             let keys = triggers.next().await;
-            Some((futures::stream::iter(keys.into_iter().map(|key| object_ref(&key))), triggers))
+            Some((
+                futures::stream::iter(keys.into_iter().map(|key| object_ref(&key))),
+                triggers,
+            ))
         })
         .flatten()
     }

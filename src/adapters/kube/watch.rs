@@ -70,8 +70,14 @@ pub(super) fn follow<K: Watched>(
 where
     K: Clone + std::fmt::Debug,
 {
-    let mut intake =
-        Intake { sink, shared, known: HashMap::new(), pending: Vec::new(), listed: HashSet::new() };
+    let mut intake = Intake {
+        sink,
+        shared,
+        known: HashMap::new(),
+        pending: Vec::new(),
+        listed: HashSet::new(),
+        complaint: Complaint::default(),
+    };
     watcher(api, watcher::Config::default())
         .backoff(Patience::default())
         .reflect(writer)
@@ -86,10 +92,12 @@ struct Intake<K: Watched> {
     /// To reconcile once the list is complete: before, the store does not have them.
     pending: Vec<ObjectRef<Observed<K>>>,
     listed: HashSet<Uid>,
+    complaint: Complaint,
 }
 
 impl<K: Watched> Intake<K> {
     fn take(&mut self, event: Result<Event<Observed<K>>, watcher::Error>) -> Vec<ObjectRef<Observed<K>>> {
+        self.complaint.settle(K::KIND.as_str(), &event);
         match event {
             Ok(Event::Apply(object)) => self.apply(&object).into_iter().collect(),
             Ok(Event::Init) => {
@@ -124,7 +132,7 @@ impl<K: Watched> Intake<K> {
             }
             Err(error) => {
                 self.shared.context.metrics.watch_failed(K::KIND.as_str());
-                tracing::warn!(kind = K::KIND.as_str(), error = %brief(&error), "watch failed; will try again");
+                self.complaint.make(K::KIND.as_str(), &error);
                 Vec::new()
             }
         }
@@ -141,7 +149,32 @@ impl<K: Watched> Intake<K> {
         let print = hasher.finish();
         let trigger = object_ref(&key);
         let before = self.known.insert(uid, (key, print));
-        before.is_none_or(|(_, before)| before != print).then_some(trigger)
+        before
+            .is_none_or(|(_, before)| before != print)
+            .then_some(trigger)
+    }
+}
+
+/// The last failure of a watch that was logged: an outage is one line, not one for each try.
+#[derive(Default)]
+struct Complaint(Option<String>);
+
+impl Complaint {
+    fn make(&mut self, kind: &'static str, error: &watcher::Error) {
+        let text = brief(error);
+        if self.0.as_ref() == Some(&text) {
+            tracing::debug!(kind, error = text, "watch failed again");
+        } else {
+            tracing::warn!(kind, error = text, "watch failed; will try again until it works");
+            self.0 = Some(text);
+        }
+    }
+
+    /// `Init` says only that a list is about to be tried.
+    fn settle<T>(&mut self, kind: &'static str, event: &Result<Event<T>, watcher::Error>) {
+        if !matches!(event, Ok(Event::Init) | Err(_)) && self.0.take().is_some() {
+            tracing::info!(kind, "watch works again");
+        }
     }
 }
 
@@ -162,20 +195,24 @@ pub(super) async fn follow_secrets(
 ) {
     let events = watcher(api, watcher::Config::default()).backoff(Patience::default());
     let mut events = std::pin::pin!(events);
+    let mut complaint = Complaint::default();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
             () = shutdown.cancelled() => None,
         };
         let Some(event) = event else { return };
+        complaint.settle("Secret", &event);
         let stale = match event {
             Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
                 let version = Seen::of(secret.metadata.resource_version.as_deref());
-                secret_key(&secret).map(|key| shared.references.changed(&key, &version)).unwrap_or_default()
+                secret_key(&secret)
+                    .map(|key| shared.references.changed(&key, &version))
+                    .unwrap_or_default()
             }
-            Ok(Event::Delete(secret)) => {
-                secret_key(&secret).map(|key| shared.references.changed(&key, &Seen::Missing)).unwrap_or_default()
-            }
+            Ok(Event::Delete(secret)) => secret_key(&secret)
+                .map(|key| shared.references.changed(&key, &Seen::Missing))
+                .unwrap_or_default(),
             Ok(Event::Init) => {
                 shared.references.relist();
                 Vec::new()
@@ -183,7 +220,7 @@ pub(super) async fn follow_secrets(
             Ok(Event::InitDone) => shared.references.relisted(),
             Err(error) => {
                 shared.context.metrics.watch_failed("Secret");
-                tracing::warn!(kind = "Secret", error = %brief(&error), "watch failed; will try again");
+                complaint.make("Secret", &error);
                 Vec::new()
             }
         };
@@ -194,7 +231,10 @@ pub(super) async fn follow_secrets(
 }
 
 fn secret_key(secret: &PartialObjectMeta<Secret>) -> Option<ObjectKey> {
-    Some(ObjectKey::new(secret.metadata.namespace.as_deref()?, secret.metadata.name.as_deref()?))
+    Some(ObjectKey::new(
+        secret.metadata.namespace.as_deref()?,
+        secret.metadata.name.as_deref()?,
+    ))
 }
 
 /// Triggers the destinations that name a project.

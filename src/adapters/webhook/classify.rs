@@ -260,7 +260,10 @@ fn http2(error: &h2::Error) -> Option<Verdict> {
 /// What an I/O error on an open connection means.
 fn broken(error: &io::Error) -> Option<Verdict> {
     // What it wraps is looked at next.
-    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+    if error
+        .get_ref()
+        .is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
+    {
         return None;
     }
     Some(match error.kind() {

@@ -51,9 +51,11 @@ pub(super) enum ConnectError {
     TimedOut,
 }
 
-/// Opens connections to receivers.
+/// Opens connections to receivers. The client clones it twice for each request, so it is one pointer.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(super) struct Connector(Arc<Parts>);
+
+struct Parts {
     guard: Guard,
     tcp: HttpConnector<Guard>,
     tls: TlsConnector,
@@ -66,15 +68,21 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(TCP_TIMEOUT));
-        Self {
+        Self(Arc::new(Parts {
             guard,
             tcp,
             tls: tls.into(),
             metrics,
-        }
+        }))
     }
 
-    async fn connect(mut self, uri: Uri) -> Result<Stream, ConnectError> {
+    async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
+        let Parts {
+            guard,
+            tcp,
+            tls,
+            metrics,
+        } = &*self.0;
         let secure = uri.scheme() == Some(&Scheme::HTTPS);
         let host = uri
             .host()
@@ -83,15 +91,15 @@ impl Connector {
             .trim_end_matches(']');
         // The URL was checked before it got here; this is against a reading of it by `Uri` that differs from `Url`'s.
         if let Ok(address) = host.parse::<IpAddr>() {
-            self.guard.check(address).map_err(ConnectError::Refused)?;
+            guard.check(address).map_err(ConnectError::Refused)?;
         }
         let name = secure.then(|| ServerName::try_from(host.to_owned()));
-        let tcp = self
-            .tcp
+        let tcp = tcp
+            .clone()
             .call(uri)
             .await
             .map_err(|error| ConnectError::Tcp(error.into()))?;
-        let open = self.metrics.opened();
+        let open = metrics.opened();
         let Some(name) = name else {
             return Ok(Stream {
                 io: Io::Plain(tcp),
@@ -100,8 +108,7 @@ impl Connector {
         };
         let name =
             name.map_err(|error| ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let tls = self
-            .tls
+        let tls = tls
             .connect(name, tcp.into_inner())
             .await
             .map_err(ConnectError::Tls)?;

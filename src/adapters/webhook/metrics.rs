@@ -40,17 +40,17 @@ impl TransportMetrics {
     /// Adds everything to a registry.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
-            "postrider_egress_refusals",
+            "egress_refusals",
             "Requests refused by the egress guard: the URL's literal address, or all addresses its name resolved to",
             self.refusals.clone(),
         );
         registry.register(
-            "postrider_responses_truncated",
+            "responses_truncated",
             "Answers given up because their body was too large",
             self.truncated.clone(),
         );
         registry.register(
-            "postrider_receiver_connections",
+            "receiver_connections",
             "Open connections to receivers",
             self.connections.clone(),
         );

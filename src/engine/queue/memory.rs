@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Claim, Completion, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Release,
-    Settlement, Stored,
+    Claim, Completion, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState,
+    Release, Settlement, Stored,
 };
 use crate::domain::event::Event;
 use crate::domain::health::Health;
@@ -72,7 +72,13 @@ impl Inner {
     fn is_duplicate(&self, event: &Event) -> bool {
         let key = (event.project.uid.clone(), event.id.clone());
         let used = self.ids.get(&key);
-        used.is_some_and(|used| event.accepted.as_nanosecond().saturating_sub(used.as_nanosecond()) < WINDOW)
+        used.is_some_and(|used| {
+            event
+                .accepted
+                .as_nanosecond()
+                .saturating_sub(used.as_nanosecond())
+                < WINDOW
+        })
     }
 
     /// Refuses a call that would exceed a project's quota.
@@ -93,7 +99,10 @@ impl Inner {
     }
 
     fn release(&mut self, lane: &Uid, key: Key, token: u64) {
-        let delivery = self.lanes.get_mut(lane).and_then(|lane| lane.deliveries.get_mut(&key));
+        let delivery = self
+            .lanes
+            .get_mut(lane)
+            .and_then(|lane| lane.deliveries.get_mut(&key));
         if let Some(delivery) = delivery.filter(|delivery| delivery.claim == Some(token)) {
             delivery.claim = None;
         }
@@ -106,14 +115,26 @@ impl Inner {
     }
 
     fn settle(&mut self, settlement: Settlement) {
-        let Settlement { mut lease, completion, health } = settlement;
+        let Settlement {
+            mut lease,
+            completion,
+            health,
+        } = settlement;
         lease.claim.release = None;
         let key = (lease.due.as_millisecond(), lease.claim.seq);
-        let Some(lane) = self.lanes.get_mut(&lease.lane) else { return };
-        if lane.deliveries.get(&key).is_none_or(|delivery| delivery.claim != Some(lease.claim.token)) {
+        let Some(lane) = self.lanes.get_mut(&lease.lane) else {
+            return;
+        };
+        if lane
+            .deliveries
+            .get(&key)
+            .is_none_or(|delivery| delivery.claim != Some(lease.claim.token))
+        {
             return;
         }
-        let Some(delivery) = lane.deliveries.remove(&key) else { return };
+        let Some(delivery) = lane.deliveries.remove(&key) else {
+            return;
+        };
         if let Some(health) = health {
             lane.health = Some(*health);
         }
@@ -122,7 +143,11 @@ impl Inner {
             Completion::RetryAt(due) => (due, delivery.attempts.saturating_add(1)),
             Completion::PostponedTo(due) => (due, delivery.attempts),
         };
-        let again = Delivery { attempts, claim: None, ..delivery };
+        let again = Delivery {
+            attempts,
+            claim: None,
+            ..delivery
+        };
         lane.deliveries.insert((due.as_millisecond(), key.1), again);
     }
 }
@@ -131,7 +156,10 @@ impl MemoryQueue {
     /// An empty queue with a quota per project.
     #[must_use]
     pub fn new(project_limit: u64) -> Self {
-        Self { inner: Arc::default(), project_limit }
+        Self {
+            inner: Arc::default(),
+            project_limit,
+        }
     }
 
     /// Makes every call fail, or work again. Leases of a settlement that fails are given back.
@@ -153,12 +181,23 @@ impl Queue for MemoryQueue {
                 continue;
             }
             let project = event.project.uid.clone();
-            inner.ids.insert((project.clone(), event.id.clone()), event.accepted);
+            inner
+                .ids
+                .insert((project.clone(), event.id.clone()), event.accepted);
             inner.last_seq += 1;
             let key = (event.accepted.as_millisecond(), inner.last_seq);
             for uid in lanes.iter() {
-                let delivery = Delivery { event: Arc::clone(&event), attempts: 0, claim: None };
-                inner.lanes.entry(uid.clone()).or_default().deliveries.insert(key, delivery);
+                let delivery = Delivery {
+                    event: Arc::clone(&event),
+                    attempts: 0,
+                    claim: None,
+                };
+                inner
+                    .lanes
+                    .entry(uid.clone())
+                    .or_default()
+                    .deliveries
+                    .insert(key, delivery);
                 *inner.pending.entry(project.clone()).or_default() += 1;
             }
             answers.push(Enqueued::Accepted);
@@ -170,9 +209,17 @@ impl Queue for MemoryQueue {
         let mut leased = Leased::default();
         let mut guard = self.inner.lock();
         guard.check()?;
-        let Inner { lanes, last_token, .. } = &mut *guard;
-        let Some(held) = lanes.get_mut(lane) else { return Ok(leased) };
-        for (key, delivery) in held.deliveries.iter_mut().filter(|(_, delivery)| delivery.claim.is_none()) {
+        let Inner {
+            lanes, last_token, ..
+        } = &mut *guard;
+        let Some(held) = lanes.get_mut(lane) else {
+            return Ok(leased);
+        };
+        for (key, delivery) in held
+            .deliveries
+            .iter_mut()
+            .filter(|(_, delivery)| delivery.claim.is_none())
+        {
             if leased.leases.len() >= limit || key.0 > now.as_millisecond() {
                 leased.next_due = Timestamp::from_millisecond(key.0).ok();
                 break;
@@ -187,7 +234,11 @@ impl Queue for MemoryQueue {
                 attempts: delivery.attempts,
                 lane: lane.clone(),
                 due: Timestamp::from_millisecond(key.0).unwrap_or_default(),
-                claim: Claim { seq: key.1, token, release: Some(release) },
+                claim: Claim {
+                    seq: key.1,
+                    token,
+                    release: Some(release),
+                },
             });
         }
         drop(guard);
@@ -209,7 +260,9 @@ impl Queue for MemoryQueue {
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {
         let mut inner = self.inner.lock();
         inner.check()?;
-        let Some(dropped) = inner.lanes.remove(lane) else { return Ok(0) };
+        let Some(dropped) = inner.lanes.remove(lane) else {
+            return Ok(0);
+        };
         for delivery in dropped.deliveries.values() {
             inner.finished(&delivery.event.project.uid, 1);
         }
@@ -218,20 +271,31 @@ impl Queue for MemoryQueue {
 
     fn lanes(&self) -> Vec<Uid> {
         let inner = self.inner.lock();
-        let held = inner.lanes.iter().filter(|(_, lane)| !lane.deliveries.is_empty() || lane.health.is_some());
+        let held = inner
+            .lanes
+            .iter()
+            .filter(|(_, lane)| !lane.deliveries.is_empty() || lane.health.is_some());
         held.map(|(uid, _)| uid.clone()).collect()
     }
 
     fn depth(&self, lane: &Uid) -> Depth {
         let inner = self.inner.lock();
-        let Some(lane) = inner.lanes.get(lane) else { return Depth::default() };
+        let Some(lane) = inner.lanes.get(lane) else {
+            return Depth::default();
+        };
         let oldest_due = lane.deliveries.first_key_value().map(|(key, _)| key.0);
-        Depth { pending: lane.deliveries.len() as u64, oldest_due }
+        Depth {
+            pending: lane.deliveries.len() as u64,
+            oldest_due,
+        }
     }
 
     fn state(&self) -> QueueState {
         let unavailable = self.inner.lock().check().err().map(|error| error.to_string());
-        QueueState { unavailable, repaired: None }
+        QueueState {
+            unavailable,
+            repaired: None,
+        }
     }
 
     async fn close(&self) {
@@ -244,7 +308,10 @@ impl HealthStore for MemoryQueue {
     async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError> {
         let inner = self.inner.lock();
         inner.check()?;
-        let stored = inner.lanes.iter().filter_map(|(uid, lane)| Some((uid.clone(), lane.health.clone()?)));
+        let stored = inner
+            .lanes
+            .iter()
+            .filter_map(|(uid, lane)| Some((uid.clone(), lane.health.clone()?)));
         Ok(stored.collect())
     }
 

@@ -71,25 +71,61 @@ impl QueueMetrics {
     /// Puts every number into a registry.
     pub fn register(&self, registry: &mut Registry) {
         let counters = [
-            ("damaged_events", "Events whose stored bytes were damaged", &self.damaged),
-            ("dedup_evictions", "Ids forgotten before 24 hours were over", &self.ids_evicted),
-            ("refused_disk_full", "Events refused because the disk was full", &self.refused_disk),
-            ("refused_project_full", "Events refused by a project's quota", &self.refused_project),
-            ("refused_inbox_full", "Calls refused because too many waited", &self.refused_inbox),
+            (
+                "damaged_events",
+                "Events whose stored bytes were damaged",
+                &self.damaged,
+            ),
+            (
+                "dedup_evictions",
+                "Ids forgotten before 24 hours were over",
+                &self.ids_evicted,
+            ),
+            (
+                "refused_disk_full",
+                "Events refused because the disk was full",
+                &self.refused_disk,
+            ),
+            (
+                "refused_project_full",
+                "Events refused by a project's quota",
+                &self.refused_project,
+            ),
+            (
+                "refused_inbox_full",
+                "Calls refused because too many waited",
+                &self.refused_inbox,
+            ),
             ("failed_groups", "Group commits rolled back", &self.failed_groups),
-            ("failed_settlements", "Settlements given up; delivered again", &self.failed_settlements),
+            (
+                "failed_settlements",
+                "Settlements given up; delivered again",
+                &self.failed_settlements,
+            ),
             ("moved_aside", "Damaged files moved aside", &self.moved_aside),
             ("read_back", "Deliveries read back from disk", &self.read_back),
             ("trimmed_events", "Events removed by retention", &self.trimmed),
         ];
         for (name, help, counter) in counters {
-            registry.register(format!("postrider_queue_{name}"), help, counter.clone());
+            registry.register(format!("queue_{name}"), help, counter.clone());
         }
         let commit = self.commit.clone();
-        registry.register_with_unit("postrider_queue_commit", "Time of a group commit", Unit::Seconds, commit);
-        registry.register("postrider_queue_group_operations", "Calls per commit", self.group.clone());
-        registry.register("postrider_queue_database_bytes", "Size of the database file", self.bytes.clone());
-        registry.register("postrider_queue_free_bytes", "Free bytes in the file", self.free_bytes.clone());
-        registry.register("postrider_queue_window_bytes", "Bytes held in memory", self.window_bytes.clone());
+        registry.register_with_unit("queue_commit", "Time of a group commit", Unit::Seconds, commit);
+        registry.register("queue_group_operations", "Calls per commit", self.group.clone());
+        registry.register(
+            "queue_database_bytes",
+            "Size of the database file",
+            self.bytes.clone(),
+        );
+        registry.register(
+            "queue_free_bytes",
+            "Free bytes in the file",
+            self.free_bytes.clone(),
+        );
+        registry.register(
+            "queue_window_bytes",
+            "Bytes held in memory",
+            self.window_bytes.clone(),
+        );
     }
 }

@@ -69,7 +69,8 @@ use self::rows::Row;
 use self::store::Settle;
 use super::metrics::QueueMetrics;
 use super::{
-    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Release, Settlement,
+    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Release,
+    Settlement,
 };
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -177,7 +178,9 @@ pub struct SqliteQueue {
 
 impl std::fmt::Debug for SqliteQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteQueue").field("path", &self.shared.settings.path).finish_non_exhaustive()
+        f.debug_struct("SqliteQueue")
+            .field("path", &self.shared.settings.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -192,7 +195,10 @@ impl SqliteQueue {
         metrics: QueueMetrics,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
-        let limits = Limits { per_lane: settings.window_deliveries.max(8), bytes: settings.window_bytes };
+        let limits = Limits {
+            per_lane: settings.window_deliveries.max(8),
+            bytes: settings.window_bytes,
+        };
         let shared = Arc::new(Shared {
             inbox: Inbox::new(settings.inbox, settings.inbox_bytes),
             lanes: Mutex::new(Lanes::new(limits)),
@@ -249,7 +255,12 @@ impl SqliteQueue {
     }
 
     fn lease_of(&self, lane: &Uid, grant: Grant) -> Lease {
-        let Grant { key: (due, seq), stored, attempts, token } = grant;
+        let Grant {
+            key: (due, seq),
+            stored,
+            attempts,
+            token,
+        } = grant;
         let (shared, uid) = (Arc::clone(&self.shared), lane.clone());
         let release = Release(Box::new(move || shared.lanes.lock().release(&uid, seq, token)));
         Lease {
@@ -257,7 +268,11 @@ impl SqliteQueue {
             attempts,
             lane: lane.clone(),
             due: Timestamp::from_millisecond(due).unwrap_or_default(),
-            claim: Claim { seq: seq.cast_unsigned(), token, release: Some(release) },
+            claim: Claim {
+                seq: seq.cast_unsigned(),
+                token,
+                release: Some(release),
+            },
         }
     }
 }
@@ -288,12 +303,23 @@ impl Queue for SqliteQueue {
         loop {
             let wanted = limit.saturating_sub(leased.leases.len());
             let granted = self.shared.lanes.lock().lease(lane, now, wanted, &mut grants);
-            leased.leases.extend(grants.drain(..).map(|grant| self.lease_of(lane, grant)));
-            leased.next_due = granted.next_due.and_then(|due| Timestamp::from_millisecond(due).ok());
+            leased
+                .leases
+                .extend(grants.drain(..).map(|grant| self.lease_of(lane, grant)));
+            leased.next_due = granted
+                .next_due
+                .and_then(|due| Timestamp::from_millisecond(due).ok());
             if let Some(number) = granted.refill {
-                let asked = self.refills.try_send(reader::Refill { lane: lane.clone(), number, now });
+                let asked = self.refills.try_send(reader::Refill {
+                    lane: lane.clone(),
+                    number,
+                    now,
+                });
                 if asked.is_err() {
-                    self.shared.lanes.lock().refill_failed(lane, number, &QueueError::Overloaded);
+                    self.shared
+                        .lanes
+                        .lock()
+                        .refill_failed(lane, number, &QueueError::Overloaded);
                 }
             }
             let Some(wait) = granted.wait else { break };
@@ -316,18 +342,35 @@ impl Queue for SqliteQueue {
         {
             let lanes = self.shared.lanes.lock();
             for settlement in settlements {
-                let Settlement { mut lease, completion, health } = settlement;
+                let Settlement {
+                    mut lease,
+                    completion,
+                    health,
+                } = settlement;
                 lease.claim.release = None;
                 let (seq, token) = (lease.claim.seq.cast_signed(), lease.claim.token);
                 if let Some(row) = lanes.claim(&lease.lane, seq, token) {
-                    settles.push(Settle { lane: lease.lane.clone(), row, token, completion, health });
+                    settles.push(Settle {
+                        lane: lease.lane.clone(),
+                        row,
+                        token,
+                        completion,
+                        health,
+                    });
                 }
             }
         }
         if settles.is_empty() {
             return Ok(());
         }
-        self.ask(|reply| Op::Settle(Settling { settles, reply, failed: None })).await
+        self.ask(|reply| {
+            Op::Settle(Settling {
+                settles,
+                reply,
+                failed: None,
+            })
+        })
+        .await
     }
 
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {
@@ -352,7 +395,10 @@ impl Queue for SqliteQueue {
             None if state.closed => Some(QueueError::Closed.to_string()),
             None => full.then(|| QueueError::DiskFull.to_string()),
         };
-        QueueState { unavailable, repaired: state.repaired.clone() }
+        QueueState {
+            unavailable,
+            repaired: state.repaired.clone(),
+        }
     }
 
     async fn close(&self) {

@@ -1,1 +1,519 @@
+//! Each rule of the schemas against the real API server: the accepted and the refused side, on create and on update.
+//!
+//! A case is a merge patch over a spec that is good, and either nothing or a part of the refusal. Requests are dry
+//! runs with strict field validation, like `kubectl apply`.
 
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, TempNamespace};
+
+const ACCEPTED: &str = "";
+const URL: &str = "url must be an absolute http or https URL with a host and without user name or password";
+const HEADER: &str =
+    "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
+const TIMEOUT: &str = "timeout must be a duration between 100ms and 60s, such as 15s or 1h30m";
+const MAX_AGE: &str = "maxAge must be a duration between 1s and 720h";
+const WAIT: &str = "each wait must be a duration of at most 168h, such as 5s or 1h30m";
+const MINIMUM: &str = "minimumDuration must be a duration between 0s and 720h";
+const PROBE: &str = "probeInterval must be 0s (never) or a duration between 1s and 168h, such as 15m";
+const PATTERN: &str = "use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern";
+const HMAC_ONLY: &str = "header, prefix and encoding belong to scheme HmacSHA256";
+const NAME: &str = "use lower-case letters, digits, \"-\" and \".\"";
+
+const DESTINATION: &[(&str, &str)] = &[
+    // The spec itself.
+    ("{}", ACCEPTED),
+    ("{webhook: null}", "set exactly one target: spec.webhook"),
+    ("{email: {to: [a@b.example]}}", "unknown field \"spec.email\""),
+    ("{webhook: {urll: x}}", "unknown field \"spec.webhook.urll\""),
+    ("{suspend: true}", ACCEPTED),
+    ("{suspend: 'yes'}", "must be of type boolean"),
+    ("{projectRef: {name: acme}}", ACCEPTED),
+    ("{projectRef: {}}", "spec.projectRef.name: Required value"),
+    (
+        "{projectRef: {name: ''}}",
+        "spec.projectRef.name in body should be at least 1 chars long",
+    ),
+    ("{projectRef: {name: ../other}}", NAME),
+    // Event patterns.
+    (
+        "{events: [workflow_failure, 'record_*', 'a.b-C9', '*']}",
+        ACCEPTED,
+    ),
+    ("{events: null}", "spec.events: Required value"),
+    ("{events: []}", "spec.events in body should have at least 1 items"),
+    (
+        "{events: ['']}",
+        "spec.events[0] in body should be at least 1 chars long",
+    ),
+    ("{events: ['run failed']}", PATTERN),
+    ("{events: ['run/failed']}", PATTERN),
+    ("{events: [ok, 'é']}", PATTERN),
+    ("{events: [LONG128]}", ACCEPTED),
+    ("{events: [LONG129]}", "Too long"),
+    ("{events: TIMES64}", ACCEPTED),
+    ("{events: TIMES65}", "Too many: 65: must have at most 64 items"),
+    // The URL.
+    ("{webhook: {url: 'http://hooks.example.com'}}", ACCEPTED),
+    (
+        "{webhook: {url: 'HTTPS://Hooks.Example.com:8443/a?b=c'}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {url: 'http://127.0.0.1:8080/in'}}", ACCEPTED),
+    ("{webhook: {url: 'http://[::1]:8080/in'}}", ACCEPTED),
+    (
+        "{webhook: {url: 'https://hooks.example.com/mail@example'}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {url: 'ftp://hooks.example.com'}}", URL),
+    ("{webhook: {url: 'hooks.example.com/in'}}", URL),
+    ("{webhook: {url: '/in'}}", URL),
+    ("{webhook: {url: 'https:///in'}}", URL),
+    ("{webhook: {url: 'https://'}}", URL),
+    ("{webhook: {url: 'https://:443/in'}}", URL),
+    ("{webhook: {url: 'https://user@hooks.example.com'}}", URL),
+    ("{webhook: {url: 'https://user:pass@hooks.example.com'}}", URL),
+    ("{webhook: {url: 'https://hooks.example.com/a b'}}", URL),
+    (
+        "{webhook: {url: ''}}",
+        "spec.webhook.url in body should be at least 1 chars long",
+    ),
+    (
+        "{webhook: {url: 'https://hooks.example.com/LONG2048'}}",
+        "Too long",
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: s, key: url}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {urlFrom: {secretKeyRef: {name: s, key: url}}}}",
+        "set exactly one of url and urlFrom",
+    ),
+    ("{webhook: {url: null}}", "set exactly one of url and urlFrom"),
+    (
+        "{webhook: {url: null, urlFrom: {}}}",
+        "spec.webhook.urlFrom.secretKeyRef: Required value",
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: s}}}}",
+        "secretKeyRef.key: Required value",
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: ../x, key: url}}}}",
+        NAME,
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: S, key: url}}}}",
+        NAME,
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: s, key: 'a b'}}}}",
+        "use letters, digits, \"-\", \"_\" and \".\"",
+    ),
+    // Headers.
+    (
+        "{webhook: {headers: [{name: X-A, value: '1'}, {name: X-B, valueFrom: {secretKeyRef: {name: s, key: k}}}]}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {headers: [{name: Content-Type, value: text/plain}]}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {headers: [{name: \"X!#$%&*+.^_`|~-\", value: '1'}]}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {headers: [{name: 'X A', value: '1'}]}}", HEADER),
+    ("{webhook: {headers: [{name: 'X:', value: '1'}]}}", HEADER),
+    ("{webhook: {headers: [{name: Host, value: '1'}]}}", HEADER),
+    (
+        "{webhook: {headers: [{name: CONTENT-LENGTH, value: '1'}]}}",
+        HEADER,
+    ),
+    (
+        "{webhook: {headers: [{name: transfer-encoding, value: '1'}]}}",
+        HEADER,
+    ),
+    ("{webhook: {headers: [{name: Connection, value: '1'}]}}", HEADER),
+    ("{webhook: {headers: [{name: Keep-Alive, value: '1'}]}}", HEADER),
+    (
+        "{webhook: {headers: [{name: Proxy-Connection, value: '1'}]}}",
+        HEADER,
+    ),
+    ("{webhook: {headers: [{name: TE, value: '1'}]}}", HEADER),
+    ("{webhook: {headers: [{name: Trailer, value: '1'}]}}", HEADER),
+    ("{webhook: {headers: [{name: Upgrade, value: '1'}]}}", HEADER),
+    ("{webhook: {headers: [{name: Expect, value: '1'}]}}", HEADER),
+    (
+        "{webhook: {headers: [{name: Content-Encoding, value: '1'}]}}",
+        HEADER,
+    ),
+    (
+        "{webhook: {headers: [{name: Accept-Encoding, value: '1'}]}}",
+        HEADER,
+    ),
+    ("{webhook: {headers: [{name: Webhook-Id, value: '1'}]}}", HEADER),
+    (
+        "{webhook: {headers: [{name: webhook-timestamp, value: '1'}]}}",
+        HEADER,
+    ),
+    (
+        "{webhook: {headers: [{name: Webhook-Signature, value: '1'}]}}",
+        HEADER,
+    ),
+    (
+        "{webhook: {headers: [{name: X-Postrider-Attempt, value: '1'}]}}",
+        HEADER,
+    ),
+    (
+        "{webhook: {headers: [{name: '', value: '1'}]}}",
+        "should be at least 1 chars long",
+    ),
+    ("{webhook: {headers: [{name: LONG129, value: '1'}]}}", "Too long"),
+    (
+        "{webhook: {headers: [{name: X-A, value: \"tab\\tand space~\"}]}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {headers: [{name: X-A, value: \"a\\nb\"}]}}",
+        "use visible ASCII without line breaks",
+    ),
+    (
+        "{webhook: {headers: [{name: X-A, value: 'é'}]}}",
+        "use visible ASCII without line breaks",
+    ),
+    (
+        "{webhook: {headers: [{name: X-A}]}}",
+        "set exactly one of value and valueFrom",
+    ),
+    (
+        "{webhook: {headers: [{name: X-A, value: '1', valueFrom: {secretKeyRef: {name: s, key: k}}}]}}",
+        "set exactly one of value and valueFrom",
+    ),
+    (
+        "{webhook: {headers: [{name: X-A, value: '1'}, {name: X-A, value: '2'}]}}",
+        "Duplicate value",
+    ),
+    (
+        "{webhook: {headers: [{name: X-A, value: '1'}, {name: x-a, value: '2'}]}}",
+        "each header may be set once; upper and lower case are the same name",
+    ),
+    ("{webhook: {headers: HEADERS32}}", ACCEPTED),
+    (
+        "{webhook: {headers: HEADERS33}}",
+        "Too many: 33: must have at most 32 items",
+    ),
+    // The payload.
+    ("{webhook: {payload: {format: Event}}}", ACCEPTED),
+    (
+        "{webhook: {payload: {format: Xml}}}",
+        "supported values: \"Default\", \"Event\", \"Sync\", \"Flat\", \"Envelope\", \"CloudEvent\"",
+    ),
+    (
+        "{webhook: {payload: {template: {text: '{{ $.event.type }}', list: [1, null, {a: true}]}}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {payload: {template: '{{ $.event.type }}'}}}", ACCEPTED),
+    ("{webhook: {payload: {template: [1, 2]}}}", ACCEPTED),
+    (
+        "{webhook: {payload: {format: Event, template: {}}}}",
+        "spec.webhook.payload: Too many: 2: must have at most 1 item",
+    ),
+    // Signing.
+    ("{webhook: {signing: {}}}", ACCEPTED),
+    (
+        "{webhook: {signing: {scheme: StandardWebhooks, secretRef: {name: s, key: k}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: 'sha256=', encoding: Base64, secretRef: {name: s, key: k}}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {signing: {scheme: None}}}", ACCEPTED),
+    (
+        "{webhook: {signing: {scheme: Md5}}}",
+        "supported values: \"StandardWebhooks\", \"HmacSHA256\", \"None\"",
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256}}}",
+        "scheme HmacSHA256 needs header, the name of the header that carries the signature",
+    ),
+    ("{webhook: {signing: {header: X-Sig}}}", HMAC_ONLY),
+    (
+        "{webhook: {signing: {scheme: StandardWebhooks, prefix: 'v1='}}}",
+        HMAC_ONLY,
+    ),
+    ("{webhook: {signing: {scheme: None, encoding: Hex}}}", HMAC_ONLY),
+    (
+        "{webhook: {signing: {scheme: None, secretRef: {name: s, key: k}}}}",
+        "scheme None signs nothing; remove secretRef",
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256, header: Content-Type}}}",
+        HEADER,
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256, header: webhook-signature}}}",
+        HEADER,
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256, header: 'X Sig'}}}",
+        HEADER,
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: 'a b'}}}",
+        "use visible ASCII without spaces",
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: LONG65}}}",
+        "Too long",
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, encoding: Octal}}}",
+        "supported values: \"Hex\", \"Base64\"",
+    ),
+    (
+        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig}, headers: [{name: x-sig, value: '1'}]}}",
+        "signing.header is also set in headers; choose another name",
+    ),
+    // Durations and bounds.
+    ("{delivery: {timeout: 100ms}}", ACCEPTED),
+    ("{delivery: {timeout: 60s}}", ACCEPTED),
+    ("{delivery: {timeout: 1m}}", ACCEPTED),
+    ("{delivery: {timeout: 1.5s}}", ACCEPTED),
+    ("{delivery: {timeout: 99ms}}", TIMEOUT),
+    ("{delivery: {timeout: 61s}}", TIMEOUT),
+    ("{delivery: {timeout: '5'}}", TIMEOUT),
+    ("{delivery: {timeout: -1s}}", TIMEOUT),
+    ("{delivery: {timeout: 1d}}", TIMEOUT),
+    ("{delivery: {timeout: 5s5s}}", TIMEOUT),
+    ("{delivery: {timeout: 9999999h}}", TIMEOUT),
+    ("{delivery: {timeout: 999999h999999m999999999s}}", TIMEOUT),
+    ("{delivery: {timeout: 5}}", "must be of type string"),
+    ("{delivery: {timeout: ''}}", "should be at least 1 chars long"),
+    ("{delivery: {maxAge: 1s}}", ACCEPTED),
+    ("{delivery: {maxAge: 720h}}", ACCEPTED),
+    ("{delivery: {maxAge: 1h30m}}", ACCEPTED),
+    ("{delivery: {maxAge: 0s}}", MAX_AGE),
+    ("{delivery: {maxAge: 720h1s}}", MAX_AGE),
+    ("{delivery: {maxInFlight: 1}}", ACCEPTED),
+    ("{delivery: {maxInFlight: 1024}}", ACCEPTED),
+    (
+        "{delivery: {maxInFlight: 0}}",
+        "should be greater than or equal to 1",
+    ),
+    (
+        "{delivery: {maxInFlight: 1025}}",
+        "should be less than or equal to 1024",
+    ),
+    ("{delivery: {retry: {schedule: [0s, 5s, 168h]}}}", ACCEPTED),
+    ("{delivery: {retry: {schedule: [5s, 169h]}}}", WAIT),
+    ("{delivery: {retry: {schedule: [soon]}}}", WAIT),
+    (
+        "{delivery: {retry: {schedule: []}}}",
+        "should have at least 1 items",
+    ),
+    ("{delivery: {retry: {schedule: WAITS32}}}", ACCEPTED),
+    (
+        "{delivery: {retry: {schedule: WAITS33}}}",
+        "Too many: 33: must have at most 32 items",
+    ),
+    ("{delivery: {retry: {maxAttempts: 1}}}", ACCEPTED),
+    ("{delivery: {retry: {maxAttempts: 100}}}", ACCEPTED),
+    (
+        "{delivery: {retry: {maxAttempts: 0}}}",
+        "should be greater than or equal to 1",
+    ),
+    (
+        "{delivery: {retry: {maxAttempts: 101}}}",
+        "should be less than or equal to 100",
+    ),
+    // Auto-disable.
+    (
+        "{autoDisable: {enabled: false, consecutiveFailures: 1, minimumDuration: 0s, probeInterval: 0s}}",
+        ACCEPTED,
+    ),
+    (
+        "{autoDisable: {consecutiveFailures: 10000, minimumDuration: 720h, probeInterval: 168h}}",
+        ACCEPTED,
+    ),
+    (
+        "{autoDisable: {consecutiveFailures: 0}}",
+        "should be greater than or equal to 1",
+    ),
+    (
+        "{autoDisable: {consecutiveFailures: 10001}}",
+        "should be less than or equal to 10000",
+    ),
+    ("{autoDisable: {minimumDuration: 721h}}", MINIMUM),
+    ("{autoDisable: {probeInterval: 1s}}", ACCEPTED),
+    ("{autoDisable: {probeInterval: 500ms}}", PROBE),
+    ("{autoDisable: {probeInterval: 169h}}", PROBE),
+    ("{autoDisable: {probeInterval: never}}", PROBE),
+];
+
+const PROJECT: &[(&str, &str)] = &[
+    ("{}", ACCEPTED),
+    (
+        "{displayName: Acme, projectID: 613b038f-aaaa, environment: production, account: {id: 42, name: Acme}}",
+        ACCEPTED,
+    ),
+    ("{account: {id: forty-two}}", ACCEPTED),
+    ("{account: {id: LONG128}}", ACCEPTED),
+    (
+        "{account: {id: LONG129}}",
+        "account.id must be an integer or at most 128 characters",
+    ),
+    ("{account: {id: 1.5}}", "must be of type"),
+    ("{account: {name: ''}}", "should be at least 1 chars long"),
+    ("{displayName: ''}", "should be at least 1 chars long"),
+    ("{displayName: LONG256}", ACCEPTED),
+    ("{displayName: LONG257}", "Too long"),
+    ("{environment: LONG129}", "Too long"),
+    ("{projectID: 'a.b:c_d-9'}", ACCEPTED),
+    (
+        "{projectID: '-a'}",
+        "begin with a letter or digit; use letters, digits, \"_\", \".\", \":\" and \"-\"",
+    ),
+    ("{projectID: 'a b'}", "begin with a letter or digit"),
+    ("{projectID: LONG129}", "Too long"),
+    ("{project: x}", "unknown field \"spec.project\""),
+];
+
+/// Words that stand for something long, largest numbers first so that none is a part of another.
+fn expand(case: &str) -> String {
+    let mut text = case.to_owned();
+    for length in [2048, 257, 256, 129, 128, 65] {
+        text = text.replace(&format!("LONG{length}"), &"a".repeat(length));
+    }
+    for count in [32, 33, 64, 65] {
+        let list =
+            |item: fn(usize) -> String| format!("[{}]", (0..count).map(item).collect::<Vec<_>>().join(", "));
+        text = text.replace(&format!("TIMES{count}"), &list(|n| format!("type_{n}")));
+        text = text.replace(
+            &format!("HEADERS{count}"),
+            &list(|n| format!("{{name: X-{n}, value: '1'}}")),
+        );
+        text = text.replace(&format!("WAITS{count}"), &list(|n| format!("{n}s")));
+    }
+    text
+}
+
+fn merge(base: &mut Value, patch: &Value) {
+    match (base, patch) {
+        (Value::Object(base), Value::Object(patch)) => {
+            for (key, value) in patch {
+                if value.is_null() {
+                    base.remove(key);
+                } else {
+                    merge(base.entry(key.clone()).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (base, patch) => *base = patch.clone(),
+    }
+}
+
+async fn send(client: &kube::Client, method: &str, uri: String, body: &Value) -> Result<Value, String> {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(uri)
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(body).unwrap())
+        .unwrap();
+    client
+        .request::<Value>(request)
+        .await
+        .map_err(|error| match error {
+            kube::Error::Api(status) => status.message.clone(),
+            other => panic!("{other}"),
+        })
+}
+
+async fn check(kind: &str, plural: &str, base: Value, cases: &[(&str, &str)]) {
+    use futures::StreamExt as _;
+
+    let namespace = TempNamespace::new(Cluster::shared(), "rules").await;
+    let client = namespace.client();
+    let path = format!(
+        "/apis/postrider.dev/v1alpha1/namespaces/{}/{plural}",
+        namespace.name()
+    );
+    let object = |spec: &Value, name: &str| json!({"apiVersion": "postrider.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let existing = send(
+        &client,
+        "POST",
+        format!("{path}?fieldValidation=Strict"),
+        &object(&base, "existing"),
+    )
+    .await;
+    let existing = existing.unwrap();
+    let wrong: Vec<Option<String>> = futures::stream::iter(cases)
+        .map(async |(case, expected)| {
+            let patch: Value = serde_saphyr::from_str(&expand(case)).unwrap();
+            let mut spec = base.clone();
+            merge(&mut spec, &patch);
+            let query = "dryRun=All&fieldValidation=Strict";
+            let created = send(&client, "POST", format!("{path}?{query}"), &object(&spec, "new")).await;
+            let mut changed = existing.clone();
+            changed["spec"] = spec;
+            let updated = send(&client, "PUT", format!("{path}/existing?{query}"), &changed).await;
+            let answers = [("create", created), ("update", updated)];
+            let wrong = answers.into_iter().find_map(|(verb, answer)| match answer {
+                Ok(_) if *expected == ACCEPTED => None,
+                Ok(_) => Some(format!("{verb} {case}: accepted")),
+                Err(message) if *expected != ACCEPTED && message.contains(expected) => None,
+                Err(message) => Some(format!("{verb} {case}: {message}")),
+            });
+            wrong
+        })
+        .buffered(16)
+        .collect()
+        .await;
+    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cases:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+}
+
+#[tokio::test]
+async fn destinations_are_accepted_and_refused_as_they_should() {
+    let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
+    check("EventDestination", "eventdestinations", base, DESTINATION).await;
+}
+
+#[tokio::test]
+async fn projects_are_accepted_and_refused_as_they_should() {
+    check("EventProject", "eventprojects", json!({}), PROJECT).await;
+}
+
+#[tokio::test]
+async fn names_leave_room_for_what_is_added_to_them() {
+    let namespace = TempNamespace::new(Cluster::shared(), "names").await;
+    let client = namespace.client();
+    let destination = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
+    for (kind, plural, spec, longest) in [
+        ("EventDestination", "eventdestinations", destination, 245),
+        ("EventProject", "eventprojects", json!({}), 239),
+    ] {
+        for (length, fits) in [(longest, true), (longest + 1, false)] {
+            let uri = format!(
+                "/apis/postrider.dev/v1alpha1/namespaces/{}/{plural}?dryRun=All",
+                namespace.name()
+            );
+            let object = json!({
+                "apiVersion": "postrider.dev/v1alpha1", "kind": kind,
+                "metadata": {"name": "a".repeat(length)}, "spec": spec,
+            });
+            let answer = send(&client, "POST", uri, &object).await;
+            assert_eq!(answer.is_ok(), fits, "{answer:?}");
+            let wanted = format!("the name may have at most {longest} characters");
+            assert!(fits || answer.unwrap_err().contains(&wanted), "{wanted}");
+        }
+    }
+}

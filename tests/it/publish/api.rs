@@ -9,20 +9,41 @@ use super::{Answer, EVENTS, Server, TOKEN, head, only, settings};
 async fn events_are_answered_in_their_order_with_ids_and_duplicates() {
     let server = Server::start(settings()).await;
     let answer = server.publish(r#"{"id":"a\"b\\c","type":"x"}"#).await;
-    assert_eq!((answer.status, answer.header("content-type")), (202, Some("application/json")));
-    assert_eq!(answer.json(), json!({"events": [{"id": "a\"b\\c", "duplicate": false, "deliveries": 1}]}));
-    let answer = server.publish(r#"[{"id":"1","type":"x"},{"id":"a\"b\\c","type":"x"},{"type":"x"}]"#).await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (202, Some("application/json"))
+    );
+    assert_eq!(
+        answer.json(),
+        json!({"events": [{"id": "a\"b\\c", "duplicate": false, "deliveries": 1}]})
+    );
+    let answer = server
+        .publish(r#"[{"id":"1","type":"x"},{"id":"a\"b\\c","type":"x"},{"type":"x"}]"#)
+        .await;
     let expected = json!({"events": [
         {"id": "1", "duplicate": false, "deliveries": 1},
         {"id": "a\"b\\c", "duplicate": true, "deliveries": 0},
         {"id": "made-2", "duplicate": false, "deliveries": 1},
     ]});
     assert_eq!(answer.json(), expected);
-    assert_eq!(server.metric(r#"postrider_ingest_events_total{outcome="accepted"}"#), 3);
-    assert_eq!(server.metric(r#"postrider_ingest_events_total{outcome="duplicate"}"#), 1);
-    assert_eq!(server.metric(r#"postrider_ingest_requests_total{status="202"}"#), 2);
+    assert_eq!(
+        server.metric(r#"postrider_ingest_events_total{outcome="accepted"}"#),
+        3
+    );
+    assert_eq!(
+        server.metric(r#"postrider_ingest_events_total{outcome="duplicate"}"#),
+        1
+    );
+    assert_eq!(
+        server.metric(r#"postrider_ingest_requests_total{status="202"}"#),
+        2
+    );
     assert_eq!(server.metric("postrider_ingest_duration_seconds_count"), 2);
-    assert_eq!(server.metric("postrider_ingest_body_bytes"), 0, "what was held is given back");
+    assert_eq!(
+        server.metric("postrider_ingest_body_bytes"),
+        0,
+        "what was held is given back"
+    );
 }
 
 #[tokio::test]
@@ -33,11 +54,31 @@ async fn cloud_events_come_in_all_three_modes() {
     let batch = format!("[{}]", event.replace("\"1\"", "\"2\""));
     let modes: [(&[(&str, &str)], &str, &str); 3] = [
         (&[("content-type", "application/cloudevents+json")], event, "1"),
-        (&[("content-type", "application/cloudevents-batch+json; charset=utf-8")], &batch, "2"),
-        (&[("ce-specversion", "1.0"), ("ce-id", "3"), ("ce-source", "/s"), ("ce-type", "x")], r#"{"n":1}"#, "3"),
+        (
+            &[(
+                "content-type",
+                "application/cloudevents-batch+json; charset=utf-8",
+            )],
+            &batch,
+            "2",
+        ),
+        (
+            &[
+                ("ce-specversion", "1.0"),
+                ("ce-id", "3"),
+                ("ce-source", "/s"),
+                ("ce-type", "x"),
+            ],
+            r#"{"n":1}"#,
+            "3",
+        ),
     ];
     for (headers, body, id) in modes {
-        let headers: Vec<_> = headers.iter().copied().chain([("authorization", &*bearer)]).collect();
+        let headers: Vec<_> = headers
+            .iter()
+            .copied()
+            .chain([("authorization", &*bearer)])
+            .collect();
         let answer = server.post(EVENTS, &headers, body).await;
         assert_eq!(answer.status, 202, "{answer:?}");
         assert_eq!(answer.json()["events"][0]["id"], id);
@@ -70,18 +111,32 @@ async fn only_those_who_may_are_told_whether_a_project_exists() {
     ];
     let mut wrong = Vec::new();
     for (path, authorization, status, kind) in cases {
-        let headers: &[(&str, &str)] =
-            if authorization.is_empty() { &[] } else { &[("authorization", authorization)] };
+        let headers: &[(&str, &str)] = if authorization.is_empty() {
+            &[]
+        } else {
+            &[("authorization", authorization)]
+        };
         let answer = server.post(path, headers, r#"{"type":"x"}"#).await;
         answer.is_problem(status, kind);
-        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("bearer"), "{answer:?}");
+        assert_eq!(
+            answer.header("www-authenticate"),
+            (status == 401).then_some("bearer"),
+            "{answer:?}"
+        );
         if authorization == "Bearer wrong" {
             wrong.push(answer.body);
         }
     }
     assert_eq!(wrong[0], wrong[1], "an unknown project looks like a wrong token");
-    for authorization in ["Bearer eyJh.team.x", "Bearer eyJh.allowed.x", &*secret, "bearer pr_5up3rs3cr3t"] {
-        let answer = server.post(EVENTS, &[("authorization", authorization)], r#"{"type":"x"}"#).await;
+    for authorization in [
+        "Bearer eyJh.team.x",
+        "Bearer eyJh.allowed.x",
+        &*secret,
+        "bearer pr_5up3rs3cr3t",
+    ] {
+        let answer = server
+            .post(EVENTS, &[("authorization", authorization)], r#"{"type":"x"}"#)
+            .await;
         assert_eq!(answer.status, 202, "{authorization}");
     }
 }
@@ -90,7 +145,8 @@ async fn only_those_who_may_are_told_whether_a_project_exists() {
 async fn a_body_is_not_read_before_its_sender_is_known() {
     let server = Server::start(settings()).await;
     let mut stream = server.connect().await;
-    let head = format!("POST {EVENTS} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 60000\r\n\r\n");
+    let head =
+        format!("POST {EVENTS} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 60000\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     only(Answer::all(&mut stream).await).is_problem(401, "unauthorized");
 }
@@ -109,11 +165,16 @@ async fn other_paths_and_methods_are_refused_as_problems() {
         "/v1/namespaces//projects/acme/events",
         "/v1/namespaces/-/projects/acme/events",
     ] {
-        server.post(path, &[("authorization", &format!("Bearer {TOKEN}"))], "{}").await.is_problem(404, "no-such-path");
+        server
+            .post(path, &[("authorization", &format!("Bearer {TOKEN}"))], "{}")
+            .await
+            .is_problem(404, "no-such-path");
     }
-    for (method, path, allow) in
-        [("GET", EVENTS, "post"), ("PUT", EVENTS, "post"), ("DELETE", "/openapi.json", "get, head")]
-    {
+    for (method, path, allow) in [
+        ("GET", EVENTS, "post"),
+        ("PUT", EVENTS, "post"),
+        ("DELETE", "/openapi.json", "get, head"),
+    ] {
         let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let answer = only(server.raw(request.as_bytes()).await);
         answer.is_problem(405, "method-not-allowed");
@@ -124,14 +185,24 @@ async fn other_paths_and_methods_are_refused_as_problems() {
 #[tokio::test]
 async fn every_bad_event_of_a_batch_is_pointed_at() {
     let server = Server::start(settings()).await;
-    let answer = server.publish(r#"[{"type":"ok"},{"type":"no spaces"},{"type":"x","data":[]},{"id":"1"}]"#).await;
+    let answer = server
+        .publish(r#"[{"type":"ok"},{"type":"no spaces"},{"type":"x","data":[]},{"id":"1"}]"#)
+        .await;
     answer.is_problem(400, "invalid-event");
     let problem = answer.json();
     assert_eq!(problem["indices"], json!([1, 2, 3]));
     assert_eq!(problem["faultCount"], 3);
-    let pointers: Vec<_> = problem["faults"].as_array().unwrap().iter().map(|fault| &fault["pointer"]).collect();
+    let pointers: Vec<_> = problem["faults"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fault| &fault["pointer"])
+        .collect();
     assert_eq!(pointers[..2], ["/1/type", "/2/data"]);
-    assert_eq!(server.metric(r#"postrider_ingest_events_total{outcome="refused"}"#), 3);
+    assert_eq!(
+        server.metric(r#"postrider_ingest_events_total{outcome="refused"}"#),
+        3
+    );
 }
 
 #[tokio::test]
@@ -154,7 +225,10 @@ async fn what_the_queue_refuses_is_said_with_when_to_come_back() {
         assert_eq!(answer.header("retry-after").is_some(), again, "{answer:?}");
         assert!(!answer.body.contains("secret"), "{answer:?}");
     }
-    assert_eq!(server.metric(r#"postrider_limit_hits_total{limit="answer_timeout"}"#), 1);
+    assert_eq!(
+        server.metric(r#"postrider_limit_hits_total{limit="answer_timeout"}"#),
+        1
+    );
 }
 
 #[tokio::test]
@@ -167,7 +241,13 @@ async fn types_and_encodings_that_are_not_understood_are_415() {
         ("content-type", "application/json; charset=utf-16"),
         ("content-encoding", "gzip"),
     ] {
-        let answer = server.post(EVENTS, &[("authorization", &bearer), (name, value)], r#"{"type":"x"}"#).await;
+        let answer = server
+            .post(
+                EVENTS,
+                &[("authorization", &bearer), (name, value)],
+                r#"{"type":"x"}"#,
+            )
+            .await;
         answer.is_problem(415, "unsupported-media-type");
     }
 }
@@ -176,7 +256,11 @@ async fn types_and_encodings_that_are_not_understood_are_415() {
 async fn a_connection_is_kept_for_more_requests_also_after_an_error() {
     let server = Server::start(settings()).await;
     let mut stream = server.connect().await;
-    for (body, status) in [(r#"{"type":"x"}"#, 202), (r#"{"type":1}"#, 400), (r#"{"type":"x"}"#, 202)] {
+    for (body, status) in [
+        (r#"{"type":"x"}"#, 202),
+        (r#"{"type":1}"#, 400),
+        (r#"{"type":"x"}"#, 202),
+    ] {
         let request = head(&format!("content-length: {}\r\n\r\n{body}", body.len()));
         stream.write_all(request.as_bytes()).await.unwrap();
         assert_eq!(Answer::next(&mut stream).await.status, status);
@@ -188,9 +272,38 @@ async fn a_client_that_goes_away_is_counted() {
     let server = Server::start(settings()).await;
     let mut stream = server.connect().await;
     let body = r#"{"type":"slow"}"#;
-    stream.write_all(head(&format!("content-length: {}\r\n\r\n{body}", body.len())).as_bytes()).await.unwrap();
-    server.until("the event waits", |server| server.stub.waiting.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
+    stream
+        .write_all(head(&format!("content-length: {}\r\n\r\n{body}", body.len())).as_bytes())
+        .await
+        .unwrap();
+    server
+        .until("the event waits", |server| {
+            server.stub.waiting.load(std::sync::atomic::Ordering::SeqCst) == 1
+        })
+        .await;
     drop(stream);
     let gone = r#"postrider_ingest_requests_total{status="499"}"#;
-    server.until("the request ends", |server| server.metric(gone) == 1).await;
+    server
+        .until("the request ends", |server| server.metric(gone) == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn before_everything_is_known_nobody_is_told_anything() {
+    let server = Server::start(settings()).await;
+    server
+        .stub
+        .ready
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    for token in [TOKEN, "wrong", "eyJh.denied.x"] {
+        let answer = server
+            .post(
+                EVENTS,
+                &[("authorization", &format!("Bearer {token}"))],
+                r#"{"type":"x"}"#,
+            )
+            .await;
+        answer.is_problem(503, "unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
 }

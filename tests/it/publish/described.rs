@@ -14,8 +14,12 @@ static PROBLEM: LazyLock<Validator> = LazyLock::new(|| schema("Problem"));
 
 /// The schema of that name, with those it refers to.
 fn schema(name: &str) -> Validator {
-    let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": DOCUMENT["components"]});
-    jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap()
+    let schema =
+        json!({"$ref": format!("#/components/schemas/{name}"), "components": DOCUMENT["components"]});
+    jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap()
 }
 
 fn operation() -> &'static Value {
@@ -24,10 +28,16 @@ fn operation() -> &'static Value {
 
 /// Checks a problem document of the publish API, and that its status is documented.
 pub(super) fn check_problem(problem: &Value) {
-    let errors: Vec<_> = PROBLEM.iter_errors(problem).map(|error| error.to_string()).collect();
+    let errors: Vec<_> = PROBLEM
+        .iter_errors(problem)
+        .map(|error| error.to_string())
+        .collect();
     assert!(errors.is_empty(), "{problem}: {errors:?}");
     let status = problem["status"].to_string();
-    assert!(operation()["responses"].get(&status).is_some(), "{status} is not documented");
+    assert!(
+        operation()["responses"].get(&status).is_some(),
+        "{status} is not documented"
+    );
 }
 
 /// Every value of a key, anywhere.
@@ -52,7 +62,9 @@ fn the_document_is_sound() {
         assert!(DOCUMENT.pointer(pointer).is_some(), "{reference}");
     }
     let named = |section: &str| DOCUMENT["components"][section].as_object().unwrap().keys();
-    for (section, name) in named("schemas").map(|n| ("schemas", n)).chain(named("responses").map(|n| ("responses", n)))
+    for (section, name) in named("schemas")
+        .map(|n| ("schemas", n))
+        .chain(named("responses").map(|n| ("responses", n)))
     {
         let reference = json!(format!("#/components/{section}/{name}"));
         assert!(references.contains(&&reference), "{reference} is not used");
@@ -66,14 +78,27 @@ fn the_document_is_sound() {
         }
     }
     for (path, item) in DOCUMENT["paths"].as_object().unwrap() {
-        for part in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+        for part in path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        {
             let parameters = item["parameters"].as_array().unwrap();
-            assert!(parameters.iter().any(|parameter| parameter["name"] == part && parameter["required"] == true));
+            assert!(
+                parameters
+                    .iter()
+                    .any(|parameter| parameter["name"] == part && parameter["required"] == true)
+            );
         }
     }
     for response in operation()["responses"].as_object().unwrap().values() {
-        let response = response["$ref"].as_str().and_then(|at| DOCUMENT.pointer(&at[1..])).unwrap_or(response);
-        assert!(response["description"].is_string() && response["content"].is_object(), "{response}");
+        let response = response["$ref"]
+            .as_str()
+            .and_then(|at| DOCUMENT.pointer(&at[1..]))
+            .unwrap_or(response);
+        assert!(
+            response["description"].is_string() && response["content"].is_object(),
+            "{response}"
+        );
     }
 }
 
@@ -83,15 +108,25 @@ async fn the_server_serves_the_document() {
     for method in ["GET", "HEAD"] {
         let request = format!("{method} /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let mut stream = server.connect().await;
-        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes())
+            .await
+            .unwrap();
         if method == "GET" {
             let answer = only(super::Answer::all(&mut stream).await);
-            assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+            assert_eq!(
+                (answer.status, answer.header("content-type")),
+                (200, Some("application/json"))
+            );
             assert_eq!(answer.json(), *DOCUMENT);
         } else {
             let mut head = String::new();
-            tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut head).await.unwrap();
-            assert!(head.contains(&format!("content-length: {}\r\n", OPENAPI.len())) && head.ends_with("\r\n\r\n"));
+            tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut head)
+                .await
+                .unwrap();
+            assert!(
+                head.contains(&format!("content-length: {}\r\n", OPENAPI.len()))
+                    && head.ends_with("\r\n\r\n")
+            );
         }
     }
 }
@@ -103,20 +138,38 @@ async fn what_the_document_says_of_bodies_is_what_the_server_takes() {
     let bearer = format!("Bearer {TOKEN}");
     let event = |members: Value| {
         let mut event = json!({"type": "x"});
-        event.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(members.as_object().unwrap().clone());
         event
     };
     let cloud = |members: Value| {
         let mut event = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "x"});
-        event.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(members.as_object().unwrap().clone());
         event
     };
     let bodies = [
         ("Event", event(json!({}))),
-        ("Event", event(json!({"id": "~!", "timestamp": 1, "message": "m", "data": {"a": [1, null]}}))),
-        ("Event", event(json!({"timestamp": "2026-01-31T08:15:30.5+02:00", "user": {"id": "u", "metadata": {}}}))),
-        ("Event", event(json!({"workflow": {"id": "w", "name": null}, "integration": {}, "sync": {"id": "s"}}))),
-        ("Event", event(json!({"error": {"message": "m", "code": 3, "more": []}, "user": null, "id": null}))),
+        (
+            "Event",
+            event(json!({"id": "~!", "timestamp": 1, "message": "m", "data": {"a": [1, null]}})),
+        ),
+        (
+            "Event",
+            event(json!({"timestamp": "2026-01-31T08:15:30.5+02:00", "user": {"id": "u", "metadata": {}}})),
+        ),
+        (
+            "Event",
+            event(json!({"workflow": {"id": "w", "name": null}, "integration": {}, "sync": {"id": "s"}})),
+        ),
+        (
+            "Event",
+            event(json!({"error": {"message": "m", "code": 3, "more": []}, "user": null, "id": null})),
+        ),
         ("Event", json!({})),
         ("Event", json!("text")),
         ("Event", event(json!({"type": "no spaces"}))),
@@ -135,10 +188,16 @@ async fn what_the_document_says_of_bodies_is_what_the_server_takes() {
         ("EventBatch", json!([event(json!({})), event(json!({}))])),
         ("EventBatch", json!([event(json!({})), {}])),
         ("CloudEvent", cloud(json!({}))),
-        ("CloudEvent", cloud(json!({"data": [1], "time": "2026-01-31T08:15:30Z", "ext": true}))),
+        (
+            "CloudEvent",
+            cloud(json!({"data": [1], "time": "2026-01-31T08:15:30Z", "ext": true})),
+        ),
         ("CloudEvent", cloud(json!({"specversion": "0.3"}))),
         ("CloudEvent", cloud(json!({"ext": {}}))),
-        ("CloudEvent", json!({"specversion": "1.0", "id": "1", "type": "x"})),
+        (
+            "CloudEvent",
+            json!({"specversion": "1.0", "id": "1", "type": "x"}),
+        ),
         ("CloudEventBatch", json!([cloud(json!({}))])),
         ("CloudEventBatch", json!([])),
     ];
@@ -153,7 +212,11 @@ async fn what_the_document_says_of_bodies_is_what_the_server_takes() {
         let headers = [("authorization", &*bearer), ("content-type", content_type)];
         let answer = server.post(EVENTS, &headers, &body.to_string()).await;
         statuses.insert(answer.status);
-        assert_eq!(schema(name).is_valid(&body), answer.status == 202, "{name} {body}: {answer:?}");
+        assert_eq!(
+            schema(name).is_valid(&body),
+            answer.status == 202,
+            "{name} {body}: {answer:?}"
+        );
         if answer.status == 202 {
             assert!(accepted.is_valid(&answer.json()), "{answer:?}");
         } else {

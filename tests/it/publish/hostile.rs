@@ -16,7 +16,10 @@ async fn drip(stream: &mut TcpStream, piece: &[u8]) {
         if stream.write_all(piece).await.is_err() {
             return;
         }
-        if timeout(Duration::from_millis(20), stream.peek(&mut peeked)).await.is_ok() {
+        if timeout(Duration::from_millis(20), stream.peek(&mut peeked))
+            .await
+            .is_ok()
+        {
             return;
         }
     }
@@ -32,12 +35,25 @@ async fn stalled(server: &Server, bytes: &[u8]) -> (Answer, Duration) {
 #[tokio::test]
 async fn a_header_that_does_not_end_is_408() {
     let server = Server::start(settings()).await;
-    for start in ["", "P", "PRI * HT", "POST /v1/na", "GET /openapi.json HTTP/1.1\r\nhost: x\r\n", "\r\n"] {
+    for start in [
+        "",
+        "P",
+        "PRI * HT",
+        "POST /v1/na",
+        "GET /openapi.json HTTP/1.1\r\nhost: x\r\n",
+        "\r\n",
+    ] {
         let (answer, took) = stalled(&server, start.as_bytes()).await;
         answer.is_problem(408, "request-timeout");
-        assert!((Duration::from_millis(250)..Duration::from_secs(2)).contains(&took), "{start:?}: {took:?}");
+        assert!(
+            (Duration::from_millis(250)..Duration::from_secs(2)).contains(&took),
+            "{start:?}: {took:?}"
+        );
     }
-    assert_eq!(server.metric(r#"postrider_limit_hits_total{limit="header_timeout"}"#), 6);
+    assert_eq!(
+        server.metric(r#"postrider_limit_hits_total{limit="header_timeout"}"#),
+        6
+    );
 }
 
 #[tokio::test]
@@ -56,12 +72,18 @@ async fn a_header_that_drips_is_408_however_steady() {
 async fn the_next_header_on_a_connection_has_a_deadline_too() {
     let server = Server::start(settings()).await;
     let mut stream = server.connect().await;
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
     assert_eq!(Answer::next(&mut stream).await.status, 404);
     let started = Instant::now();
     stream.write_all(b"POST ").await.unwrap();
     only(Answer::all(&mut stream).await).is_problem(408, "request-timeout");
-    assert!(started.elapsed() < Duration::from_millis(650), "idle time does not count");
+    assert!(
+        started.elapsed() < Duration::from_millis(650),
+        "idle time does not count"
+    );
 }
 
 #[tokio::test]
@@ -78,7 +100,10 @@ async fn an_idle_connection_is_closed_without_a_word() {
     let started = Instant::now();
     assert_eq!(Answer::all(&mut stream).await, []);
     let took = started.elapsed();
-    assert!((Duration::from_millis(600)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_millis(600)..Duration::from_secs(3)).contains(&took),
+        "{took:?}"
+    );
 }
 
 #[tokio::test]
@@ -97,16 +122,20 @@ async fn a_body_that_does_not_end_is_408() {
         assert_eq!(answer.header("connection"), Some("close"));
         assert!(took < Duration::from_secs(3), "{rest:?}: {took:?}");
     }
-    assert_eq!(server.metric(r#"postrider_limit_hits_total{limit="body_timeout"}"#), 6);
+    assert_eq!(
+        server.metric(r#"postrider_limit_hits_total{limit="body_timeout"}"#),
+        6
+    );
     assert_eq!(server.metric("postrider_ingest_body_bytes"), 0);
 }
 
 #[tokio::test]
 async fn a_body_that_drips_is_408_however_steady() {
     let server = Server::start(settings()).await;
-    for (fields, piece) in
-        [("content-length: 60000\r\n\r\n", &b" "[..]), ("transfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n")]
-    {
+    for (fields, piece) in [
+        ("content-length: 60000\r\n\r\n", &b" "[..]),
+        ("transfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    ] {
         let answers = server.unharmed(async {
             let mut stream = server.connect().await;
             stream.write_all(head(fields).as_bytes()).await.unwrap();
@@ -121,7 +150,12 @@ async fn a_body_that_drips_is_408_however_steady() {
 async fn a_client_that_stops_sending_in_the_middle_harms_nobody() {
     let server = Server::start(settings()).await;
     let hostile = async {
-        for cut in ["", "GET", &head("content-length: 9\r\n\r\n{"), &head("transfer-encoding: chunked\r\n\r\n5\r\n{")] {
+        for cut in [
+            "",
+            "GET",
+            &head("content-length: 9\r\n\r\n{"),
+            &head("transfer-encoding: chunked\r\n\r\n5\r\n{"),
+        ] {
             let mut stream = server.connect().await;
             stream.write_all(cut.as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
@@ -137,15 +171,23 @@ async fn too_large_a_body_is_413_announced_or_not() {
     let server = Server::start(settings()).await;
     // Announced: before any of it is sent.
     let mut stream = server.connect().await;
-    stream.write_all(head("expect: 100-continue\r\ncontent-length: 65537\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(head("expect: 100-continue\r\ncontent-length: 65537\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     only(Answer::all(&mut stream).await).is_problem(413, "body-too-large");
     // Announced as more than any number.
-    let answers = server.raw(head("content-length: 99999999999999999999999999\r\n\r\n").as_bytes()).await;
+    let answers = server
+        .raw(head("content-length: 99999999999999999999999999\r\n\r\n").as_bytes())
+        .await;
     only(answers).is_problem(400, "malformed-request");
     // Sent anyway; the answer arrives although the client goes on writing.
     for (fields, piece) in [
         ("content-length: 4000000\r\n\r\n", vec![b' '; 16_384]),
-        ("transfer-encoding: chunked\r\n\r\n", [&b"4000\r\n"[..], &[b' '; 0x4000], b"\r\n"].concat()),
+        (
+            "transfer-encoding: chunked\r\n\r\n",
+            [&b"4000\r\n"[..], &[b' '; 0x4000], b"\r\n"].concat(),
+        ),
     ] {
         let answers = server.unharmed(async {
             let (mut read, mut write) = server.connect().await.into_split();
@@ -163,15 +205,24 @@ async fn too_large_a_body_is_413_announced_or_not() {
                 if let Some((answer, _)) = Answer::parse(&bytes) {
                     break answer;
                 }
-                assert!(read.read_buf(&mut bytes).await.expect("no reset before the answer") > 0, "no answer");
+                assert!(
+                    read.read_buf(&mut bytes)
+                        .await
+                        .expect("no reset before the answer")
+                        > 0,
+                    "no answer"
+                );
             };
             drop(flood.await.unwrap());
             answer
         });
         answers.await.is_problem(413, "body-too-large");
     }
-    let largest = format!(r#"{{"type":"x","data":{{"a":"{}"}}}}"#, "a".repeat(65_536 - 29));
-    assert_eq!((largest.len(), server.publish(&largest).await.status), (65_536, 202));
+    let largest = format!(r#"{{"type":"x","data":{{"a":"{}"}}}}"#, "a".repeat(65_536 - 28));
+    assert_eq!(
+        (largest.len(), server.publish(&largest).await.status),
+        (65_536, 202)
+    );
     assert_eq!(server.metric(r#"postrider_limit_hits_total{limit="body"}"#), 3);
 }
 
@@ -185,23 +236,46 @@ async fn bodies_of_all_requests_together_are_bounded() {
     let server = server.await;
     let mut first = server.connect().await;
     let piece = " ".repeat(15_000);
-    first.write_all(head(&format!("content-length: 60000\r\n\r\n{piece}")).as_bytes()).await.unwrap();
-    server.until("15 kB are held", |server| server.metric("postrider_ingest_body_bytes") == 15_000).await;
-    assert_eq!(server.publish(r#"{"type":"good"}"#).await.status, 202, "small ones still fit");
+    first
+        .write_all(head(&format!("content-length: 60000\r\n\r\n{piece}")).as_bytes())
+        .await
+        .unwrap();
+    server
+        .until("15 kB are held", |server| {
+            server.metric("postrider_ingest_body_bytes") == 15_000
+        })
+        .await;
+    assert_eq!(
+        server.publish(r#"{"type":"good"}"#).await.status,
+        202,
+        "small ones still fit"
+    );
     let large = format!(r#"{{"type":"x","data":{{"a":"{}"}}}}"#, "a".repeat(6_000));
     let answer = server.publish(&large).await;
     answer.is_problem(503, "unavailable");
     assert!(answer.header("retry-after").is_some());
     drop(first);
-    server.until("what was held is given back", |server| server.metric("postrider_ingest_body_bytes") == 0).await;
+    server
+        .until("what was held is given back", |server| {
+            server.metric("postrider_ingest_body_bytes") == 0
+        })
+        .await;
     assert_eq!(server.publish(&large).await.status, 202);
 }
 
 #[tokio::test]
 async fn bodies_that_are_no_proper_json_are_400_with_a_reason() {
     let server = Server::start(settings()).await;
-    let deep = format!(r#"{{"type":"x","data":{}{}}}"#, "{\"a\":".repeat(20_000), "1".to_owned() + &"}".repeat(20_000));
-    let deep_arrays = format!(r#"{{"type":"x","data":{{"a":{}1{}}}}}"#, "[".repeat(5_000), "]".repeat(5_000));
+    let deep = format!(
+        r#"{{"type":"x","data":{}{}}}"#,
+        "{\"a\":".repeat(20_000),
+        "1".to_owned() + &"}".repeat(20_000)
+    );
+    let deep_arrays = format!(
+        r#"{{"type":"x","data":{{"a":{}1{}}}}}"#,
+        "[".repeat(5_000),
+        "]".repeat(5_000)
+    );
     let cases: [(&[u8], &str); 11] = [
         (b"", "Empty"),
         (b"not json", "Malformed"),
@@ -210,14 +284,21 @@ async fn bodies_that_are_no_proper_json_are_400_with_a_reason() {
         (b"{\"type\":\"\xff\xfe\"}", "InvalidUtf8"),
         (b"\xef\xbb\xbf{\"type\":\"x\"}", "Malformed"),
         (b"{\"type\":\"x\",\"type\":\"y\"}", "DuplicateKey"),
-        (b"{\"type\":\"x\",\"data\":{\"a\":1,\"\\u0061\":2}}", "DuplicateKey"),
+        (
+            b"{\"type\":\"x\",\"data\":{\"a\":1,\"\\u0061\":2}}",
+            "DuplicateKey",
+        ),
         (b"{\"type\":\"x\",\"data\":{\"a\":\"\\u0000\"}}", "NulCharacter"),
         (deep.as_bytes(), "TooDeep"),
         (deep_arrays.as_bytes(), "TooDeep"),
     ];
     for (body, reason) in cases {
         let request = [
-            head(&format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len())).as_bytes(),
+            head(&format!(
+                "connection: close\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            ))
+            .as_bytes(),
             body,
         ]
         .concat();
@@ -228,7 +309,11 @@ async fn bodies_that_are_no_proper_json_are_400_with_a_reason() {
             continue;
         }
         answer.is_problem(400, "invalid-event");
-        assert_eq!(answer.json()["faults"][0]["reason"], reason, "{shown}: {answer:?}");
+        assert_eq!(
+            answer.json()["faults"][0]["reason"],
+            reason,
+            "{shown}: {answer:?}"
+        );
     }
     // A NUL as such, where JSON has none.
     let answer = server.publish("{\"type\":\"x\",\"data\":{\"a\":\"\0\"}}").await;
@@ -249,14 +334,21 @@ async fn headers_are_bounded_in_number_and_bytes() {
     let line = format!("POST /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000));
     only(server.unharmed(server.raw(line.as_bytes())).await).is_problem(431, "header-too-large");
     let body = r#"{"type":"x"}"#;
-    let request = head(&format!("{small}connection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    let request = head(&format!(
+        "{small}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
     assert_eq!(only(server.raw(request.as_bytes()).await).status, 202);
     assert_eq!(server.metric(r#"postrider_limit_hits_total{limit="header"}"#), 3);
 }
 
 #[tokio::test]
 async fn an_endless_header_is_cut() {
-    let server = Server::start(HttpSettings { header_timeout: Duration::from_secs(10), ..settings() }).await;
+    let server = Server::start(HttpSettings {
+        header_timeout: Duration::from_secs(10),
+        ..settings()
+    })
+    .await;
     let answers = server.unharmed(async {
         let mut stream = server.connect().await;
         stream.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
@@ -302,23 +394,44 @@ async fn a_lying_content_length_is_no_way_to_smuggle() {
     // Shorter than the body: the rest is no request.
     let request = head(&format!("content-length: {}\r\n\r\n{event}{event}", event.len()));
     let answers = server.unharmed(server.raw(request.as_bytes())).await;
-    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [202, 400], "{answers:?}");
+    assert_eq!(
+        answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+        [202, 400],
+        "{answers:?}"
+    );
     // Negative, signed, doubled.
     for length in ["-1", "+12", "0x0c", "12, 12", "1 2", ""] {
-        let answers = server.raw(head(&format!("content-length: {length}\r\n\r\n{event}")).as_bytes()).await;
-        assert!(answers.iter().all(|answer| answer.status == 400), "{length:?}: {answers:?}");
+        let answers = server
+            .raw(head(&format!("content-length: {length}\r\n\r\n{event}")).as_bytes())
+            .await;
+        assert!(
+            answers.iter().all(|answer| answer.status == 400),
+            "{length:?}: {answers:?}"
+        );
         assert!(!answers.is_empty(), "{length:?}");
     }
     // Both framings: the chunks count, and the connection ends, so nothing after them is a request.
     let smuggled = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
-    for fields in ["content-length: 5\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"] {
+    for fields in [
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 5",
+    ] {
         let request = head(&format!("{fields}\r\n\r\nc\r\n{event}\r\n0\r\n\r\n{smuggled}"));
         let answer = only(server.unharmed(server.raw(request.as_bytes())).await);
         assert_eq!(answer.status, 202, "{answer:?}");
     }
     // Chunks that are none.
-    for chunks in ["zz\r\n", "-1\r\n", "fffffffffffffffff\r\n", "1\r\nab", "c;\n{}", "c\r\n{\"type\":\"x\"}xx"] {
-        let answers = server.raw(head(&format!("transfer-encoding: chunked\r\n\r\n{chunks}")).as_bytes()).await;
+    for chunks in [
+        "zz\r\n",
+        "-1\r\n",
+        "fffffffffffffffff\r\n",
+        "1\r\nab",
+        "c;\n{}",
+        "c\r\n{\"type\":\"x\"}xx",
+    ] {
+        let answers = server
+            .raw(head(&format!("transfer-encoding: chunked\r\n\r\n{chunks}")).as_bytes())
+            .await;
         only(answers).is_problem(400, "malformed-request");
     }
 }
@@ -361,7 +474,9 @@ async fn a_client_that_reads_no_answers_is_cut() {
             let request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
             while let Ok(Ok(())) = timeout(Duration::from_secs(5), stream.write_all(&request)).await {}
             let cut = r#"postrider_limit_hits_total{limit="write_timeout"}"#;
-            server.until("the connection is cut", |server| server.metric(cut) == 1).await;
+            server
+                .until("the connection is cut", |server| server.metric(cut) == 1)
+                .await;
         })
         .await;
 }
@@ -379,17 +494,26 @@ async fn connections_are_bounded() {
     for _ in 0..8 {
         held.push(server.connect().await);
     }
-    server.until("all are open", |server| server.metric(open) == 8).await;
+    server
+        .until("all are open", |server| server.metric(open) == 8)
+        .await;
     for _ in 0..200 {
         let mut stream = server.connect().await;
         // Most are told, the rest just closed.
         let answers = Answer::all(&mut stream).await;
-        answers.iter().for_each(|answer| answer.is_problem(503, "unavailable"));
+        answers
+            .iter()
+            .for_each(|answer| answer.is_problem(503, "unavailable"));
     }
     assert_eq!(server.metric(open), 8);
-    assert_eq!(server.metric(r#"postrider_limit_hits_total{limit="connections"}"#), 200);
+    assert_eq!(
+        server.metric(r#"postrider_limit_hits_total{limit="connections"}"#),
+        200
+    );
     held.clear();
-    server.until("there is room again", |server| server.metric(open) == 0).await;
+    server
+        .until("there is room again", |server| server.metric(open) == 0)
+        .await;
     assert_eq!(server.publish(r#"{"type":"x"}"#).await.status, 202);
 }
 
@@ -404,7 +528,9 @@ async fn a_thousand_slow_clients_harm_nobody() {
                 0 => String::new(),
                 1 => "POST /v1".to_owned(),
                 2 => head("content-length: 60000\r\n\r\n{"),
-                _ => format!("POST {EVENTS} HTTP/1.1\r\nauthorization: Bearer x{TOKEN}\r\ncontent-length: 9\r\n\r\n"),
+                _ => format!(
+                    "POST {EVENTS} HTTP/1.1\r\nauthorization: Bearer x{TOKEN}\r\ncontent-length: 9\r\n\r\n"
+                ),
             };
             stream.write_all(start.as_bytes()).await.unwrap();
             streams.push(stream);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
+use postrider::adapters::http::HttpSettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -55,25 +56,40 @@ async fn events_are_published_over_one_connection() {
     });
     for (number, (status, body)) in futures::future::join_all(all).await.into_iter().enumerate() {
         assert_eq!(status, 202);
-        assert_eq!(body, format!(r#"{{"events":[{{"id":"{number}","duplicate":false,"deliveries":1}}]}}"#));
+        assert_eq!(
+            body,
+            format!(r#"{{"events":[{{"id":"{number}","duplicate":false,"deliveries":1}}]}}"#)
+        );
     }
     let (status, body) = publish(&send, "Bearer no", "{}").await;
     assert_eq!(status, 401);
     assert!(body.contains("problems/unauthorized"), "{body}");
     let (status, body) = publish(&send, &bearer, &" ".repeat(60_000)).await;
-    assert_eq!((status, body.contains("problems/invalid-event")), (400, true), "{body}");
+    assert_eq!(
+        (status, body.contains("problems/invalid-event")),
+        (400, true),
+        "{body}"
+    );
 }
 
 #[tokio::test]
 async fn a_preface_and_no_more_ends_in_time() {
     let server = Server::start(settings()).await;
-    for start in [PREFACE.to_vec(), [PREFACE, SETTINGS].concat(), [PREFACE, &[0, 0, 99, 4]].concat()] {
+    for start in [
+        PREFACE.to_vec(),
+        [PREFACE, SETTINGS].concat(),
+        [PREFACE, &[0, 0, 99, 4]].concat(),
+    ] {
         server
             .unharmed(async {
                 let mut stream = server.connect().await;
                 stream.write_all(&start).await.unwrap();
                 let mut bytes = Vec::new();
-                drop(timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await.expect("closed in time"));
+                drop(
+                    timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes))
+                        .await
+                        .expect("closed in time"),
+                );
             })
             .await;
     }
@@ -106,7 +122,9 @@ async fn a_header_in_endless_continuations_ends() {
 async fn a_body_that_does_not_end_is_408() {
     let server = Server::start(settings()).await;
     let (mut send, _connection) = connect(&server).await;
-    let (answer, mut stream) = send.send_request(request(&format!("Bearer {TOKEN}")), false).unwrap();
+    let (answer, mut stream) = send
+        .send_request(request(&format!("Bearer {TOKEN}")), false)
+        .unwrap();
     stream.send_data(Bytes::from_static(b"{"), false).unwrap();
     let status = server.unharmed(answer).await.unwrap().status();
     assert_eq!(status, 408);
@@ -123,7 +141,9 @@ async fn an_oversize_body_is_413_announced_or_not() {
     announced.headers_mut().insert("content-length", 70_000.into());
     let (answer, _stream) = ready.send_request(announced, false).unwrap();
     assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().status(), 413);
-    let (answer, mut stream) = ready.send_request(request(&format!("Bearer {TOKEN}")), false).unwrap();
+    let (answer, mut stream) = ready
+        .send_request(request(&format!("Bearer {TOKEN}")), false)
+        .unwrap();
     for _ in 0..20 {
         drop(stream.send_data(Bytes::from(vec![b' '; 4_000]), false));
     }
@@ -137,7 +157,9 @@ async fn rapid_resets_end_the_connection() {
         let (send, connection) = connect(&server).await;
         let mut started = 0;
         while let Ok(Ok(mut send)) = timeout(Duration::from_secs(2), send.clone().ready()).await {
-            let Ok((_, mut stream)) = send.send_request(request("Bearer x"), false) else { break };
+            let Ok((_, mut stream)) = send.send_request(request("Bearer x"), false) else {
+                break;
+            };
             stream.send_reset(h2::Reason::CANCEL);
             started += 1;
             assert!(started < 200_000, "never refused");
@@ -153,18 +175,26 @@ async fn rapid_resets_end_the_connection() {
 
 #[tokio::test]
 async fn streams_of_a_connection_are_bounded() {
-    let server = Server::start(settings()).await;
+    let server = Server::start(HttpSettings {
+        body_timeout: PATIENCE,
+        ..settings()
+    })
+    .await;
     let (mut send, _connection) = connect(&server).await;
     let (status, _) = publish(&send, &format!("Bearer {TOKEN}"), r#"{"type":"x"}"#).await;
     assert_eq!(status, 202);
-    let mut held = Vec::new();
-    for _ in 0..1_000 {
-        held.push(send.send_request(request(&format!("Bearer {TOKEN}")), false));
-        if timeout(Duration::from_millis(50), send.clone().ready()).await.is_err() {
-            break;
-        }
-    }
     assert!(send.current_max_send_streams() <= 128);
+    let mut held = Vec::new();
+    while held.len() < 1_000 {
+        let Ok(ready) = timeout(Duration::from_millis(200), send.ready()).await else {
+            break;
+        };
+        send = ready.unwrap();
+        held.push(
+            send.send_request(request(&format!("Bearer {TOKEN}")), false)
+                .unwrap(),
+        );
+    }
     assert!(held.len() <= 130, "{}", held.len());
 }
 
@@ -177,7 +207,9 @@ async fn an_idle_connection_is_closed_whatever_its_pings() {
     let (status, _) = publish(&send, &format!("Bearer {TOKEN}"), r#"{"type":"x"}"#).await;
     assert_eq!(status, 202);
     let pinging = async { while pings.ping(h2::Ping::opaque()).await.is_ok() {} };
-    timeout(Duration::from_secs(5), pinging).await.expect("closed in time");
+    timeout(Duration::from_secs(5), pinging)
+        .await
+        .expect("closed in time");
     drop(connection.await.unwrap());
 }
 

@@ -20,17 +20,29 @@ async fn get(address: std::net::SocketAddr, method: &str, path: &str) -> Answer 
 async fn slow_publish(server: &Server) -> TcpStream {
     let mut stream = server.connect().await;
     let body = r#"{"type":"slow"}"#;
-    stream.write_all(head(&format!("content-length: {}\r\n\r\n{body}", body.len())).as_bytes()).await.unwrap();
-    server.until("the event waits", |server| server.stub.waiting.load(Ordering::SeqCst) == 1).await;
+    stream
+        .write_all(head(&format!("content-length: {}\r\n\r\n{body}", body.len())).as_bytes())
+        .await
+        .unwrap();
+    server
+        .until("the event waits", |server| {
+            server.stub.waiting.load(Ordering::SeqCst) == 1
+        })
+        .await;
     stream
 }
 
 #[tokio::test]
 async fn a_stop_finishes_what_runs_and_takes_nothing_new() {
-    let settings = HttpSettings { answer_timeout: Duration::from_secs(20), ..settings() };
+    let settings = HttpSettings {
+        answer_timeout: Duration::from_secs(20),
+        ..settings()
+    };
     let mut server = Server::start(settings).await;
     let mut idle = server.connect().await;
-    idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
     assert_eq!(Answer::next(&mut idle).await.status, 404);
     let mut running = slow_publish(&server).await;
     server.shutdown.cancel();
@@ -46,14 +58,20 @@ async fn a_stop_finishes_what_runs_and_takes_nothing_new() {
     let answer = only(Answer::all(&mut running).await);
     assert_eq!(answer.status, 202);
     for task in std::mem::take(&mut server.tasks) {
-        timeout(Duration::from_millis(1_500), task).await.expect("stopped in time").unwrap();
+        timeout(Duration::from_millis(1_500), task)
+            .await
+            .expect("stopped in time")
+            .unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_stop_cuts_what_outlasts_the_grace_period() {
-    let settings =
-        HttpSettings { answer_timeout: Duration::from_secs(20), grace: Duration::from_millis(300), ..settings() };
+    let settings = HttpSettings {
+        answer_timeout: Duration::from_secs(20),
+        grace: Duration::from_millis(300),
+        ..settings()
+    };
     let mut server = Server::start(settings).await;
     let mut running = slow_publish(&server).await;
     let started = Instant::now();
@@ -62,10 +80,16 @@ async fn a_stop_cuts_what_outlasts_the_grace_period() {
         timeout(PATIENCE, task).await.unwrap().unwrap();
     }
     let took = started.elapsed();
-    assert!((Duration::from_millis(250)..Duration::from_secs(2)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_millis(250)..Duration::from_secs(2)).contains(&took),
+        "{took:?}"
+    );
     assert_eq!(Answer::all(&mut running).await, []);
     assert_eq!(server.metric(r#"postrider_limit_hits_total{limit="grace"}"#), 1);
-    assert_eq!(server.metric(r#"postrider_http_connections{server="publish"}"#), 0);
+    assert_eq!(
+        server.metric(r#"postrider_http_connections{server="publish"}"#),
+        0
+    );
 }
 
 #[tokio::test]
@@ -77,17 +101,27 @@ async fn probes_say_whether_the_process_lives_and_what_it_lacks() {
     assert_eq!((answer.status, &*answer.body), (200, "ok\n"));
     *server.missing.lock() = vec!["queue: read-only".to_owned(), "projects: not synced".to_owned()];
     let answer = get(server.admin, "GET", "/readyz").await;
-    assert_eq!((answer.status, &*answer.body), (503, "queue: read-only\nprojects: not synced\n"));
+    assert_eq!(
+        (answer.status, &*answer.body),
+        (503, "queue: read-only\nprojects: not synced\n")
+    );
     assert_eq!(get(server.admin, "GET", "/healthz").await.status, 200);
-    get(server.admin, "GET", "/").await.is_problem(404, "no-such-path");
-    get(server.admin, "POST", "/readyz").await.is_problem(405, "method-not-allowed");
+    get(server.admin, "GET", "/")
+        .await
+        .is_problem(404, "no-such-path");
+    get(server.admin, "POST", "/readyz")
+        .await
+        .is_problem(405, "method-not-allowed");
 }
 
 #[tokio::test]
 async fn metrics_are_openmetrics_with_every_name_from_the_start() {
     let server = Server::start(settings()).await;
     let answer = get(server.admin, "GET", "/metrics").await;
-    assert_eq!(answer.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
     for line in [
         "postrider_ingest_requests_total{status=\"202\"} 0",
         "postrider_ingest_events_total{outcome=\"accepted\"} 0",
@@ -97,7 +131,11 @@ async fn metrics_are_openmetrics_with_every_name_from_the_start() {
         "postrider_limit_hits_total{limit=\"connections\"} 0",
         "postrider_limit_hits_total{limit=\"body_memory\"} 0",
     ] {
-        assert!(answer.body.lines().any(|found| found == line), "{line}\n{}", answer.body);
+        assert!(
+            answer.body.lines().any(|found| found == line),
+            "{line}\n{}",
+            answer.body
+        );
     }
     assert!(answer.body.ends_with("# EOF\n"));
 }

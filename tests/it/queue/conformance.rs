@@ -15,7 +15,10 @@ struct Subject {
 }
 
 fn memory() -> Subject {
-    Subject { queue: Arc::new(MemoryQueue::new(1_000)), _directory: None }
+    Subject {
+        queue: Arc::new(MemoryQueue::new(1_000)),
+        _directory: None,
+    }
 }
 
 async fn sqlite(window: usize) -> Subject {
@@ -23,7 +26,10 @@ async fn sqlite(window: usize) -> Subject {
     let mut settings = settings(directory.path());
     settings.project_limit = 1_000;
     settings.window_deliveries = window;
-    Subject { queue: Arc::new(super::open(&settings).await), _directory: Some(directory) }
+    Subject {
+        queue: Arc::new(super::open(&settings).await),
+        _directory: Some(directory),
+    }
 }
 
 macro_rules! conformance {
@@ -77,10 +83,20 @@ conformance!(
 
 async fn stored_events_are_leased_in_order(queue: Arc<dyn Queue>) {
     for number in 0..100 {
-        let answer = queue.enqueue(vec![event(&format!("e{number}"), number, &["a"])]).await.unwrap();
+        let answer = queue
+            .enqueue(vec![event(&format!("e{number}"), number, &["a"])])
+            .await
+            .unwrap();
         assert_eq!(answer, [Enqueued::Accepted]);
     }
-    assert!(queue.lease(&lane("a"), at(-1), 10).await.unwrap().leases.is_empty());
+    assert!(
+        queue
+            .lease(&lane("a"), at(-1), 10)
+            .await
+            .unwrap()
+            .leases
+            .is_empty()
+    );
     let seen = drain(&*queue, "a", at(1_000)).await;
     let expected: Vec<String> = (0..100).map(|number| format!("e{number}")).collect();
     assert_eq!(seen, expected);
@@ -88,7 +104,11 @@ async fn stored_events_are_leased_in_order(queue: Arc<dyn Queue>) {
 }
 
 async fn oldest_due_first_and_oldest_event_first_in_a_batch(queue: Arc<dyn Queue>) {
-    let batch = vec![event("late", 50, &["a"]), event("early", 10, &["a"]), event("middle", 30, &["a"])];
+    let batch = vec![
+        event("late", 50, &["a"]),
+        event("early", 10, &["a"]),
+        event("middle", 30, &["a"]),
+    ];
     queue.enqueue(batch).await.unwrap();
     let two = queue.lease(&lane("a"), at(100), 2).await.unwrap();
     assert_eq!(ids(&two.leases), ["early", "middle"]);
@@ -96,14 +116,24 @@ async fn oldest_due_first_and_oldest_event_first_in_a_batch(queue: Arc<dyn Queue
     assert_eq!(ids(&last.leases), ["late"]);
     drop((two, last));
     let all = queue.lease(&lane("a"), at(100), 5).await.unwrap();
-    assert_eq!(ids(&all.leases), ["late", "early", "middle"], "those handed out together go by acceptance");
+    assert_eq!(
+        ids(&all.leases),
+        ["late", "early", "middle"],
+        "those handed out together go by acceptance"
+    );
 }
 
 async fn a_leased_delivery_is_not_leased_again(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["a"])]).await.unwrap();
+    queue
+        .enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["a"])])
+        .await
+        .unwrap();
     let first = queue.lease(&lane("a"), at(0), 1).await.unwrap();
     let second = queue.lease(&lane("a"), at(0), 9).await.unwrap();
-    assert_eq!((ids(&first.leases), ids(&second.leases)), (vec!["1".to_owned()], vec!["2".to_owned()]));
+    assert_eq!(
+        (ids(&first.leases), ids(&second.leases)),
+        (vec!["1".to_owned()], vec!["2".to_owned()])
+    );
     assert!(queue.lease(&lane("a"), at(0), 9).await.unwrap().leases.is_empty());
 }
 
@@ -121,10 +151,19 @@ async fn a_retry_counts_an_attempt_and_waits(queue: Arc<dyn Queue>) {
     queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
     for attempt in 0..5 {
         let due = i64::from(attempt) * 1_000;
-        assert!(queue.lease(&lane("a"), at(due - 1), 1).await.unwrap().leases.is_empty());
+        assert!(
+            queue
+                .lease(&lane("a"), at(due - 1), 1)
+                .await
+                .unwrap()
+                .leases
+                .is_empty()
+        );
         let leased = queue.lease(&lane("a"), at(due), 1).await.unwrap();
         assert_eq!(leased.leases[0].attempts, attempt);
-        settle_all(&*queue, leased.leases, Completion::RetryAt(at(due + 1_000))).await.unwrap();
+        settle_all(&*queue, leased.leases, Completion::RetryAt(at(due + 1_000)))
+            .await
+            .unwrap();
         assert_eq!(queue.depth(&lane("a")).pending, 1);
     }
 }
@@ -132,97 +171,196 @@ async fn a_retry_counts_an_attempt_and_waits(queue: Arc<dyn Queue>) {
 async fn a_postponed_delivery_counts_no_attempt(queue: Arc<dyn Queue>) {
     queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
     let leased = queue.lease(&lane("a"), at(0), 1).await.unwrap();
-    settle_all(&*queue, leased.leases, Completion::PostponedTo(at(500))).await.unwrap();
+    settle_all(&*queue, leased.leases, Completion::PostponedTo(at(500)))
+        .await
+        .unwrap();
     let early = queue.lease(&lane("a"), at(499), 1).await.unwrap();
     assert!(early.leases.is_empty());
     assert_eq!(early.next_due, Some(at(500)));
     let leased = queue.lease(&lane("a"), at(500), 1).await.unwrap();
     assert_eq!(leased.leases[0].attempts, 0);
     // Back into the past is due at once.
-    settle_all(&*queue, leased.leases, Completion::PostponedTo(at(-500))).await.unwrap();
+    settle_all(&*queue, leased.leases, Completion::PostponedTo(at(-500)))
+        .await
+        .unwrap();
     assert_eq!(queue.lease(&lane("a"), at(0), 1).await.unwrap().leases.len(), 1);
 }
 
 async fn an_id_is_a_duplicate_within_its_window(queue: Arc<dyn Queue>) {
     const DAY: i64 = 24 * 3600 * 1000;
-    let twice = queue.enqueue(vec![event("1", 0, &["a"]), event("1", 0, &["a"]), event("2", 0, &["a"])]).await;
-    assert_eq!(twice.unwrap(), [Enqueued::Accepted, Enqueued::Duplicate, Enqueued::Accepted]);
+    let twice = queue
+        .enqueue(vec![
+            event("1", 0, &["a"]),
+            event("1", 0, &["a"]),
+            event("2", 0, &["a"]),
+        ])
+        .await;
+    assert_eq!(
+        twice.unwrap(),
+        [Enqueued::Accepted, Enqueued::Duplicate, Enqueued::Accepted]
+    );
     assert_eq!(drain(&*queue, "a", at(0)).await, ["1", "2"]);
     let uuid = "01890a5d-ac96-774b-bcce-b302099a8057";
-    for (millis, expected) in [(0, Enqueued::Accepted), (DAY - 1, Enqueued::Duplicate), (DAY, Enqueued::Accepted)] {
+    for (millis, expected) in [
+        (0, Enqueued::Accepted),
+        (DAY - 1, Enqueued::Duplicate),
+        (DAY, Enqueued::Accepted),
+    ] {
         let answer = queue.enqueue(vec![event(uuid, millis, &["a"])]).await.unwrap();
         assert_eq!(answer, [expected], "after {millis} ms");
     }
     let upper = uuid.to_uppercase();
-    assert_eq!(queue.enqueue(vec![event(&upper, 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
-    assert_eq!(queue.enqueue(vec![event(uuid, DAY + 1, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
+    assert_eq!(
+        queue.enqueue(vec![event(&upper, 0, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
+    assert_eq!(
+        queue.enqueue(vec![event(uuid, DAY + 1, &["a"])]).await.unwrap(),
+        [Enqueued::Duplicate]
+    );
     assert_eq!(drain(&*queue, "a", at(2 * DAY)).await.len(), 3);
 }
 
 async fn ids_are_separate_per_project(queue: Arc<dyn Queue>) {
     for project in ["p", "q"] {
-        let answer = queue.enqueue(vec![event_of(project, "1", 0, &["a"])]).await.unwrap();
+        let answer = queue
+            .enqueue(vec![event_of(project, "1", 0, &["a"])])
+            .await
+            .unwrap();
         assert_eq!(answer, [Enqueued::Accepted]);
     }
 }
 
 async fn an_event_without_lanes_is_remembered(queue: Arc<dyn Queue>) {
-    assert_eq!(queue.enqueue(vec![event("1", 0, &[])]).await.unwrap(), [Enqueued::Accepted]);
-    assert_eq!(queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
+    assert_eq!(
+        queue.enqueue(vec![event("1", 0, &[])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
+    assert_eq!(
+        queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap(),
+        [Enqueued::Duplicate]
+    );
     assert!(queue.lanes().is_empty());
     assert!(queue.enqueue(vec![]).await.unwrap().is_empty());
 }
 
 async fn every_lane_gets_its_own_delivery(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 0, &["a", "b"]), event("2", 0, &["b"])]).await.unwrap();
+    queue
+        .enqueue(vec![event("1", 0, &["a", "b"]), event("2", 0, &["b"])])
+        .await
+        .unwrap();
     assert_eq!(drain(&*queue, "b", at(0)).await, ["1", "2"]);
     assert_eq!(queue.lanes(), [lane("a")]);
     assert_eq!(drain(&*queue, "a", at(0)).await, ["1"]);
-    assert!(queue.lease(&lane("unknown"), at(0), 1).await.unwrap().leases.is_empty());
+    assert!(
+        queue
+            .lease(&lane("unknown"), at(0), 1)
+            .await
+            .unwrap()
+            .leases
+            .is_empty()
+    );
 }
 
 async fn a_batch_over_the_quota_is_refused_whole(queue: Arc<dyn Queue>) {
     let names: Vec<String> = (0..999).map(|number| format!("e{number}")).collect();
-    queue.enqueue(names.iter().map(|name| event(name, 0, &["a"])).collect()).await.unwrap();
-    let refused = queue.enqueue(vec![event("x", 0, &["a"]), event("y", 0, &["a"])]).await;
-    assert_eq!(refused, Err(QueueError::ProjectFull { pending: 999, limit: 1_000 }));
-    assert_eq!(queue.enqueue(vec![event_of("q", "x", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
-    assert_eq!(queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
-    assert!(matches!(queue.enqueue(vec![event("y", 0, &["a"])]).await, Err(QueueError::ProjectFull { .. })));
+    queue
+        .enqueue(names.iter().map(|name| event(name, 0, &["a"])).collect())
+        .await
+        .unwrap();
+    let refused = queue
+        .enqueue(vec![event("x", 0, &["a"]), event("y", 0, &["a"])])
+        .await;
+    assert_eq!(
+        refused,
+        Err(QueueError::ProjectFull {
+            pending: 999,
+            limit: 1_000
+        })
+    );
+    assert_eq!(
+        queue.enqueue(vec![event_of("q", "x", 0, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
+    assert_eq!(
+        queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
+    assert!(matches!(
+        queue.enqueue(vec![event("y", 0, &["a"])]).await,
+        Err(QueueError::ProjectFull { .. })
+    ));
     let leased = queue.lease(&lane("a"), at(0), 1).await.unwrap();
-    settle_all(&*queue, leased.leases, Completion::Finished).await.unwrap();
-    assert_eq!(queue.enqueue(vec![event("y", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+    settle_all(&*queue, leased.leases, Completion::Finished)
+        .await
+        .unwrap();
+    assert_eq!(
+        queue.enqueue(vec![event("y", 0, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
 }
 
 async fn duplicates_do_not_count_towards_the_quota(queue: Arc<dyn Queue>) {
     let names: Vec<String> = (0..1_000).map(|number| format!("e{number}")).collect();
-    queue.enqueue(names.iter().map(|name| event(name, 0, &["a"])).collect()).await.unwrap();
-    let again = queue.enqueue(vec![event("e1", 0, &["a"]), event("e2", 0, &["a", "b"])]).await;
+    queue
+        .enqueue(names.iter().map(|name| event(name, 0, &["a"])).collect())
+        .await
+        .unwrap();
+    let again = queue
+        .enqueue(vec![event("e1", 0, &["a"]), event("e2", 0, &["a", "b"])])
+        .await;
     assert_eq!(again.unwrap(), [Enqueued::Duplicate, Enqueued::Duplicate]);
 }
 
 async fn a_dropped_lane_is_empty_and_usable_again(queue: Arc<dyn Queue>) {
     let names: Vec<String> = (0..900).map(|number| format!("e{number}")).collect();
-    queue.enqueue(names.iter().map(|name| event(name, 0, &["a"])).collect()).await.unwrap();
-    queue.save_health(vec![(lane("a"), Health { delivered: 3, ..Health::default() })]).await.unwrap();
+    queue
+        .enqueue(names.iter().map(|name| event(name, 0, &["a"])).collect())
+        .await
+        .unwrap();
+    queue
+        .save_health(vec![(
+            lane("a"),
+            Health {
+                delivered: 3,
+                ..Health::default()
+            },
+        )])
+        .await
+        .unwrap();
     assert_eq!(queue.drop_lane(&lane("a")).await.unwrap(), 900);
     assert_eq!(queue.drop_lane(&lane("a")).await.unwrap(), 0);
     assert!(queue.lanes().is_empty());
     assert!(queue.load_health().await.unwrap().is_empty());
     // The quota has room again, and the ids are still known.
-    let again = queue.enqueue(names.iter().map(|name| event(&format!("{name}x"), 0, &["a"])).collect()).await;
+    let again = queue
+        .enqueue(
+            names
+                .iter()
+                .map(|name| event(&format!("{name}x"), 0, &["a"]))
+                .collect(),
+        )
+        .await;
     assert!(again.is_ok());
-    assert_eq!(queue.enqueue(vec![event("e1", 0, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
+    assert_eq!(
+        queue.enqueue(vec![event("e1", 0, &["a"])]).await.unwrap(),
+        [Enqueued::Duplicate]
+    );
     assert_eq!(drain(&*queue, "a", at(0)).await.len(), 900);
 }
 
 async fn a_lease_outlives_its_dropped_lane(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["a"])]).await.unwrap();
+    queue
+        .enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["a"])])
+        .await
+        .unwrap();
     let leased = queue.lease(&lane("a"), at(0), 2).await.unwrap();
     assert_eq!(queue.drop_lane(&lane("a")).await.unwrap(), 2);
     let mut leases = leased.leases;
     drop(leases.pop());
-    settle_all(&*queue, leases, Completion::RetryAt(at(1))).await.unwrap();
+    settle_all(&*queue, leases, Completion::RetryAt(at(1)))
+        .await
+        .unwrap();
     assert!(queue.lease(&lane("a"), at(9), 9).await.unwrap().leases.is_empty());
     assert_eq!(queue.depth(&lane("a")), Depth::default());
 }
@@ -232,7 +370,10 @@ async fn a_lane_dropped_and_reused_ignores_old_leases(queue: Arc<dyn Queue>) {
     let old = queue.lease(&lane("a"), at(0), 1).await.unwrap().leases;
     queue.drop_lane(&lane("a")).await.unwrap();
     queue.enqueue(vec![event("2", 0, &["a"])]).await.unwrap();
-    let health = Some(Box::new(Health { delivered: 9, ..Health::default() }));
+    let health = Some(Box::new(Health {
+        delivered: 9,
+        ..Health::default()
+    }));
     let settlements = old.into_iter().map(|lease| Settlement {
         lease,
         completion: Completion::Finished,
@@ -244,18 +385,38 @@ async fn a_lane_dropped_and_reused_ignores_old_leases(queue: Arc<dyn Queue>) {
 }
 
 async fn depth_counts_leased_deliveries(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 5, &["a"]), event("2", 9, &["a"])]).await.unwrap();
+    queue
+        .enqueue(vec![event("1", 5, &["a"]), event("2", 9, &["a"])])
+        .await
+        .unwrap();
     let oldest = |millis| Some(at(millis).as_millisecond());
     let leased = queue.lease(&lane("a"), at(5), 9).await.unwrap();
     assert_eq!(leased.next_due, Some(at(9)));
-    assert_eq!(queue.depth(&lane("a")), Depth { pending: 2, oldest_due: oldest(5) });
-    settle_all(&*queue, leased.leases, Completion::Finished).await.unwrap();
-    assert_eq!(queue.depth(&lane("a")), Depth { pending: 1, oldest_due: oldest(9) });
+    assert_eq!(
+        queue.depth(&lane("a")),
+        Depth {
+            pending: 2,
+            oldest_due: oldest(5)
+        }
+    );
+    settle_all(&*queue, leased.leases, Completion::Finished)
+        .await
+        .unwrap();
+    assert_eq!(
+        queue.depth(&lane("a")),
+        Depth {
+            pending: 1,
+            oldest_due: oldest(9)
+        }
+    );
 }
 
 async fn next_due_is_the_next_unclaimed_delivery(queue: Arc<dyn Queue>) {
     let names: Vec<String> = (0..50).map(|number| format!("e{number}")).collect();
-    let batch = names.iter().zip(0..).map(|(name, number)| event(name, number * 10, &["a"]));
+    let batch = names
+        .iter()
+        .zip(0..)
+        .map(|(name, number)| event(name, number * 10, &["a"]));
     queue.enqueue(batch.collect()).await.unwrap();
     let leased = queue.lease(&lane("a"), at(95), 100).await.unwrap();
     assert_eq!((leased.leases.len(), leased.next_due), (10, Some(at(100))));
@@ -270,9 +431,16 @@ async fn next_due_is_the_next_unclaimed_delivery(queue: Arc<dyn Queue>) {
 }
 
 async fn health_survives_settlement_and_drop(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["b"])]).await.unwrap();
+    queue
+        .enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["b"])])
+        .await
+        .unwrap();
     let leased = queue.lease(&lane("a"), at(0), 1).await.unwrap();
-    let health = Health { consecutive_failures: 7, generation: 2, ..Health::default() };
+    let health = Health {
+        consecutive_failures: 7,
+        generation: 2,
+        ..Health::default()
+    };
     let settlements = leased.leases.into_iter().map(|lease| Settlement {
         lease,
         completion: Completion::Finished,
@@ -280,12 +448,18 @@ async fn health_survives_settlement_and_drop(queue: Arc<dyn Queue>) {
     });
     queue.settle(settlements.collect()).await.unwrap();
     assert_eq!(queue.load_health().await.unwrap(), [(lane("a"), health)]);
-    queue.save_health(vec![(lane("c"), Health::default())]).await.unwrap();
+    queue
+        .save_health(vec![(lane("c"), Health::default())])
+        .await
+        .unwrap();
     let mut names = queue.lanes();
     names.sort();
     assert_eq!(names, [lane("a"), lane("b"), lane("c")]);
     queue.drop_lane(&lane("a")).await.unwrap();
-    assert_eq!(queue.load_health().await.unwrap(), [(lane("c"), Health::default())]);
+    assert_eq!(
+        queue.load_health().await.unwrap(),
+        [(lane("c"), Health::default())]
+    );
 }
 
 async fn a_long_lane_is_drained_in_order_while_it_grows(queue: Arc<dyn Queue>) {
@@ -298,17 +472,25 @@ async fn a_long_lane_is_drained_in_order_while_it_grows(queue: Arc<dyn Queue>) {
         written += more;
         let leased = queue.lease(&lane("a"), at(100_000), 20).await.unwrap();
         seen.extend(ids(&leased.leases));
-        settle_all(&*queue, leased.leases, Completion::Finished).await.unwrap();
+        settle_all(&*queue, leased.leases, Completion::Finished)
+            .await
+            .unwrap();
     }
     let expected: Vec<String> = (0..written).map(|number| format!("e{number}")).collect();
     assert_eq!(seen, expected);
 }
 
 async fn retries_and_new_events_keep_their_order(queue: Arc<dyn Queue>) {
-    let batch = |from: i64| (from..from + 40).map(|number| event(&format!("e{number}"), number, &["a"])).collect();
+    let batch = |from: i64| {
+        (from..from + 40)
+            .map(|number| event(&format!("e{number}"), number, &["a"]))
+            .collect()
+    };
     queue.enqueue(batch(0)).await.unwrap();
     let leased = queue.lease(&lane("a"), at(39), 40).await.unwrap();
-    settle_all(&*queue, leased.leases, Completion::RetryAt(at(60))).await.unwrap();
+    settle_all(&*queue, leased.leases, Completion::RetryAt(at(60)))
+        .await
+        .unwrap();
     queue.enqueue(batch(40)).await.unwrap();
     let mut expected: Vec<String> = (40..60).map(|number| format!("e{number}")).collect();
     expected.extend((0..40).map(|number| format!("e{number}")));
@@ -317,7 +499,9 @@ async fn retries_and_new_events_keep_their_order(queue: Arc<dyn Queue>) {
     while seen.len() < expected.len() {
         let leased = queue.lease(&lane("a"), at(1_000), 1).await.unwrap();
         seen.extend(ids(&leased.leases));
-        settle_all(&*queue, leased.leases, Completion::Finished).await.unwrap();
+        settle_all(&*queue, leased.leases, Completion::Finished)
+            .await
+            .unwrap();
     }
     assert_eq!(seen, expected);
 }
@@ -326,8 +510,14 @@ async fn a_closed_queue_refuses(queue: Arc<dyn Queue>) {
     queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
     queue.close().await;
     queue.close().await;
-    assert_eq!(queue.enqueue(vec![event("2", 0, &["a"])]).await, Err(QueueError::Closed));
-    assert_eq!(queue.lease(&lane("a"), at(0), 1).await.err(), Some(QueueError::Closed));
+    assert_eq!(
+        queue.enqueue(vec![event("2", 0, &["a"])]).await,
+        Err(QueueError::Closed)
+    );
+    assert_eq!(
+        queue.lease(&lane("a"), at(0), 1).await.err(),
+        Some(QueueError::Closed)
+    );
     assert!(queue.state().unavailable.is_some());
 }
 
@@ -338,7 +528,10 @@ async fn concurrent_workers_deliver_each_once(queue: Arc<dyn Queue>) {
         tasks.spawn(async move {
             let mut seen = Vec::new();
             for number in 0..100 {
-                queue.enqueue(vec![event(&format!("{worker}-{number}"), number, &["a"])]).await.unwrap();
+                queue
+                    .enqueue(vec![event(&format!("{worker}-{number}"), number, &["a"])])
+                    .await
+                    .unwrap();
                 let leased = queue.lease(&lane("a"), at(1_000), 3).await.unwrap();
                 let mut leases = leased.leases;
                 if number % 7 == 0 {

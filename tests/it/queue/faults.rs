@@ -16,7 +16,8 @@ use super::{at, drain, event, ids, lane, open, open_with, settings, settle_all, 
 
 async fn fill(queue: &dyn Queue, count: i64, size: usize) {
     for first in (0..count).step_by(50) {
-        let batch = (first..count.min(first + 50)).map(|n| sized("p", &format!("event-{n:05}"), n, &["a"], size));
+        let batch =
+            (first..count.min(first + 50)).map(|n| sized("p", &format!("event-{n:05}"), n, &["a"], size));
         queue.enqueue(batch.collect()).await.unwrap();
     }
 }
@@ -32,7 +33,10 @@ fn killed(settings: &Settings) -> (tempfile::TempDir, Settings) {
     for suffix in ["", "-wal"] {
         std::fs::copy(beside(&settings.path, suffix), beside(&copy.path, suffix)).unwrap();
     }
-    let copy = Settings { path: copy.path, ..settings.clone() };
+    let copy = Settings {
+        path: copy.path,
+        ..settings.clone()
+    };
     (directory, copy)
 }
 
@@ -41,13 +45,21 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn aside(settings: &Settings) -> Vec<String> {
-    let files = std::fs::read_dir(settings.path.parent().unwrap()).unwrap().flatten();
-    files.map(|file| file.file_name().to_string_lossy().into_owned()).filter(|name| name.contains("damaged")).collect()
+    let files = std::fs::read_dir(settings.path.parent().unwrap())
+        .unwrap()
+        .flatten();
+    files
+        .map(|file| file.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.contains("damaged"))
+        .collect()
 }
 
 /// Every place of a text: old copies may be left in the free parts of pages.
 fn find(bytes: &[u8], text: &str) -> Vec<usize> {
-    let places = bytes.windows(text.len()).enumerate().filter(|(_, window)| *window == text.as_bytes());
+    let places = bytes
+        .windows(text.len())
+        .enumerate()
+        .filter(|(_, window)| *window == text.as_bytes());
     places.map(|(place, _)| place).collect()
 }
 
@@ -74,8 +86,19 @@ async fn everything_survives_a_clean_restart() {
     let queue = open(&settings).await;
     fill(&queue, 200, 20).await;
     let leased = queue.lease(&lane("a"), at(1_000), 50).await.unwrap();
-    settle_all(&queue, leased.leases, Completion::RetryAt(at(5_000))).await.unwrap();
-    queue.save_health(vec![(lane("b"), Health { exhausted: 4, ..Health::default() })]).await.unwrap();
+    settle_all(&queue, leased.leases, Completion::RetryAt(at(5_000)))
+        .await
+        .unwrap();
+    queue
+        .save_health(vec![(
+            lane("b"),
+            Health {
+                exhausted: 4,
+                ..Health::default()
+            },
+        )])
+        .await
+        .unwrap();
     queue.close().await;
 
     let queue = open(&settings).await;
@@ -83,7 +106,13 @@ async fn everything_survives_a_clean_restart() {
     assert_eq!(queue.depth(&lane("a")).pending, 200);
     assert_eq!(queue.depth(&lane("a")).oldest_due, Some(at(50).as_millisecond()));
     assert_eq!(queue.load_health().await.unwrap()[0].1.exhausted, 4);
-    assert_eq!(queue.enqueue(vec![event("event-00003", 9, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
+    assert_eq!(
+        queue
+            .enqueue(vec![event("event-00003", 9, &["a"])])
+            .await
+            .unwrap(),
+        [Enqueued::Duplicate]
+    );
     assert_eq!(drain(&queue, "a", at(1_000)).await, names(200)[50..]);
     let late = queue.lease(&lane("a"), at(5_000), 100).await.unwrap();
     assert_eq!(ids(&late.leases), names(200)[..50]);
@@ -122,7 +151,9 @@ async fn dropping_a_lane_goes_on_after_a_restart() {
 
 fn left(settings: &Settings) -> i64 {
     let connection = rusqlite::Connection::open(&settings.path).unwrap();
-    connection.query_row("SELECT count(*) FROM deliveries", [], |row| row.get(0)).unwrap()
+    connection
+        .query_row("SELECT count(*) FROM deliveries", [], |row| row.get(0))
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +168,10 @@ async fn a_full_file_refuses_events_and_recovers_by_delivering() {
     let mut accepted = 0;
     let refused = loop {
         let id = format!("e{accepted}");
-        match queue.enqueue(vec![sized("p", &id, accepted, &["a"], 2_000)]).await {
+        match queue
+            .enqueue(vec![sized("p", &id, accepted, &["a"], 2_000)])
+            .await
+        {
             Ok(_) => accepted += 1,
             Err(error) => break error,
         }
@@ -151,9 +185,15 @@ async fn a_full_file_refuses_events_and_recovers_by_delivering() {
     let expected: Vec<String> = (0..accepted).map(|number| format!("e{number}")).collect();
     assert_eq!(drain(&queue, "a", at(100_000)).await, expected);
     until(|| metrics.trimmed.get() >= u64::try_from(accepted).unwrap()).await;
-    assert_eq!(queue.enqueue(vec![event("new", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+    assert_eq!(
+        queue.enqueue(vec![event("new", 0, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
     assert_eq!(queue.state().unavailable, None);
-    assert_eq!(queue.enqueue(vec![event("e1", 1, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
+    assert_eq!(
+        queue.enqueue(vec![event("e1", 1, &["a"])]).await.unwrap(),
+        [Enqueued::Duplicate]
+    );
 }
 
 /// A small file system of its own; `None` where the test may not mount one.
@@ -164,14 +204,23 @@ impl SmallDisk {
         let directory = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory.path());
+        mount
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(directory.path());
         let mounted = mount.output().is_ok_and(|done| done.status.success());
         mounted.then_some(Self(directory))
     }
 
     fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(self.0.path()).status().unwrap().success());
+        assert!(
+            Command::new("mount")
+                .args(["-o", &options])
+                .arg(self.0.path())
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }
 
@@ -196,7 +245,10 @@ async fn a_full_disk_refuses_and_gives_leases_back() {
     }
     let mut accepted = 0;
     let error = loop {
-        match queue.enqueue(vec![sized("p", &format!("x{accepted}"), 500, &["a"], 3_000)]).await {
+        match queue
+            .enqueue(vec![sized("p", &format!("x{accepted}"), 500, &["a"], 3_000)])
+            .await
+        {
             Ok(_) => accepted += 1,
             Err(error) => break error,
         }
@@ -212,7 +264,11 @@ async fn a_full_disk_refuses_and_gives_leases_back() {
     drop(other);
     std::fs::remove_file(disk.0.path().join("other")).unwrap();
     queue.enqueue(vec![event("after", 900, &["a"])]).await.unwrap();
-    let mut expected = if settled.is_ok() { names(100)[10..].to_vec() } else { names(100) };
+    let mut expected = if settled.is_ok() {
+        names(100)[10..].to_vec()
+    } else {
+        names(100)
+    };
     expected.extend((0..accepted).map(|number| format!("x{number}")));
     expected.push("after".to_owned());
     assert_eq!(drain(&queue, "a", at(1_000)).await, expected);
@@ -231,12 +287,18 @@ async fn a_read_only_volume_makes_the_queue_unavailable_until_it_heals() {
     disk.remount("ro");
     let queue = open(&settings).await;
     let refused = queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap_err();
-    assert!(matches!(&refused, QueueError::Unavailable(why) if why.contains("ead-only")), "{refused}");
+    assert!(
+        matches!(&refused, QueueError::Unavailable(why) if why.contains("ead-only")),
+        "{refused}"
+    );
     assert!(queue.lease(&lane("a"), at(0), 1).await.is_err());
     assert!(queue.state().unavailable.is_some());
     disk.remount("rw");
     until(|| queue.state().unavailable.is_none()).await;
-    assert_eq!(queue.enqueue(vec![event("x", 500, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+    assert_eq!(
+        queue.enqueue(vec![event("x", 500, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
     assert_eq!(drain(&queue, "a", at(1_000)).await.len(), 21);
     assert!(aside(&settings).is_empty());
     queue.close().await;
@@ -264,7 +326,9 @@ async fn a_flipped_payload_byte_is_handed_out_as_corrupt() {
         }
     }
     assert_eq!(metrics.damaged.get(), 1);
-    settle_all(&queue, leased.leases, Completion::Finished).await.unwrap();
+    settle_all(&queue, leased.leases, Completion::Finished)
+        .await
+        .unwrap();
     assert_eq!(queue.depth(&lane("a")).pending, 0);
 }
 
@@ -287,7 +351,11 @@ async fn a_flipped_byte_in_the_log_loses_nothing_else() {
         let mut good: Vec<String> = seen.iter().filter(|id| *id != "corrupt").cloned().collect();
         good.sort();
         good.dedup();
-        assert!(good.len() >= 399, "byte {at_byte}: {} of 400, {state:?}", good.len());
+        assert!(
+            good.len() >= 399,
+            "byte {at_byte}: {} of 400, {state:?}",
+            good.len()
+        );
         again.close().await;
     }
 }
@@ -299,15 +367,33 @@ async fn a_truncated_log_keeps_the_commits_before() {
     let queue = open(&settings).await;
     fill(&queue, 400, 200).await;
     let length = std::fs::metadata(beside(&settings.path, "-wal")).unwrap().len();
-    for part in [0, 10, 32, 33, 1_000, 5_000, length / 3, length / 2 + 11, length - 1] {
+    for part in [
+        0,
+        10,
+        32,
+        33,
+        1_000,
+        5_000,
+        length / 3,
+        length / 2 + 11,
+        length - 1,
+    ] {
         let (_keep, copy) = killed(&settings);
-        OpenOptions::new().write(true).open(beside(&copy.path, "-wal")).unwrap().set_len(part).unwrap();
+        OpenOptions::new()
+            .write(true)
+            .open(beside(&copy.path, "-wal"))
+            .unwrap()
+            .set_len(part)
+            .unwrap();
         let again = open(&copy).await;
         assert_eq!(again.state().unavailable, None, "cut at {part}");
         let seen = drain(&again, "a", at(10_000)).await;
         assert_eq!(seen.len() % 50, 0, "whole commits only");
         assert_eq!(seen, names(seen.len() as i64));
-        assert_eq!(again.enqueue(vec![event("x", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+        assert_eq!(
+            again.enqueue(vec![event("x", 0, &["a"])]).await.unwrap(),
+            [Enqueued::Accepted]
+        );
         again.close().await;
     }
 }
@@ -316,7 +402,11 @@ async fn a_truncated_log_keeps_the_commits_before() {
 async fn a_garbage_file_is_moved_aside() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
-    for garbage in [vec![b'x'; 100], vec![0xa5; 50_000], b"SQLite format 3\0 but not really".to_vec()] {
+    for garbage in [
+        vec![b'x'; 100],
+        vec![0xa5; 50_000],
+        b"SQLite format 3\0 but not really".to_vec(),
+    ] {
         std::fs::write(&settings.path, &garbage).unwrap();
         let metrics = QueueMetrics::default();
         let queue = open_with(&settings, &metrics).await;
@@ -324,7 +414,10 @@ async fn a_garbage_file_is_moved_aside() {
         assert_eq!(state.unavailable, None);
         assert!(state.repaired.unwrap().contains("moved aside"));
         assert_eq!(metrics.moved_aside.get(), 1);
-        assert_eq!(queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+        assert_eq!(
+            queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap(),
+            [Enqueued::Accepted]
+        );
         queue.close().await;
         let kept = aside(&settings);
         assert_eq!(kept.len(), 1, "{kept:?}");
@@ -341,7 +434,9 @@ async fn any_corrupt_page_costs_only_itself() {
     let queue = open(&settings).await;
     fill(&queue, 600, 300).await;
     let leased = queue.lease(&lane("a"), at(10_000), 100).await.unwrap();
-    settle_all(&queue, leased.leases, Completion::Finished).await.unwrap();
+    settle_all(&queue, leased.leases, Completion::Finished)
+        .await
+        .unwrap();
     queue.close().await;
     let length = std::fs::metadata(&settings.path).unwrap().len();
     for page in 0..length / 4096 {
@@ -355,7 +450,12 @@ async fn any_corrupt_page_costs_only_itself() {
         let mut all = 0;
         let limit = Instant::now() + Duration::from_secs(20);
         while queue.depth(&lane("a")).pending > 0 || queue.state().unavailable.is_some() {
-            assert!(Instant::now() < limit, "page {page}: {:?} {:?}", queue.state(), queue.depth(&lane("a")));
+            assert!(
+                Instant::now() < limit,
+                "page {page}: {:?} {:?}",
+                queue.state(),
+                queue.depth(&lane("a"))
+            );
             let Ok(leased) = queue.lease(&lane("a"), at(10_000), 100).await else {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
@@ -366,12 +466,22 @@ async fn any_corrupt_page_costs_only_itself() {
         }
         good.sort();
         good.dedup();
-        let missed = names(600)[100..].iter().filter(|name| !good.contains(name)).count();
-        assert!(missed <= 14, "page {page}: {missed} events missing, {all} handed out, {:?}", queue.state());
+        let missed = names(600)[100..]
+            .iter()
+            .filter(|name| !good.contains(name))
+            .count();
+        assert!(
+            missed <= 14,
+            "page {page}: {missed} events missing, {all} handed out, {:?}",
+            queue.state()
+        );
         // The page may be one that only writing reads.
         if queue.enqueue(vec![event("new", 0, &["a"])]).await.is_err() {
             until(|| queue.state().unavailable.is_none()).await;
-            assert!(queue.enqueue(vec![event("new", 0, &["a"])]).await.is_ok(), "page {page}");
+            assert!(
+                queue.enqueue(vec![event("new", 0, &["a"])]).await.is_ok(),
+                "page {page}"
+            );
         }
         queue.close().await;
     }
@@ -382,19 +492,36 @@ async fn a_newer_file_is_left_alone_until_it_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
     let newer = rusqlite::Connection::open(&settings.path).unwrap();
-    newer.execute_batch("CREATE TABLE future(x); PRAGMA user_version = 99").unwrap();
+    newer
+        .execute_batch("CREATE TABLE future(x); PRAGMA user_version = 99")
+        .unwrap();
     drop(newer);
     let before = std::fs::read(&settings.path).unwrap();
     let queue = open(&settings).await;
     let why = queue.state().unavailable.unwrap();
-    assert!(why.contains("format 99") && why.contains("newer version"), "{why}");
-    assert!(matches!(queue.enqueue(vec![event("1", 0, &["a"])]).await, Err(QueueError::Unavailable(_))));
-    assert!(matches!(queue.drop_lane(&lane("a")).await, Err(QueueError::Unavailable(_))));
-    assert!(matches!(queue.load_health().await, Err(QueueError::Unavailable(_))));
+    assert!(
+        why.contains("format 99") && why.contains("newer version"),
+        "{why}"
+    );
+    assert!(matches!(
+        queue.enqueue(vec![event("1", 0, &["a"])]).await,
+        Err(QueueError::Unavailable(_))
+    ));
+    assert!(matches!(
+        queue.drop_lane(&lane("a")).await,
+        Err(QueueError::Unavailable(_))
+    ));
+    assert!(matches!(
+        queue.load_health().await,
+        Err(QueueError::Unavailable(_))
+    ));
     assert_eq!(std::fs::read(&settings.path).unwrap(), before);
     std::fs::remove_file(&settings.path).unwrap();
     until(|| queue.state().unavailable.is_none()).await;
-    assert_eq!(queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+    assert_eq!(
+        queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -420,7 +547,9 @@ async fn retention_bounds_the_file_and_keeps_what_waits() {
     settings.window_deliveries = 64;
     let metrics = QueueMetrics::default();
     let queue = open_with(&settings, &metrics).await;
-    let waiting: Vec<_> = (0..200).map(|n| sized("p", &format!("w{n}"), n, &["slow"], 1_000)).collect();
+    let waiting: Vec<_> = (0..200)
+        .map(|n| sized("p", &format!("w{n}"), n, &["slow"], 1_000))
+        .collect();
     queue.enqueue(waiting).await.unwrap();
     for round in 0..100 {
         let batch = (0..100).map(|n| sized("p", &format!("r{round}-{n}"), n, &["a"], 1_000));
@@ -430,8 +559,14 @@ async fn retention_bounds_the_file_and_keeps_what_waits() {
     until(|| metrics.bytes.get() > 0 && metrics.bytes.get() < 7 << 20).await;
     assert!(metrics.trimmed.get() > 5_000);
     assert!(metrics.ids_evicted.get() > 0);
-    assert_eq!(queue.enqueue(vec![event("r99-99", 99, &["a"])]).await.unwrap(), [Enqueued::Duplicate]);
-    assert_eq!(queue.enqueue(vec![event("r1-1", 1, &["a"])]).await.unwrap(), [Enqueued::Accepted]);
+    assert_eq!(
+        queue.enqueue(vec![event("r99-99", 99, &["a"])]).await.unwrap(),
+        [Enqueued::Duplicate]
+    );
+    assert_eq!(
+        queue.enqueue(vec![event("r1-1", 1, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
     let expected: Vec<String> = (0..200).map(|number| format!("w{number}")).collect();
     assert_eq!(drain(&queue, "slow", at(10_000)).await, expected);
 }

@@ -65,7 +65,8 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
     for step in steps {
         match step {
             Step::Enqueue(batch) => {
-                let lanes = |bits: u8| -> Vec<usize> { (0..3).filter(|lane| bits & (1 << lane) != 0).collect() };
+                let lanes =
+                    |bits: u8| -> Vec<usize> { (0..3).filter(|lane| bits & (1 << lane) != 0).collect() };
                 let events = batch.iter().map(|(id, bits)| {
                     let names: Vec<&str> = lanes(*bits).iter().map(|lane| LANES[*lane]).collect();
                     event(&format!("id{id}"), now, &names)
@@ -80,14 +81,20 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                     model.used.push(id);
                     model.accepted += 1;
                     for lane in lanes(bits) {
-                        model.lanes.entry(lane).or_default().insert((now, model.accepted), (id, 0, false));
+                        model
+                            .lanes
+                            .entry(lane)
+                            .or_default()
+                            .insert((now, model.accepted), (id, 0, false));
                     }
                 }
             }
             Step::Lease(which, limit) => {
                 let leased = queue.lease(&lane(LANES[which]), at(now), limit).await.unwrap();
                 let deliveries = model.lanes.entry(which).or_default();
-                let free = deliveries.iter().filter(|(key, (_, _, leased))| key.0 <= now && !leased);
+                let free = deliveries
+                    .iter()
+                    .filter(|(key, (_, _, leased))| key.0 <= now && !leased);
                 let mut keys: Vec<(i64, usize)> = free.map(|(key, _)| *key).take(limit).collect();
                 keys.sort_by_key(|key| key.1);
                 assert_eq!(leased.leases.len(), keys.len(), "lane {which} at {now}");
@@ -96,19 +103,34 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                     assert_eq!(super::id(&lease), format!("id{id}"));
                     assert_eq!((lease.attempts, lease.due), (*attempts, at(key.0)));
                     *leased = true;
-                    held.push(Held { lane: which, key, stale: false, lease });
+                    held.push(Held {
+                        lane: which,
+                        key,
+                        stale: false,
+                        lease,
+                    });
                 }
-                let next = deliveries.iter().find(|(_, (_, _, leased))| !leased).map(|(key, _)| at(key.0));
+                let next = deliveries
+                    .iter()
+                    .find(|(_, (_, _, leased))| !leased)
+                    .map(|(key, _)| at(key.0));
                 assert_eq!(leased.next_due, next);
             }
             Step::Finish(index) | Step::Retry(index, _) | Step::Postpone(index, _) => {
                 if index >= held.len() {
                     continue;
                 }
-                let Held { lane, key, stale, lease } = held.swap_remove(index);
+                let Held {
+                    lane,
+                    key,
+                    stale,
+                    lease,
+                } = held.swap_remove(index);
                 let (completion, again) = match step {
                     Step::Retry(_, wait) => (Completion::RetryAt(at(now + wait)), Some((now + wait, 1))),
-                    Step::Postpone(_, wait) => (Completion::PostponedTo(at(now + wait)), Some((now + wait, 0))),
+                    Step::Postpone(_, wait) => {
+                        (Completion::PostponedTo(at(now + wait)), Some((now + wait, 0)))
+                    }
                     _ => (Completion::Finished, None),
                 };
                 settle_all(&*queue, vec![lease], completion).await.unwrap();
@@ -123,7 +145,12 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
             }
             Step::GiveBack(index) => {
                 if index < held.len() {
-                    let Held { lane, key, stale, lease } = held.swap_remove(index);
+                    let Held {
+                        lane,
+                        key,
+                        stale,
+                        lease,
+                    } = held.swap_remove(index);
                     drop(lease);
                     if !stale {
                         model.lanes.get_mut(&lane).unwrap().get_mut(&key).unwrap().2 = false;
@@ -134,7 +161,9 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                 let dropped = queue.drop_lane(&lane(LANES[which])).await.unwrap();
                 let gone = model.lanes.remove(&which).unwrap_or_default();
                 assert_eq!(dropped, gone.len() as u64);
-                held.iter_mut().filter(|held| held.lane == which).for_each(|held| held.stale = true);
+                held.iter_mut()
+                    .filter(|held| held.lane == which)
+                    .for_each(|held| held.stale = true);
             }
             Step::Wait(millis) => now += millis,
             Step::Reopen => {
@@ -150,7 +179,10 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
         for (which, name) in LANES.into_iter().enumerate() {
             let deliveries = model.lanes.get(&which);
             let depth = queue.depth(&lane(name));
-            assert_eq!(depth.pending, deliveries.map_or(0, |deliveries| deliveries.len() as u64));
+            assert_eq!(
+                depth.pending,
+                deliveries.map_or(0, |deliveries| deliveries.len() as u64)
+            );
             let oldest = deliveries.and_then(|deliveries| deliveries.keys().next());
             assert_eq!(depth.oldest_due, oldest.map(|key| at(key.0).as_millisecond()));
         }
@@ -160,7 +192,10 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 proptest! {

@@ -125,15 +125,15 @@ pub(super) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, text: &str) {
 }
 
 /// Writes until the sender goes away or `limit` bytes are out; says how many were.
-pub(super) async fn flood<S: AsyncWrite + Unpin>(stream: &mut S, piece: &[u8], limit: u64) -> u64 {
+pub(super) async fn flood<S: AsyncWrite + Unpin>(stream: &mut S, piece: &[u8], limit: usize) -> usize {
     let mut written = 0;
-    while written < limit as usize {
+    while written < limit {
         match stream.write(&piece[written % piece.len()..]).await {
             Ok(count) => written += count,
             Err(_) => break,
         }
     }
-    written as u64
+    written
 }
 
 /// Waits until the sender has closed the connection.

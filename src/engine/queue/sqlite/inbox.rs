@@ -43,7 +43,10 @@ pub(super) enum Op {
     /// Drop a lane.
     Drop(Uid, Reply<u64>),
     /// Remove old events.
-    Trim(super::keeper::Trim, std::sync::mpsc::SyncSender<super::keeper::Trimmed>),
+    Trim(
+        super::keeper::Trim,
+        std::sync::mpsc::SyncSender<super::keeper::Trimmed>,
+    ),
     /// Give free pages back; answers how many are left.
     Vacuum(u32, std::sync::mpsc::SyncSender<u64>),
     /// The keeper or the reader found damage.
@@ -77,7 +80,12 @@ fn size(op: &Op) -> usize {
 impl Inbox {
     /// An empty inbox.
     pub(super) fn new(max_calls: usize, max_bytes: usize) -> Self {
-        Self { waiting: Mutex::default(), bell: Condvar::new(), max_calls, max_bytes }
+        Self {
+            waiting: Mutex::default(),
+            bell: Condvar::new(),
+            max_calls,
+            max_bytes,
+        }
     }
 
     /// Puts something in.
@@ -107,7 +115,13 @@ impl Inbox {
 
     /// Waits for work, at most until `until`, and takes at most `most` calls of at most `bytes`, but at least one.
     /// `None` after the end, when everything was taken.
-    pub(super) fn take(&self, most: usize, bytes: usize, until: Option<Instant>, into: &mut Vec<Op>) -> Option<()> {
+    pub(super) fn take(
+        &self,
+        most: usize,
+        bytes: usize,
+        until: Option<Instant>,
+        into: &mut Vec<Op>,
+    ) -> Option<()> {
         let mut waiting = self.waiting.lock();
         while waiting.ops.is_empty() {
             if waiting.closed {
@@ -126,7 +140,9 @@ impl Inbox {
         }
         let mut taken = 0_usize;
         while into.len() < most {
-            let Some(next) = waiting.ops.front().map(size) else { break };
+            let Some(next) = waiting.ops.front().map(size) else {
+                break;
+            };
             if taken > 0 && taken.saturating_add(next) > bytes {
                 break;
             }

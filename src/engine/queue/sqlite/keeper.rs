@@ -75,7 +75,12 @@ struct Keeper {
 
 /// Looks after the file until the queue is closed.
 pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
-    let mut keeper = Keeper { shared: Arc::clone(shared), cursor: 0, skipped: None, spent: Duration::ZERO };
+    let mut keeper = Keeper {
+        shared: Arc::clone(shared),
+        cursor: 0,
+        skipped: None,
+        spent: Duration::ZERO,
+    };
     let interval = shared.settings.retention_interval;
     while matches!(stop.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
         if shared.down().is_some() {
@@ -114,10 +119,18 @@ impl Keeper {
                 }
                 break;
             }
-            let Plan { events, old_ids, up_to, more } = plan;
+            let Plan {
+                events,
+                old_ids,
+                up_to,
+                more,
+            } = plan;
             let mut old_ids = old_ids.chunks(STEP);
             for events in events.chunks(STEP) {
-                let trim = Trim { events: events.to_vec(), ..Trim::default() };
+                let trim = Trim {
+                    events: events.to_vec(),
+                    ..Trim::default()
+                };
                 used = self.trim(trim, now, up_to)?;
                 if over && used <= self.shared.settings.retention_bytes {
                     // Those that were not removed are looked at again.
@@ -126,7 +139,14 @@ impl Keeper {
                 }
             }
             for old_ids in &mut old_ids {
-                used = self.trim(Trim { old_ids: old_ids.to_vec(), ..Trim::default() }, now, up_to)?;
+                used = self.trim(
+                    Trim {
+                        old_ids: old_ids.to_vec(),
+                        ..Trim::default()
+                    },
+                    now,
+                    up_to,
+                )?;
             }
             if over && used <= self.shared.settings.retention_bytes && !more {
                 break;
@@ -167,10 +187,17 @@ impl Keeper {
 
     fn trim(&self, trim: Trim, now: i64, up_to: i64) -> Result<u64, StoreError> {
         let count = trim.events.len() as u64;
-        let trim = Trim { used_before: now.saturating_sub(WINDOW), up_to, ..trim };
+        let trim = Trim {
+            used_before: now.saturating_sub(WINDOW),
+            up_to,
+            ..trim
+        };
         let (reply, answer) = sync_channel(1);
         let gone = |_| StoreError::Down("the writer is gone".to_owned());
-        self.shared.inbox.push(Op::Trim(trim, reply)).map_err(|error| StoreError::Down(error.to_string()))?;
+        self.shared
+            .inbox
+            .push(Op::Trim(trim, reply))
+            .map_err(|error| StoreError::Down(error.to_string()))?;
         let trimmed = answer.recv().map_err(gone)?;
         self.shared.metrics.trimmed.inc_by(count);
         self.shared.metrics.ids_evicted.inc_by(trimmed.evicted);
@@ -187,8 +214,13 @@ impl Keeper {
             }
             let (reply, answer) = sync_channel(1);
             let op = Op::Vacuum(VACUUM, reply);
-            self.shared.inbox.push(op).map_err(|error| StoreError::Down(error.to_string()))?;
-            let left = answer.recv().map_err(|_| StoreError::Down("the writer is gone".to_owned()))?;
+            self.shared
+                .inbox
+                .push(op)
+                .map_err(|error| StoreError::Down(error.to_string()))?;
+            let left = answer
+                .recv()
+                .map_err(|_| StoreError::Down("the writer is gone".to_owned()))?;
             if left == 0 {
                 return Ok(());
             }
@@ -232,7 +264,10 @@ fn plan(connection: &Connection, from: i64, cutoffs: Cutoffs) -> Result<(Plan, i
     let newest: Option<i64> = transaction.query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
     let newest = newest.max(schema::meta(&transaction, "seq")?).unwrap_or(0);
     let up_to = newest.saturating_sub(cutoffs.max_ids);
-    let mut plan = Plan { up_to, ..Plan::default() };
+    let mut plan = Plan {
+        up_to,
+        ..Plan::default()
+    };
     {
         let mut statement =
             transaction.prepare_cached("SELECT seq, accepted FROM old_ids ORDER BY seq LIMIT 8192")?;
@@ -245,7 +280,8 @@ fn plan(connection: &Connection, from: i64, cutoffs: Cutoffs) -> Result<(Plan, i
             plan.old_ids.push(seq);
         }
     }
-    let mut first = transaction.prepare_cached("SELECT seq FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
+    let mut first =
+        transaction.prepare_cached("SELECT seq FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
     let Some(first) = first.query_row([from], |row| row.get::<_, i64>(0)).optional()? else {
         plan.more = plan.old_ids.len() == 8192;
         return Ok((plan, from, false));
@@ -282,7 +318,8 @@ fn plan(connection: &Connection, from: i64, cutoffs: Cutoffs) -> Result<(Plan, i
 /// Positions of a range that have deliveries. Reads all deliveries, in the order of their table.
 fn open_among(connection: &Connection, first: i64, end: i64) -> Result<HashSet<i64>, StoreError> {
     let mut open = HashSet::new();
-    let mut statement = connection.prepare_cached("SELECT seq FROM deliveries WHERE seq >= ?1 AND seq < ?2")?;
+    let mut statement =
+        connection.prepare_cached("SELECT seq FROM deliveries WHERE seq >= ?1 AND seq < ?2")?;
     let mut rows = statement.query([first, end])?;
     while let Some(row) = rows.next()? {
         open.insert(row.get(0)?);
@@ -296,14 +333,16 @@ pub(super) fn trim(store: &mut Store, trim: &Trim) -> Result<Trimmed, StoreError
     let (evicted, _) = store.transact(|writing| {
         let connection = writing.connection();
         let mut evicted = 0_u64;
-        let mut forget = connection
-            .prepare_cached("DELETE FROM ids WHERE project = ?1 AND id = ?2 AND accepted = ?3")?;
+        let mut forget =
+            connection.prepare_cached("DELETE FROM ids WHERE project = ?1 AND id = ?2 AND accepted = ?3")?;
         for (table, seqs) in [("events", &trim.events), ("old_ids", &trim.old_ids)] {
-            let mut find =
-                connection.prepare_cached(&format!("SELECT project, id, accepted FROM {table} WHERE seq = ?1"))?;
+            let mut find = connection.prepare_cached(&format!(
+                "SELECT project, id, accepted FROM {table} WHERE seq = ?1"
+            ))?;
             let mut remove = connection.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?1"))?;
-            let mut keep = connection
-                .prepare_cached("INSERT OR REPLACE INTO old_ids(seq, project, id, accepted) VALUES(?1, ?2, ?3, ?4)")?;
+            let mut keep = connection.prepare_cached(
+                "INSERT OR REPLACE INTO old_ids(seq, project, id, accepted) VALUES(?1, ?2, ?3, ?4)",
+            )?;
             for seq in seqs {
                 let mut rows = find.query([seq])?;
                 let Some(row) = rows.next()? else { continue };
@@ -325,14 +364,19 @@ pub(super) fn trim(store: &mut Store, trim: &Trim) -> Result<Trimmed, StoreError
         Ok(evicted)
     })?;
     let (total, free) = sizes(&store.connection)?;
-    Ok(Trimmed { used: total.saturating_sub(free), evicted })
+    Ok(Trimmed {
+        used: total.saturating_sub(free),
+        evicted,
+    })
 }
 
 /// Gives free pages back, on the writer; returns how many are left.
 pub(super) fn vacuum(store: &mut Store, pages: u32) -> Result<u64, StoreError> {
     {
         // Executing the batch would free a single page: the statement has to be stepped to its end.
-        let mut statement = store.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut statement = store
+            .connection
+            .prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
         let mut rows = statement.query([])?;
         while rows.next()?.is_some() {}
     }

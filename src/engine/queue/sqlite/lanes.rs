@@ -134,7 +134,9 @@ impl Lane {
 
     /// Takes the last entry out of the window and leaves it to the disk; returns what it cost.
     fn shrink(&mut self) -> usize {
-        let Some((key, hot)) = self.window.pop_last() else { return 0 };
+        let Some((key, hot)) = self.window.pop_last() else {
+            return 0;
+        };
         self.spill(key);
         hot.cost
     }
@@ -145,10 +147,14 @@ impl Lane {
             return 0;
         }
         let known = self.window.len().saturating_add(self.claims.len());
-        let cold = usize::try_from(self.pending).unwrap_or(usize::MAX).saturating_sub(known);
+        let cold = usize::try_from(self.pending)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(known);
         let below = self.horizon.is_none_or(|horizon| key < horizon);
         let mut freed = 0;
-        if below && self.window.len() >= limits.per_lane && self.window.last_key_value().is_some_and(|(k, _)| *k > key)
+        if below
+            && self.window.len() >= limits.per_lane
+            && self.window.last_key_value().is_some_and(|(k, _)| *k > key)
         {
             freed = self.shrink();
         }
@@ -180,7 +186,13 @@ impl Lane {
 impl Lanes {
     /// No lanes.
     pub(super) fn new(limits: Limits) -> Self {
-        Self { lanes: HashMap::new(), limits, bytes: 0, uses: 0, tokens: 0 }
+        Self {
+            lanes: HashMap::new(),
+            limits,
+            bytes: 0,
+            uses: 0,
+            tokens: 0,
+        }
     }
 
     /// Bytes in all windows.
@@ -216,7 +228,10 @@ impl Lanes {
         let (limits, bytes) = (self.limits, self.bytes);
         let lane = match self.lanes.get_mut(uid) {
             Some(lane) => lane,
-            None => self.lanes.entry(uid.clone()).or_insert_with(|| Lane { number, ..Lane::default() }),
+            None => self.lanes.entry(uid.clone()).or_insert_with(|| Lane {
+                number,
+                ..Lane::default()
+            }),
         };
         let change = lane.place(key, hot, limits, bytes);
         lane.pending = lane.pending.saturating_add(1);
@@ -225,12 +240,16 @@ impl Lanes {
 
     /// Hands out due deliveries, into `grants` until it has `limit`.
     pub(super) fn lease(&mut self, uid: &Uid, now: i64, limit: usize, grants: &mut Vec<Grant>) -> Granted {
-        let Some(lane) = self.lanes.get_mut(uid) else { return Granted::default() };
+        let Some(lane) = self.lanes.get_mut(uid) else {
+            return Granted::default();
+        };
         self.uses += 1;
         lane.last_used = self.uses;
         let mut freed = 0_usize;
         while grants.len() < limit {
-            let Some(first) = lane.window.first_entry() else { break };
+            let Some(first) = lane.window.first_entry() else {
+                break;
+            };
             let key = *first.key();
             if key.0 > now || lane.horizon.is_some_and(|horizon| key >= horizon) {
                 break;
@@ -239,10 +258,18 @@ impl Lanes {
             freed = freed.saturating_add(hot.cost);
             self.tokens += 1;
             let token = self.tokens;
-            grants.push(Grant { key, stored: hot.stored.clone(), attempts: hot.attempts, token });
+            grants.push(Grant {
+                key,
+                stored: hot.stored.clone(),
+                attempts: hot.attempts,
+                token,
+            });
             lane.claims.insert(key.1, Claimed { key, hot, token });
         }
-        let mut granted = Granted { next_due: lane.next_due(), ..Granted::default() };
+        let mut granted = Granted {
+            next_due: lane.next_due(),
+            ..Granted::default()
+        };
         let due_on_disk = lane.horizon.is_some_and(|horizon| horizon.0 <= now);
         let low = lane.window.len() < self.limits.per_lane / 4;
         let short = grants.len() < limit;
@@ -266,28 +293,41 @@ impl Lanes {
         let lane = self.lanes.get(uid)?;
         let claim = lane.claims.get(&seq).filter(|claim| claim.token == token)?;
         let Claimed { key, hot, .. } = claim;
-        Some(ClaimRow { lane: lane.number, key: *key, project: hot.project, attempts: hot.attempts })
+        Some(ClaimRow {
+            lane: lane.number,
+            key: *key,
+            project: hot.project,
+            attempts: hot.attempts,
+        })
     }
 
     /// A claim ended without being settled.
     pub(super) fn release(&mut self, uid: &Uid, seq: i64, token: u64) {
         let (limits, bytes) = (self.limits, self.bytes);
-        let Some(lane) = self.lanes.get_mut(uid) else { return };
+        let Some(lane) = self.lanes.get_mut(uid) else {
+            return;
+        };
         if lane.claims.get(&seq).is_none_or(|claim| claim.token != token) {
             return;
         }
-        let Some(claim) = lane.claims.remove(&seq) else { return };
+        let Some(claim) = lane.claims.remove(&seq) else {
+            return;
+        };
         let change = lane.place(claim.key, claim.hot, limits, bytes);
         self.charge(change);
     }
 
     /// A settlement was written; the delivery is gone, or has a new key.
     pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, moved: Option<Key>) {
-        let Some(lane) = self.lanes.get_mut(uid) else { return };
+        let Some(lane) = self.lanes.get_mut(uid) else {
+            return;
+        };
         if lane.claims.get(&seq).is_none_or(|claim| claim.token != token) {
             return;
         }
-        let Some(claim) = lane.claims.remove(&seq) else { return };
+        let Some(claim) = lane.claims.remove(&seq) else {
+            return;
+        };
         if let Some(refill) = &mut lane.refill {
             refill.gone.insert(claim.key);
         }
@@ -299,24 +339,40 @@ impl Lanes {
 
     /// The lane's health is stored.
     pub(super) fn mark_health(&mut self, uid: &Uid, number: i64) {
-        self.lanes.entry(uid.clone()).or_insert_with(|| Lane { number, ..Lane::default() }).has_health = true;
+        self.lanes
+            .entry(uid.clone())
+            .or_insert_with(|| Lane {
+                number,
+                ..Lane::default()
+            })
+            .has_health = true;
     }
 
     /// Forgets a lane, claims included.
     pub(super) fn forget(&mut self, uid: &Uid) -> bool {
-        let Some(lane) = self.lanes.remove(uid) else { return false };
+        let Some(lane) = self.lanes.remove(uid) else {
+            return false;
+        };
         self.bytes = self.bytes.saturating_sub(lane.window_bytes());
         true
     }
 
     /// From where a refill reads, and how many. Makes room by emptying the windows of lanes that nobody reads from.
     pub(super) fn refill_from(&mut self, uid: &Uid, number: i64) -> Option<(Key, usize)> {
-        let lane = self.lanes.get(uid).filter(|lane| lane.number == number && lane.refill.is_some())?;
+        let lane = self
+            .lanes
+            .get(uid)
+            .filter(|lane| lane.number == number && lane.refill.is_some())?;
         let horizon = lane.horizon?;
         let room = self.limits.per_lane.saturating_sub(lane.window.len()).max(64);
         while self.bytes > self.limits.bytes / 2 {
-            let others = self.lanes.iter_mut().filter(|(other, lane)| *other != uid && !lane.window.is_empty());
-            let Some((_, idle)) = others.min_by_key(|(_, lane)| lane.last_used) else { break };
+            let others = self
+                .lanes
+                .iter_mut()
+                .filter(|(other, lane)| *other != uid && !lane.window.is_empty());
+            let Some((_, idle)) = others.min_by_key(|(_, lane)| lane.last_used) else {
+                break;
+            };
             let mut freed = 0;
             while !idle.window.is_empty() {
                 freed += idle.shrink();
@@ -338,12 +394,17 @@ impl Lanes {
     /// Ends a refill: everything below `horizon` was read and what was unknown of it is in `read`.
     pub(super) fn refilled(&mut self, uid: &Uid, number: i64, read: Vec<(Key, Hot)>, horizon: Option<Key>) {
         let limits = self.limits;
-        let Some(lane) = self.lanes.get_mut(uid).filter(|lane| lane.number == number) else { return };
+        let Some(lane) = self.lanes.get_mut(uid).filter(|lane| lane.number == number) else {
+            return;
+        };
         let Some(refill) = lane.refill.take() else { return };
         let mut added = 0_usize;
         let mut freed = 0_usize;
         for (key, hot) in read {
-            if lane.claims.contains_key(&key.1) || refill.gone.contains(&key) || lane.window.contains_key(&key) {
+            if lane.claims.contains_key(&key.1)
+                || refill.gone.contains(&key)
+                || lane.window.contains_key(&key)
+            {
                 continue;
             }
             added += hot.cost;
@@ -365,7 +426,9 @@ impl Lanes {
 
     /// Ends a refill that failed.
     pub(super) fn refill_failed(&mut self, uid: &Uid, number: i64, error: &QueueError) {
-        let Some(lane) = self.lanes.get_mut(uid).filter(|lane| lane.number == number) else { return };
+        let Some(lane) = self.lanes.get_mut(uid).filter(|lane| lane.number == number) else {
+            return;
+        };
         lane.refill = None;
         for waiter in std::mem::take(&mut lane.waiters) {
             waiter.send(Err(error.clone())).ok();
@@ -374,19 +437,27 @@ impl Lanes {
 
     /// Lanes that hold something.
     pub(super) fn names(&self) -> Vec<Uid> {
-        let held = self.lanes.iter().filter(|(_, lane)| lane.pending > 0 || lane.has_health);
+        let held = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| lane.pending > 0 || lane.has_health);
         held.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// How much waits in a lane.
     pub(super) fn depth(&self, uid: &Uid) -> Depth {
-        let Some(lane) = self.lanes.get(uid) else { return Depth::default() };
+        let Some(lane) = self.lanes.get(uid) else {
+            return Depth::default();
+        };
         let claimed = lane.claims.values().map(|claim| claim.key.0).min();
         let oldest_due = match (lane.next_due(), claimed) {
             (Some(next), Some(claimed)) => Some(next.min(claimed)),
             (next, claimed) => next.or(claimed),
         };
-        Depth { pending: lane.pending, oldest_due: oldest_due.filter(|_| lane.pending > 0) }
+        Depth {
+            pending: lane.pending,
+            oldest_due: oldest_due.filter(|_| lane.pending > 0),
+        }
     }
 }
 

@@ -31,10 +31,17 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Takes the lock that keeps a second process out. Held until the file handle is dropped, by a crash, too.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
         std::fs::create_dir_all(directory)?;
     }
-    let file = OpenOptions::new().create(true).write(true).truncate(false).open(beside(path, ".lock"))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(beside(path, ".lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
@@ -92,7 +99,11 @@ pub(super) fn replace(shared: &Shared, damage: &str) -> Result<Opened, StoreErro
 /// Looks through all pages and indexes.
 pub(super) fn quick_check(connection: &Connection) -> Result<(), StoreError> {
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if found == "ok" { Ok(()) } else { Err(StoreError::Damaged(found)) }
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged(found))
+    }
 }
 
 fn say(shared: &Shared, what: Option<&str>) {
@@ -114,5 +125,8 @@ fn try_open(shared: &Shared) -> Result<(Connection, Contents), StoreError> {
 fn finish(shared: &Shared, connection: Connection, mut contents: Contents) -> Opened {
     let store = Store::new(connection, &contents);
     shared.lanes.lock().reload(std::mem::take(&mut contents.lanes));
-    Opened { store, dropped: contents.dropped }
+    Opened {
+        store,
+        dropped: contents.dropped,
+    }
 }

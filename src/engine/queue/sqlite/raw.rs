@@ -52,11 +52,20 @@ impl Pages {
             }
             at += FRAME + PAGE;
         }
-        Ok(Self { file, count, log, newest })
+        Ok(Self {
+            file,
+            count,
+            log,
+            newest,
+        })
     }
 
     fn read(&self, number: u64, page: &mut [u8; PAGE]) -> bool {
-        if let Some(bytes) = self.newest.get(&number).and_then(|at| self.log.get(*at..*at + PAGE)) {
+        if let Some(bytes) = self
+            .newest
+            .get(&number)
+            .and_then(|at| self.log.get(*at..*at + PAGE))
+        {
             page.copy_from_slice(bytes);
             return true;
         }
@@ -103,7 +112,9 @@ pub(super) fn events(
         }
         for cell in 0..half(&page, 3) {
             let place = half(&page, 8 + 2 * cell);
-            let Some((seq, columns)) = page.get(place..).and_then(|cell| read_cell(&pages, cell)) else { continue };
+            let Some((seq, columns)) = page.get(place..).and_then(|cell| read_cell(&pages, cell)) else {
+                continue;
+            };
             each(seq, columns)?;
         }
     }
@@ -111,7 +122,9 @@ pub(super) fn events(
 }
 
 fn read_cell(pages: &Pages, mut cell: &[u8]) -> Option<(i64, Vec<Value>)> {
-    let length = usize::try_from(variable(&mut cell)?).ok().filter(|length| *length <= MAX_RECORD)?;
+    let length = usize::try_from(variable(&mut cell)?)
+        .ok()
+        .filter(|length| *length <= MAX_RECORD)?;
     let seq = variable(&mut cell)?.cast_signed();
     let record = pages.record(length, cell)?;
     let mut header = &*record;
@@ -146,11 +159,17 @@ fn column(kind: u64, body: &mut &[u8]) -> Option<Value> {
             };
             let bytes = take(length)?;
             let sign = if bytes.first()? & 0x80 == 0 { 0 } else { -1 };
-            Value::Integer(bytes.iter().fold(sign, |number: i64, byte| number << 8 | i64::from(*byte)))
+            Value::Integer(
+                bytes
+                    .iter()
+                    .fold(sign, |number: i64, byte| number << 8 | i64::from(*byte)),
+            )
         }
         8 => Value::Integer(0),
         9 => Value::Integer(1),
-        blob if blob >= 12 && blob % 2 == 0 => Value::Blob(take(usize::try_from((blob - 12) / 2).ok()?)?.to_vec()),
+        blob if blob >= 12 && blob % 2 == 0 => {
+            Value::Blob(take(usize::try_from((blob - 12) / 2).ok()?)?.to_vec())
+        }
         text if text >= 13 => {
             let bytes = take(usize::try_from((text - 13) / 2).ok()?)?;
             Value::Text(String::from_utf8(bytes.to_vec()).ok()?)
@@ -177,10 +196,18 @@ fn variable(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 fn word(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes(bytes.get(..4).and_then(|word| word.try_into().ok()).unwrap_or_default())
+    u32::from_be_bytes(
+        bytes
+            .get(..4)
+            .and_then(|word| word.try_into().ok())
+            .unwrap_or_default(),
+    )
 }
 
 fn half(bytes: &[u8], at: usize) -> usize {
-    let half = bytes.get(at..at + 2).and_then(|half| half.try_into().ok()).unwrap_or_default();
+    let half = bytes
+        .get(at..at + 2)
+        .and_then(|half| half.try_into().ok())
+        .unwrap_or_default();
     usize::from(u16::from_be_bytes(half))
 }

@@ -53,7 +53,10 @@ pub(super) fn run(shared: &Arc<Shared>, asked: &Receiver<Refill>) {
             drop(slot);
             let told = error.to_queue_error();
             tracing::warn!(error = %error, destination.uid = %refill.lane, "deliveries could not be read back");
-            shared.lanes.lock().refill_failed(&refill.lane, refill.number, &told);
+            shared
+                .lanes
+                .lock()
+                .refill_failed(&refill.lane, refill.number, &told);
             if let StoreError::Damaged(what) = error {
                 shared.inbox.push(Op::Damaged(what)).ok();
             }
@@ -108,7 +111,15 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
             tracing::error!(event.seq = key.1, destination.uid = %lane, "a stored event is damaged");
         }
         bytes = bytes.saturating_add(cost);
-        read.push((key, Hot { stored, attempts, project, cost }));
+        read.push((
+            key,
+            Hot {
+                stored,
+                attempts,
+                project,
+                cost,
+            },
+        ));
     }
     transaction.commit()?;
     shared.metrics.read_back.inc_by(read.len() as u64);

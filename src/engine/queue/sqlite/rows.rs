@@ -83,7 +83,13 @@ impl Row {
         let body = event.content.to_stored()?;
         let accepted = nanoseconds(event.accepted);
         let sum = checksum(&event.project.uid, event.id.as_str(), accepted, &body);
-        Ok(Self { event, lanes, body, sum, accepted })
+        Ok(Self {
+            event,
+            lanes,
+            body,
+            sum,
+            accepted,
+        })
     }
 
     /// Bytes that the event is charged with in memory: its text, and what surrounds it.
@@ -160,7 +166,9 @@ impl FactsCache {
         }
         let mut statement = connection.prepare_cached("SELECT json FROM facts WHERE number = ?1")?;
         let json: Option<String> = statement.query_row([number], |row| row.get(0)).optional()?;
-        let facts = json.and_then(|json| serde_json::from_str(&json).ok()).map(Arc::new);
+        let facts = json
+            .and_then(|json| serde_json::from_str(&json).ok())
+            .map(Arc::new);
         if self.0.len() >= MAX_FACTS {
             self.0.clear();
         }
@@ -175,16 +183,23 @@ pub(super) fn read_event(
     facts: &mut FactsCache,
     seq: i64,
 ) -> Result<(Stored, usize), StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT facts, id, accepted, sum, lanes, body FROM events WHERE seq = ?1")?;
+    let mut statement = connection
+        .prepare_cached("SELECT facts, id, accepted, sum, lanes, body FROM events WHERE seq = ?1")?;
     let mut rows = statement.query([seq])?;
-    let Some(row) = rows.next()? else { return Ok((Stored::Corrupt { id: None }, 512)) };
+    let Some(row) = rows.next()? else {
+        return Ok((Stored::Corrupt { id: None }, 512));
+    };
     let id = read_id(row.get_ref(1)?);
     let stored = match decode(connection, facts, seq, row)? {
         Some(event) => Stored::Event(Arc::new(event)),
         None => Stored::Corrupt { id },
     };
-    let length = row.get_ref(5)?.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
+    let length = row
+        .get_ref(5)?
+        .as_bytes_or_null()
+        .ok()
+        .flatten()
+        .map_or(0, <[u8]>::len);
     Ok((stored, length + 512))
 }
 
@@ -203,13 +218,26 @@ pub(super) fn decode(
     let (ValueRef::Blob(lanes), ValueRef::Blob(body)) = (row.get_ref(4)?, row.get_ref(5)?) else {
         return Ok(None);
     };
-    let Some(id) = read_id(row.get_ref(1)?) else { return Ok(None) };
-    let Some(project) = facts.get(connection, number)? else { return Ok(None) };
-    let found = finish(checksum(&project.uid, id.as_str(), accepted, body), seq, number, lanes);
+    let Some(id) = read_id(row.get_ref(1)?) else {
+        return Ok(None);
+    };
+    let Some(project) = facts.get(connection, number)? else {
+        return Ok(None);
+    };
+    let found = finish(
+        checksum(&project.uid, id.as_str(), accepted, body),
+        seq,
+        number,
+        lanes,
+    );
     if i64::from(found) != sum {
         return Ok(None);
     }
-    let Ok(content) = Content::from_stored(body) else { return Ok(None) };
-    let Ok(accepted) = Timestamp::from_nanosecond(accepted.into()) else { return Ok(None) };
+    let Ok(content) = Content::from_stored(body) else {
+        return Ok(None);
+    };
+    let Ok(accepted) = Timestamp::from_nanosecond(accepted.into()) else {
+        return Ok(None);
+    };
     Ok(Some(Event::new(id, accepted, content, project)))
 }

@@ -57,7 +57,13 @@ pub(super) fn replace(shared: &Shared, damage: &str) -> Result<String, StoreErro
     File::open(&fresh)?.sync_all()?;
     std::fs::rename(&fresh, beside(path, ".salvaged"))?;
     let aside = move_aside(path, &time(shared))?;
-    let Carried { events, damaged, deliveries, remade, nameless } = carried;
+    let Carried {
+        events,
+        damaged,
+        deliveries,
+        remade,
+        nameless,
+    } = carried;
     Ok(format!(
         "the file was damaged ({damage}) and was moved aside to {}; carried over: {events} events, of which {damaged} \
          are damaged, and {deliveries} deliveries, of which {remade} were made again; {nameless} deliveries had no \
@@ -93,7 +99,10 @@ fn move_aside(path: &Path, time: &str) -> Result<PathBuf, StoreError> {
         }
     }
     std::fs::rename(beside(path, ".salvaged"), path)?;
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
         File::open(directory)?.sync_all()?;
     }
     Ok(aside)
@@ -120,7 +129,11 @@ fn open_damaged(path: &Path) -> Result<Connection, StoreError> {
         [],
         |row| row.get(0),
     )?;
-    if tables == 4 { Ok(connection) } else { Err(StoreError::Damaged("it has other tables".to_owned())) }
+    if tables == 4 {
+        Ok(connection)
+    } else {
+        Err(StoreError::Damaged("it has other tables".to_owned()))
+    }
 }
 
 fn carry(path: &Path, fresh: &Path, new: &Connection) -> Result<Carried, StoreError> {
@@ -172,7 +185,10 @@ fn copy(path: &Path, old: &Connection, new: &Connection) -> Result<Carried, Stor
 }
 
 fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
-    let (projects, facts) = ("INSERT OR IGNORE INTO projects VALUES(?1, ?2)", "INSERT OR IGNORE INTO facts VALUES(?1, ?2)");
+    let (projects, facts) = (
+        "INSERT OR IGNORE INTO projects VALUES(?1, ?2)",
+        "INSERT OR IGNORE INTO facts VALUES(?1, ?2)",
+    );
     let lanes = "INSERT OR IGNORE INTO lanes VALUES(?1, ?2, ?3)";
     for (read, write) in [
         ("SELECT number, uid FROM projects NOT INDEXED", projects),
@@ -180,10 +196,22 @@ fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
         ("SELECT number, uid, dropped FROM lanes NOT INDEXED", lanes),
         // The indexes say the same once more.
         ("SELECT number, uid FROM projects WHERE uid > ''", projects),
-        ("SELECT number, json FROM facts INDEXED BY facts_json WHERE json > ''", facts),
-        ("SELECT number, uid, dropped FROM lanes INDEXED BY lanes_uid WHERE uid > ''", lanes),
-        ("SELECT lane, json FROM health", "INSERT OR IGNORE INTO health VALUES(?1, ?2)"),
-        ("SELECT name, value FROM meta", "INSERT OR IGNORE INTO meta VALUES(?1, ?2)"),
+        (
+            "SELECT number, json FROM facts INDEXED BY facts_json WHERE json > ''",
+            facts,
+        ),
+        (
+            "SELECT number, uid, dropped FROM lanes INDEXED BY lanes_uid WHERE uid > ''",
+            lanes,
+        ),
+        (
+            "SELECT lane, json FROM health",
+            "INSERT OR IGNORE INTO health VALUES(?1, ?2)",
+        ),
+        (
+            "SELECT name, value FROM meta",
+            "INSERT OR IGNORE INTO meta VALUES(?1, ?2)",
+        ),
     ] {
         scan::rows(old, read, [], |row| scan::insert(new, write, row))?;
     }
@@ -197,7 +225,8 @@ fn copy_events(
     carried: &mut Carried,
 ) -> Result<(), StoreError> {
     let mut facts = FactsCache::default();
-    let read = "SELECT facts, id, accepted, sum, lanes, body, seq, project FROM events WHERE seq >= ?1 AND seq < ?2
+    let read =
+        "SELECT facts, id, accepted, sum, lanes, body, seq, project FROM events WHERE seq >= ?1 AND seq < ?2
          ORDER BY seq";
     let write = "INSERT OR IGNORE INTO events(facts, id, accepted, sum, lanes, body, seq, project)
          VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -275,7 +304,8 @@ fn copy_deliveries(old: &Connection, new: &Connection, carried: &mut Carried) ->
         lanes.insert(row.get(0)?);
         Ok(())
     })?;
-    let write = "INSERT OR IGNORE INTO deliveries(lane, due, seq, attempts, project) VALUES(?1, ?2, ?3, ?4, ?5)";
+    let write =
+        "INSERT OR IGNORE INTO deliveries(lane, due, seq, attempts, project) VALUES(?1, ?2, ?3, ?4, ?5)";
     let read = "SELECT lane, due, seq, attempts, project FROM deliveries";
     let mut lost: Vec<(i64, i64, i64)> = Vec::new();
     for lane in &lanes {
@@ -295,7 +325,9 @@ fn copy_deliveries(old: &Connection, new: &Connection, carried: &mut Carried) ->
         })?;
         let between = format!("{read} WHERE lane = ?1 AND due >= ?2 AND due < ?3 ORDER BY due, seq");
         scan::between(first, last, |from, to| {
-            scan::rows(old, &between, [*lane, from, to], |row| scan::insert(new, write, row))
+            scan::rows(old, &between, [*lane, from, to], |row| {
+                scan::insert(new, write, row)
+            })
         })?;
         lost.push((*lane, first, last));
     }
@@ -308,7 +340,9 @@ fn copy_deliveries(old: &Connection, new: &Connection, carried: &mut Carried) ->
         Ok(())
     })?;
     carried.remade = remake(new, &lost)?;
-    carried.deliveries = new.query_row("SELECT count(*) FROM deliveries", [], |row| row.get::<_, i64>(0))?.cast_unsigned();
+    carried.deliveries = new
+        .query_row("SELECT count(*) FROM deliveries", [], |row| row.get::<_, i64>(0))?
+        .cast_unsigned();
     Ok(())
 }
 
@@ -332,7 +366,9 @@ fn remake(new: &Connection, lost: &[(i64, i64, i64)]) -> Result<u64, StoreError>
         let due = accepted / 1_000_000;
         let lanes: Vec<u8> = row.get(2)?;
         for lane in numbers(&lanes) {
-            let in_gap = lost.iter().any(|(other, first, last)| *other == lane && (*first..=*last).contains(&due));
+            let in_gap = lost
+                .iter()
+                .any(|(other, first, last)| *other == lane && (*first..=*last).contains(&due));
             if in_gap && !held.contains(&(lane, seq)) {
                 remade += make.execute((lane, due, seq, project))? as u64;
             }

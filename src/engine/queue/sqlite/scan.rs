@@ -21,8 +21,12 @@ pub(super) fn rows(
     parameters: impl Params,
     mut each: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
 ) -> Result<bool, StoreError> {
-    let Ok(mut statement) = old.prepare_cached(sql) else { return Ok(false) };
-    let Ok(mut rows) = statement.query(parameters) else { return Ok(false) };
+    let Ok(mut statement) = old.prepare_cached(sql) else {
+        return Ok(false);
+    };
+    let Ok(mut rows) = statement.query(parameters) else {
+        return Ok(false);
+    };
     loop {
         match rows.next() {
             Ok(Some(row)) => match each(row) {
@@ -61,7 +65,9 @@ pub(super) fn range(
     sql: &str,
     mut each: impl FnMut(&Row<'_>) -> Result<i64, StoreError>,
 ) -> Result<bool, StoreError> {
-    let max = old.query_row(&format!("SELECT max(seq) FROM {table}"), [], |row| row.get::<_, Option<i64>>(0));
+    let max = old.query_row(&format!("SELECT max(seq) FROM {table}"), [], |row| {
+        row.get::<_, Option<i64>>(0)
+    });
     let mut waiting = vec![(i64::MIN, i64::MAX)];
     let mut probes = 0;
     let mut ends = None;
@@ -98,7 +104,9 @@ fn end_of(old: &Connection, max: Option<i64>, seen: i64) -> i64 {
     if let Some(max) = max {
         return max.saturating_add(1);
     }
-    let pages: i64 = old.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap_or(0);
+    let pages: i64 = old
+        .pragma_query_value(None, "page_count", |row| row.get(0))
+        .unwrap_or(0);
     seen.max(0).saturating_add(pages.saturating_mul(64))
 }
 
@@ -112,7 +120,9 @@ pub(super) fn between(
     let bound = 31_556_952_000_000;
     let mut waiting = std::collections::VecDeque::from([(first.max(-bound), last.min(bound))]);
     for _ in 0..LANE_PROBES {
-        let Some((from, end)) = waiting.pop_front() else { return Ok(()) };
+        let Some((from, end)) = waiting.pop_front() else {
+            return Ok(());
+        };
         if !read(from, end)? && end.saturating_sub(from) > 1 {
             let middle = from + (end - from) / 2;
             waiting.push_back((from, middle));

@@ -47,25 +47,33 @@ const READER_CACHE: i64 = 2 * 1024;
 
 /// Opens the file for the writer; makes the tables in a new one.
 pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(2))?;
     connection.set_prepared_statement_cache_capacity(48);
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version > VERSION {
-        return Err(StoreError::Newer { found: version, known: VERSION });
+        return Err(StoreError::Newer {
+            found: version,
+            known: VERSION,
+        });
     }
     if version == 0 {
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if tables > 0 {
-            return Err(StoreError::Damaged("it is a database, but not a queue".to_owned()));
+            return Err(StoreError::Damaged(
+                "it is a database, but not a queue".to_owned(),
+            ));
         }
         connection.pragma_update(None, "page_size", PAGE.cast_signed())?;
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
     }
     let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        return Err(StoreError::Down(format!("the queue's file cannot use a write-ahead log (mode {mode})")));
+        return Err(StoreError::Down(format!(
+            "the queue's file cannot use a write-ahead log (mode {mode})"
+        )));
     }
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE)?;
@@ -89,7 +97,9 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Sto
 /// Sets the file's size limit; a file that is already larger can still shrink.
 pub(super) fn limit(connection: &Connection, max_bytes: u64) -> Result<(), StoreError> {
     let pages = (max_bytes / PAGE).clamp(32, 0xffff_fffe);
-    connection.query_row(&format!("PRAGMA max_page_count={pages}"), [], |row| row.get::<_, i64>(0))?;
+    connection.query_row(&format!("PRAGMA max_page_count={pages}"), [], |row| {
+        row.get::<_, i64>(0)
+    })?;
     Ok(())
 }
 
@@ -157,20 +167,39 @@ pub(super) fn read_contents(connection: &Connection) -> Result<Contents, StoreEr
             continue;
         }
         let uid: String = row.get(1)?;
-        let held = held.unwrap_or(LaneRow { number, pending: 0, first: None, has_health: false });
-        contents.lanes.push((Uid::new(&uid), LaneRow { has_health: row.get(3)?, ..held }));
+        let held = held.unwrap_or(LaneRow {
+            number,
+            pending: 0,
+            first: None,
+            has_health: false,
+        });
+        contents.lanes.push((
+            Uid::new(&uid),
+            LaneRow {
+                has_health: row.get(3)?,
+                ..held
+            },
+        ));
     }
     if let Some(number) = rows.keys().next() {
-        return Err(StoreError::Damaged(format!("deliveries belong to lane {number}, which has no name")));
+        return Err(StoreError::Damaged(format!(
+            "deliveries belong to lane {number}, which has no name"
+        )));
     }
     let mut statement = connection.prepare("SELECT number, uid FROM projects")?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
-        contents.projects.insert(Uid::new(&row.get::<_, String>(1)?), row.get(0)?);
+        contents
+            .projects
+            .insert(Uid::new(&row.get::<_, String>(1)?), row.get(0)?);
     }
     let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
     contents.last_facts = max("SELECT max(number) FROM facts")?.unwrap_or(0);
-    let seqs = [max("SELECT max(seq) FROM events")?, max("SELECT max(seq) FROM old_ids")?, meta(connection, "seq")?];
+    let seqs = [
+        max("SELECT max(seq) FROM events")?,
+        max("SELECT max(seq) FROM old_ids")?,
+        meta(connection, "seq")?,
+    ];
     contents.last_seq = seqs.into_iter().flatten().max().unwrap_or(0);
     Ok(contents)
 }
@@ -184,7 +213,8 @@ pub(super) fn meta(connection: &Connection, name: &str) -> Result<Option<i64>, r
 
 /// Stores a number in the `meta` table.
 pub(super) fn set_meta(connection: &Connection, name: &str, value: i64) -> Result<(), rusqlite::Error> {
-    let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO meta(name, value) VALUES(?1, ?2)")?;
+    let mut statement =
+        connection.prepare_cached("INSERT OR REPLACE INTO meta(name, value) VALUES(?1, ?2)")?;
     statement.execute((name, value))?;
     Ok(())
 }

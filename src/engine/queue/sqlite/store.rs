@@ -189,13 +189,22 @@ impl Store {
     /// Takes over a connection and what was read from it.
     pub(super) fn new(connection: Connection, contents: &Contents) -> Self {
         let names = Names {
-            lanes: contents.lanes.iter().map(|(uid, row)| (uid.clone(), row.number)).collect(),
+            lanes: contents
+                .lanes
+                .iter()
+                .map(|(uid, row)| (uid.clone(), row.number))
+                .collect(),
             projects: contents.projects.clone(),
             last_lane: contents.last_lane,
             last_facts: contents.last_facts,
             ..Names::default()
         };
-        Self { connection, names, pending: contents.pending.clone(), last_seq: contents.last_seq }
+        Self {
+            connection,
+            names,
+            pending: contents.pending.clone(),
+            last_seq: contents.last_seq,
+        }
     }
 
     /// Position of the newest event.
@@ -225,7 +234,12 @@ impl Store {
         &mut self,
         work: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError>,
     ) -> Result<(T, Group), StoreError> {
-        let Self { connection, names, pending, last_seq } = self;
+        let Self {
+            connection,
+            names,
+            pending,
+            last_seq,
+        } = self;
         let before = *last_seq;
         let mut group = Group::default();
         let done = {
@@ -233,7 +247,13 @@ impl Store {
             begin.execute([])?;
             let work = (|| {
                 let statements = Statements::new(connection)?;
-                let mut writing = Writing { statements, names, pending, last_seq, group: &mut group };
+                let mut writing = Writing {
+                    statements,
+                    names,
+                    pending,
+                    last_seq,
+                    group: &mut group,
+                };
                 work(&mut writing)
             })();
             work.and_then(|value| {
@@ -322,7 +342,10 @@ impl Writing<'_> {
         let (facts, project) = self.names.facts(self.statements.connection, &event.project)?;
         let id = IdColumn::new(&event.id);
         if self.statements.id.execute((project, &id, row.accepted))? == 0 {
-            if self.used_at(project, &id)?.is_some_and(|used| row.accepted.saturating_sub(used) < WINDOW) {
+            if self
+                .used_at(project, &id)?
+                .is_some_and(|used| row.accepted.saturating_sub(used) < WINDOW)
+            {
                 return Ok(Enqueued::Duplicate);
             }
             let mut renew = self
@@ -334,12 +357,14 @@ impl Writing<'_> {
         *self.last_seq += 1;
         let seq = *self.last_seq;
         let mut lanes = Vec::with_capacity(row.lanes.len().saturating_mul(2));
-        for lane in &row.lanes {
+        for lane in row.lanes.iter() {
             let number = self.names.lane(self.statements.connection, lane)?;
             put_number(&mut lanes, number);
         }
         let sum = finish(row.sum.clone(), seq, facts, &lanes);
-        self.statements.event.execute((seq, project, facts, &id, row.accepted, sum, &lanes, &row.body))?;
+        self.statements
+            .event
+            .execute((seq, project, facts, &id, row.accepted, sum, &lanes, &row.body))?;
         let due = event.accepted.as_millisecond();
         let count = i64::try_from(row.lanes.len()).unwrap_or(i64::MAX);
         *self.group.pending.entry(project).or_default() += count;
@@ -347,7 +372,12 @@ impl Writing<'_> {
             let number = self.names.lane(self.statements.connection, lane)?;
             self.statements.delivery.execute((number, due, seq, 0, project))?;
             let stored = Stored::Event(Arc::clone(event));
-            let hot = Hot { stored, attempts: 0, project, cost: row.cost() };
+            let hot = Hot {
+                stored,
+                attempts: 0,
+                project,
+                cost: row.cost(),
+            };
             self.group.added.push((lane.clone(), number, (due, seq), hot));
         }
         Ok(Enqueued::Accepted)
@@ -376,12 +406,20 @@ impl Writing<'_> {
                 let deliveries: usize = rows.iter().map(|row| row.lanes.len()).sum();
                 let deliveries = u64::try_from(deliveries).unwrap_or(u64::MAX);
                 if deliveries > quota {
-                    return Ok(Some(QueueError::ProjectFull { pending: 0, limit: quota }));
+                    return Ok(Some(QueueError::ProjectFull {
+                        pending: 0,
+                        limit: quota,
+                    }));
                 }
                 continue;
             };
             let change = self.group.pending.get(&project).copied().unwrap_or(0);
-            let pending = self.pending.get(&project).copied().unwrap_or(0).saturating_add_signed(change);
+            let pending = self
+                .pending
+                .get(&project)
+                .copied()
+                .unwrap_or(0)
+                .saturating_add_signed(change);
             let deliveries: usize = rows.iter().map(|row| row.lanes.len()).sum();
             let room = usize::try_from(quota.saturating_sub(pending)).unwrap_or(usize::MAX);
             if deliveries <= room {
@@ -398,7 +436,10 @@ impl Writing<'_> {
                 }
             }
             if fresh > room {
-                return Ok(Some(QueueError::ProjectFull { pending, limit: quota }));
+                return Ok(Some(QueueError::ProjectFull {
+                    pending,
+                    limit: quota,
+                }));
             }
         }
         Ok(None)
@@ -407,7 +448,12 @@ impl Writing<'_> {
     /// Writes what became of deliveries. One that is gone, because its lane was dropped, stays gone.
     pub(super) fn settle(&mut self, settles: &[Settle]) -> Result<(), StoreError> {
         for settle in settles {
-            let ClaimRow { lane, key: (due, seq), project, attempts } = settle.row;
+            let ClaimRow {
+                lane,
+                key: (due, seq),
+                project,
+                attempts,
+            } = settle.row;
             let found = self.statements.finish.execute((lane, due, seq))? > 0;
             let again = match settle.completion {
                 Completion::Finished => None,
@@ -416,7 +462,9 @@ impl Writing<'_> {
             };
             let moved = match again {
                 Some((due, attempts)) if found => {
-                    self.statements.delivery.execute((lane, due, seq, attempts, project))?;
+                    self.statements
+                        .delivery
+                        .execute((lane, due, seq, attempts, project))?;
                     Some((due, seq))
                 }
                 _ => None,
@@ -429,7 +477,9 @@ impl Writing<'_> {
             {
                 self.health_row(&settle.lane, lane, health)?;
             }
-            self.group.settled.push((settle.lane.clone(), seq, settle.token, moved));
+            self.group
+                .settled
+                .push((settle.lane.clone(), seq, settle.token, moved));
         }
         Ok(())
     }

@@ -32,7 +32,9 @@ const VERSION: u32 = 3_007_000;
 type Sums = (u32, u32);
 
 fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..at.saturating_add(4)).and_then(|word| word.try_into().ok());
+    let word = bytes
+        .get(at..at.saturating_add(4))
+        .and_then(|word| word.try_into().ok());
     u32::from_be_bytes(word.unwrap_or_default())
 }
 
@@ -49,7 +51,11 @@ fn pair(bytes: &[u8], at: usize) -> Sums {
 fn sums(little: bool, (mut first, mut second): Sums, bytes: &[u8]) -> Sums {
     let read = |word: &[u8]| {
         let word = word.try_into().unwrap_or_default();
-        if little { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) }
+        if little {
+            u32::from_le_bytes(word)
+        } else {
+            u32::from_be_bytes(word)
+        }
     };
     for words in bytes.chunks_exact(8) {
         let (left, right) = words.split_at(4);
@@ -68,7 +74,9 @@ fn frame_sums(little: bool, before: Sums, frame: &[u8]) -> Sums {
 pub(super) fn mend(path: &Path, time: &str) -> Result<Option<String>, StoreError> {
     let log = beside(path, "-wal");
     let before = std::fs::read(&log)?;
-    let Some((after, frames)) = mend_bytes(&before) else { return Ok(None) };
+    let Some((after, frames)) = mend_bytes(&before) else {
+        return Ok(None);
+    };
     let copy = beside(path, &format!(".damaged-{time}-wal"));
     let mut file = File::create(&copy)?;
     file.write_all(&before)?;
@@ -76,8 +84,10 @@ pub(super) fn mend(path: &Path, time: &str) -> Result<Option<String>, StoreError
     let mut file = File::options().write(true).open(&log)?;
     file.write_all(&after)?;
     file.sync_all()?;
-    let report =
-        format!("the log had {frames} damaged pages; they were let in, a copy of the log is {}", copy.display());
+    let report = format!(
+        "the log had {frames} damaged pages; they were let in, a copy of the log is {}",
+        copy.display()
+    );
     Ok(Some(report))
 }
 
@@ -90,7 +100,11 @@ fn mend_bytes(log: &[u8]) -> Option<(Vec<u8>, usize)> {
     let header_good = (word(header, 0) | 1, word(header, 4), word(header, 8)) == (MAGIC | 1, VERSION, 4096)
         && sums(little, (0, 0), header.get(..24)?) == pair(header, 24);
     // A damaged header's salts are those of its first frames.
-    let salts = if header_good { pair(header, 16) } else { pair(frames.first()?, 8) };
+    let salts = if header_good {
+        pair(header, 16)
+    } else {
+        pair(frames.first()?, 8)
+    };
     let mut seed = pair(header, 24);
     let good: Vec<bool> = frames
         .iter()
@@ -105,11 +119,16 @@ fn mend_bytes(log: &[u8]) -> Option<(Vec<u8>, usize)> {
         return None;
     }
     let commits = |frame: &[u8]| word(frame, 4) != 0;
-    let whole = if header_good { good.iter().take_while(|good| **good).count() } else { 0 };
+    let whole = if header_good {
+        good.iter().take_while(|good| **good).count()
+    } else {
+        0
+    };
     // The last commit: a good frame anywhere, or a bad one that at least belongs to this round of the log.
-    let last = frames.iter().zip(&good).rposition(|(frame, good)| {
-        commits(frame) && (*good || pair(frame, 8) == salts)
-    })?;
+    let last = frames
+        .iter()
+        .zip(&good)
+        .rposition(|(frame, good)| commits(frame) && (*good || pair(frame, 8) == salts))?;
     if last < whole {
         return None;
     }
@@ -118,7 +137,14 @@ fn mend_bytes(log: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (head, rest) = mended.split_at_mut(HEADER);
     if !header_good {
         let kept = word(head, 12);
-        for (at, value) in [(0, MAGIC), (4, VERSION), (8, 4096), (12, kept), (16, salts.0), (20, salts.1)] {
+        for (at, value) in [
+            (0, MAGIC),
+            (4, VERSION),
+            (8, 4096),
+            (12, kept),
+            (16, salts.0),
+            (20, salts.1),
+        ] {
             put(head, at, value);
         }
         let (first, second) = sums(true, (0, 0), head.get(..24)?);

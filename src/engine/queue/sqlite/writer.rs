@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::Shared;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
 use super::keeper;
 use super::opening::{self, Opened};
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
-use super::Shared;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::engine::queue::{Enqueued, QueueError};
@@ -54,15 +54,27 @@ struct Writer {
 
 /// Serves the inbox until it is closed and empty.
 pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>) {
-    let phase = Phase::Down { error: StoreError::Down("it is not open yet".to_owned()), next: Instant::now() };
-    let mut writer =
-        Writer { shared: Arc::clone(shared), phase, lock: None, parked: Vec::new(), dropping: Vec::new() };
+    let phase = Phase::Down {
+        error: StoreError::Down("it is not open yet".to_owned()),
+        next: Instant::now(),
+    };
+    let mut writer = Writer {
+        shared: Arc::clone(shared),
+        phase,
+        lock: None,
+        parked: Vec::new(),
+        dropping: Vec::new(),
+    };
     writer.reopen(None);
     opened.send(()).ok();
     let mut ops = Vec::new();
     loop {
         let until = writer.wake_at();
-        if shared.inbox.take(shared.settings.group, GROUP_BYTES, until, &mut ops).is_none() {
+        if shared
+            .inbox
+            .take(shared.settings.group, GROUP_BYTES, until, &mut ops)
+            .is_none()
+        {
             break;
         }
         writer.serve(&mut ops);
@@ -116,7 +128,10 @@ impl Writer {
         self.shared.state.lock().closed = true;
         self.shared.reader_slot.lock().close();
         *self.shared.keeper_slot.lock() = None;
-        let down = Phase::Down { error: StoreError::Down("it is closed".to_owned()), next: Instant::now() };
+        let down = Phase::Down {
+            error: StoreError::Down("it is closed".to_owned()),
+            next: Instant::now(),
+        };
         drop(std::mem::replace(&mut self.phase, down));
         self.lock = None;
     }
@@ -125,7 +140,10 @@ impl Writer {
     fn reopen(&mut self, damage: Option<&str>) {
         self.shared.reader_slot.lock().close();
         *self.shared.keeper_slot.lock() = None;
-        let down = Phase::Down { error: StoreError::Down("it is being opened".to_owned()), next: Instant::now() };
+        let down = Phase::Down {
+            error: StoreError::Down("it is being opened".to_owned()),
+            next: Instant::now(),
+        };
         drop(std::mem::replace(&mut self.phase, down));
         let opened = self.lock_and_open(damage);
         match opened {
@@ -163,7 +181,10 @@ impl Writer {
         }
         state.down = Some(told);
         drop(state);
-        self.phase = Phase::Down { error, next: Instant::now() + self.shared.settings.reopen };
+        self.phase = Phase::Down {
+            error,
+            next: Instant::now() + self.shared.settings.reopen,
+        };
     }
 
     /// Does what an error asks for.
@@ -249,7 +270,9 @@ impl Writer {
                     }
                     reply.send(answer).ok();
                 }
-                (Write::Settle(Settling { reply, .. }) | Write::Health(_, reply), _) => drop(reply.send(Ok(()))),
+                (Write::Settle(Settling { reply, .. }) | Write::Health(_, reply), _) => {
+                    drop(reply.send(Ok(())))
+                }
                 (Write::Enqueue(_, reply), Answer::Done) => drop(reply.send(Err(QueueError::Closed))),
             }
         }
@@ -295,7 +318,9 @@ impl Writer {
                     settling.reply.send(Ok(())).ok();
                 }
             }
-            Err(error) => settlings.into_iter().for_each(|settling| self.park(settling, &error)),
+            Err(error) => settlings
+                .into_iter()
+                .for_each(|settling| self.park(settling, &error)),
         }
     }
 
@@ -328,7 +353,10 @@ impl Writer {
             self.parked.push(settling);
             return;
         }
-        self.shared.metrics.failed_settlements.inc_by(settling.settles.len() as u64);
+        self.shared
+            .metrics
+            .failed_settlements
+            .inc_by(settling.settles.len() as u64);
         let mut lanes = self.shared.lanes.lock();
         for Settle { lane, row, token, .. } in &settling.settles {
             lanes.release(lane, row.key.1, *token);
@@ -404,7 +432,8 @@ impl Writer {
 
     /// Removes some deliveries of the first lane that is being dropped.
     fn drop_step(&mut self) {
-        let (Phase::Up(store), Some((number, dropped, _))) = (&mut self.phase, self.dropping.first_mut()) else {
+        let (Phase::Up(store), Some((number, dropped, _))) = (&mut self.phase, self.dropping.first_mut())
+        else {
             return;
         };
         match drop_some(store, *number) {
@@ -465,7 +494,9 @@ fn load_health(store: &Store) -> Result<Vec<(Uid, Health)>, StoreError> {
         let (uid, json): (String, String) = (row.get(0)?, row.get(1)?);
         match serde_json::from_str(&json) {
             Ok(health) => healths.push((Uid::new(&uid), health)),
-            Err(error) => tracing::error!(destination.uid = uid, error = %error, "a stored health is damaged"),
+            Err(error) => {
+                tracing::error!(destination.uid = uid, error = %error, "a stored health is damaged")
+            }
         }
     }
     Ok(healths)

@@ -1,0 +1,223 @@
+//! Faults: every one is listed, heals by itself when its cause goes, and harms nobody else.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::operator::{Operator, Playground, SOON, condition, ready, truth, uid};
+use super::{HOOK, PROJECT, destination};
+use crate::support::{Cluster, TempNamespace, eventually, repository_file};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_is_listed_and_heals_when_its_cause_goes() {
+    let ground = Playground::new("faults").await;
+    let operator = Operator::start(&ground.namespace).synced().await;
+    let start = Instant::now();
+    ground.apply(&destination(
+        "hook",
+        "  projectRef: {name: acme}
+  webhook:
+    urlFrom: {secretKeyRef: {name: place, key: url}}
+    headers:
+    - {name: X-Api-Key, valueFrom: {secretKeyRef: {name: keys, key: api}}}
+    signing: {secretRef: {name: keys, key: signing}}",
+    ));
+    let object = ground
+        .await_destination("hook", "stalled", |object| truth(object, "Stalled") == "True")
+        .await;
+    assert!(start.elapsed() < SOON);
+    let fault = condition(&object, "Ready");
+    let message = fault["message"].as_str().unwrap();
+    for path in [
+        "spec.projectRef.name: EventProject \"acme\" does not exist",
+        "spec.webhook.urlFrom: Secret \"place\" does not exist",
+        "spec.webhook.headers[0].valueFrom: Secret \"keys\" does not exist",
+        "spec.webhook.signing.secretRef: Secret \"keys\" does not exist",
+    ] {
+        assert!(message.contains(path), "{path}: {message}");
+    }
+    assert_eq!(
+        (&fault["status"], &fault["reason"]),
+        (&json!("False"), &json!("ReferenceMissing"))
+    );
+    assert_eq!(condition(&object, "Stalled")["message"], fault["message"]);
+    let entry = operator.entry(&uid(&object)).unwrap();
+    assert!(
+        entry.ready().is_none() && entry.subscription.matches("acme", "any"),
+        "it parks its events"
+    );
+
+    ground
+        .put_secret("place", "url", "ftp://nowhere.example/secret")
+        .await;
+    ground.put_secret("keys", "api", "abc").await;
+    let object = ground
+        .await_destination("hook", "one Secret lacks a key, the other is no URL", |object| {
+            let message = condition(object, "Ready")["message"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            message.contains("has no key \"signing\"") && message.contains("scheme must be http or https")
+        })
+        .await;
+    assert_eq!(condition(&object, "Ready")["reason"], "InvalidSpec");
+    assert!(!object["status"].to_string().contains("nowhere"), "{object}");
+
+    ground
+        .put_secret("place", "url", "https://somewhere.example/secret")
+        .await;
+    ground
+        .put_secret("keys", "signing", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .await;
+    ground.apply(PROJECT);
+    let object = ground.await_destination("hook", "ready", ready).await;
+    assert_eq!(condition(&object, "Stalled"), Value::Null);
+    assert_eq!(object["status"]["endpoint"], "https://somewhere.example");
+
+    ground.kubectl(&["delete", "eproj/acme"]).ok();
+    ground
+        .await_destination("hook", "the project is missed", |object| {
+            truth(object, "Ready") == "False"
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_secret_is_in_force_within_seconds() {
+    let ground = Playground::new("secret").await;
+    let operator = Operator::start(&ground.namespace).synced().await;
+    ground
+        .put_secret("place", "url", "https://one.example/path")
+        .await;
+    ground.apply(&destination(
+        "hook",
+        "  webhook: {urlFrom: {secretKeyRef: {name: place, key: url}}}",
+    ));
+    let object = ground.await_destination("hook", "ready", ready).await;
+    let uid = uid(&object);
+    let writes = operator.metrics.status_writes();
+    let start = Instant::now();
+    ground
+        .put_secret("place", "url", "https://one.example/other")
+        .await;
+    eventually("the other path is in force", SOON, async || {
+        let entry = operator.entry(&uid).unwrap();
+        let url = entry
+            .ready()
+            .map(|destination| destination.webhook.endpoint.expose().to_string());
+        if url.as_deref() == Some("https://one.example/other") {
+            Ok(())
+        } else {
+            Err(format!("{url:?}"))
+        }
+    })
+    .await;
+    eprintln!("a changed Secret was in force after {:?}", start.elapsed());
+    assert_eq!(
+        operator.metrics.status_writes(),
+        writes,
+        "nothing that is shown has changed"
+    );
+    ground.kubectl(&["delete", "secret/place"]).ok();
+    ground
+        .await_destination("hook", "the Secret is missed", |object| {
+            truth(object, "Stalled") == "True"
+        })
+        .await;
+    assert!(operator.entry(&uid).unwrap().ready().is_none());
+}
+
+/// The definitions of a later version, which lets through what this one does not know.
+fn relaxed_definition(file: &str) -> String {
+    let yaml = std::fs::read_to_string(repository_file(file)).unwrap();
+    let mut definition: Value = serde_saphyr::from_str(&yaml).unwrap();
+    let schema = "/spec/versions/0/schema/openAPIV3Schema";
+    let spec = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    definition.pointer_mut(&format!("{schema}/properties")).unwrap()["spec"] = spec;
+    definition.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_object_that_does_not_decode_harms_no_other_and_an_outage_stops_nothing() {
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::private_without_crds()));
+    for file in ["crds/eventprojects.yaml", "crds/eventdestinations.yaml"] {
+        cluster
+            .kubectl_with(&["apply", "--server-side"], &relaxed_definition(file))
+            .ok();
+    }
+    let crds = [
+        "crd/eventprojects.postrider.dev",
+        "crd/eventdestinations.postrider.dev",
+    ];
+    cluster
+        .kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=20s",
+            crds[0],
+            crds[1],
+        ])
+        .ok();
+    let ground = Playground {
+        cluster,
+        namespace: TempNamespace::new(cluster, "undecodable").await,
+    };
+    let bad = destination("bad", &format!("  delivery: {{maxInFlight: many}}\n{HOOK}"));
+    ground.apply(&format!("{PROJECT}{}{bad}", destination("before", HOOK)));
+    let operator = Operator::start_with(ground.namespace.client(), None, Duration::from_secs(30))
+        .synced()
+        .await;
+    ground.apply(&destination("after", HOOK));
+    ground.await_destination("before", "ready", ready).await;
+    ground.await_destination("after", "ready", ready).await;
+    let object = ground
+        .await_destination("bad", "reported", |object| truth(object, "Stalled") == "True")
+        .await;
+    let fault = condition(&object, "Ready");
+    assert_eq!(fault["reason"], "Undecodable");
+    let message = "spec.delivery.maxInFlight: invalid type: string \"many\", expected i32";
+    assert_eq!(fault["message"], message);
+    let entry = operator.entry(&uid(&object)).unwrap();
+    assert!(
+        entry.ready().is_none() && entry.subscription.matches("acme", "any"),
+        "it parks its events"
+    );
+    ground
+        .kubectl(&[
+            "patch",
+            "ed/bad",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"delivery":{"maxInFlight":5}}}"#,
+        ])
+        .ok();
+    ground.await_destination("bad", "ready when mended", ready).await;
+
+    // Without an API server everything stays in force; what changed meanwhile is noticed afterwards.
+    cluster.stop("kube-apiserver");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(operator.entry(&uid(&object)).unwrap().ready().is_some());
+    cluster.start_again("kube-apiserver");
+    ground.apply(&destination("late", HOOK));
+    ground.kubectl(&["delete", "ed/before"]).ok();
+    let probe = async || match ground.destination("late").await {
+        object if ready(&object) => Ok(()),
+        object => Err(object["status"].to_string()),
+    };
+    eventually(
+        "an object made after the outage is ready",
+        Duration::from_secs(15),
+        probe,
+    )
+    .await;
+    eventually(
+        "what was deleted is gone",
+        Duration::from_secs(15),
+        async || match operator.directory.destinations().len() {
+            3 => Ok(()),
+            count => Err(format!("{count} destinations")),
+        },
+    )
+    .await;
+    operator.stop().await;
+}
