@@ -63,8 +63,8 @@ fn every_format_of_a_hostile_event_is_valid_json() {
         PayloadFormat::CloudEvent,
     ] {
         let text = body(format, &event);
-        let drafts = crate::domain::event::json::value(&text).unwrap();
-        assert_eq!(drafts.flaw_count, 0, "{format:?} {text}");
+        let item = json::value(&text).unwrap();
+        assert_eq!(item.flaw_count, 0, "{format:?} {text}");
         serde_json::from_str::<Value>(&text).unwrap();
     }
     let value: Value = serde_json::from_str(&body(PayloadFormat::Event, &event)).unwrap();

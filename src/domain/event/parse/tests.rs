@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::super::refusal::{MAX_LISTED, ParseClass};
 use super::super::sample;
 use super::*;
+use crate::domain::id::EventId;
 
 /// Faults of a canonical body as `(pointer, reason)`.
 fn faults(body: &str) -> Vec<(String, FaultReason)> {
