@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::readiness::AppReadiness;
 use self::running::Running;
-use crate::adapters::http::{AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState, Readiness};
+use crate::adapters::http::{
+    AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState, Readiness,
+};
 use crate::adapters::kube::access::{AccessMetrics, KubeAuthorizer};
 use crate::adapters::kube::{self as controllers, KubeMetrics};
 use crate::adapters::webhook::{HttpTransport, TransportSettings};
@@ -47,7 +49,10 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     // Refused only when a provider is installed already, and then it is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
     let result = runtime.block_on(async {
         let app = App::build(args, &log).await?;
         app.run(stop_signal()?).await
@@ -73,7 +78,11 @@ pub fn crds(args: &CrdsArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(folder) = &args.check else {
-        say(&files.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("---\n"));
+        say(&files
+            .into_iter()
+            .map(|(_, text)| text)
+            .collect::<Vec<_>>()
+            .join("---\n"));
         return Ok(ExitCode::SUCCESS);
     };
     let mut differing = Vec::new();
@@ -86,7 +95,10 @@ pub fn crds(args: &CrdsArgs) -> anyhow::Result<ExitCode> {
     if differing.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    anyhow::bail!("not as generated, write them with `postrider crds --out`: {}", differing.join(", "))
+    anyhow::bail!(
+        "not as generated, write them with `postrider crds --out`: {}",
+        differing.join(", ")
+    )
 }
 
 #[expect(clippy::print_stdout, reason = "what the command was asked for")]
@@ -102,7 +114,11 @@ pub fn complain(error: &anyhow::Error) {
 
 /// An error and its causes in one line.
 fn chain(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    error
+        .chain()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// Connections are files, and many systems start processes with room for 1,024 only.
@@ -110,7 +126,10 @@ fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files was not raised");
     }
@@ -161,8 +180,11 @@ impl App {
         let http_metrics = HttpMetrics::new();
         http_metrics.register(&mut registry);
         let queue = open_queue(&settings, &mut registry, clock.clone()).await?;
-        let transport = HttpTransport::new(TransportSettings { policy: egress.clone(), ..TransportSettings::default() })
-            .context("cannot set up the HTTP client")?;
+        let transport = HttpTransport::new(TransportSettings {
+            policy: egress.clone(),
+            ..TransportSettings::default()
+        })
+        .context("cannot set up the HTTP client")?;
         transport.metrics().register(&mut registry);
         let metrics = EngineMetrics::default();
         metrics.register(&mut registry);
@@ -176,7 +198,19 @@ impl App {
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(usize::MAX),
         });
         registry.register_collector(Box::new(LaneGauges::new(&engine)));
-        Ok(Self { settings, client, publish, admin, registry, http_metrics, queue, directory, engine, runner, egress })
+        Ok(Self {
+            settings,
+            client,
+            publish,
+            admin,
+            registry,
+            http_metrics,
+            queue,
+            directory,
+            engine,
+            runner,
+            egress,
+        })
     }
 
     /// Runs until `stop` or until a part ends unasked, then ends everything in order.
@@ -251,7 +285,9 @@ impl App {
             Ok(runner.run(stop, grace).await?)
         });
         let client = self.client;
-        running.add("the controllers", move |stop| async move { Ok(controllers::run(client, context, stop).await?) });
+        running.add("the controllers", move |stop| async move {
+            Ok(controllers::run(client, context, stop).await?)
+        });
         let admin_listener = self.admin;
         running.add("the admin server", |stop| async move {
             AdminServer::serve(admin_listener, admin, HttpSettings::default(), stop).await;
@@ -262,11 +298,15 @@ impl App {
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{flag}: cannot listen on {address}"))
 }
 
 async fn kube_client() -> anyhow::Result<kube::Client> {
-    let config = kube::Config::infer().await.context("no Kubernetes configuration: not in a cluster, and no kubeconfig")?;
+    let config = kube::Config::infer()
+        .await
+        .context("no Kubernetes configuration: not in a cluster, and no kubeconfig")?;
     kube::Client::try_from(config).context("the Kubernetes configuration is unusable")
 }
 
@@ -276,7 +316,8 @@ async fn open_queue(
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn Queue>> {
     let folder = &settings.data_dir;
-    std::fs::create_dir_all(folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
     let metrics = QueueMetrics::default();
     metrics.register(registry);
     let queue = sqlite::Settings {
@@ -285,5 +326,9 @@ async fn open_queue(
         project_limit: settings.project_queue_limit,
         ..sqlite::Settings::new(folder.join("queue.db"))
     };
-    Ok(Arc::new(SqliteQueue::open(queue, metrics, clock).await.context("cannot start the queue")?))
+    Ok(Arc::new(
+        SqliteQueue::open(queue, metrics, clock)
+            .await
+            .context("cannot start the queue")?,
+    ))
 }

@@ -60,7 +60,12 @@ pub struct RunArgs {
     pub public_url: url::Url,
     /// Networks that webhooks may be sent to although they are private, such as the cluster's service network.
     /// Repeat the flag or separate with commas.
-    #[arg(long, env = "POSTRIDER_ALLOW_EGRESS", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "POSTRIDER_ALLOW_EGRESS",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
     pub allow_egress: Vec<IpNet>,
     /// Look after one namespace only. Default: all.
     #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE")]
@@ -107,7 +112,11 @@ pub enum LogFormat {
 
 fn public_url(text: &str) -> Result<url::Url, String> {
     let url = url::Url::parse(text).map_err(|error| error.to_string())?;
-    if matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none() {
+    if matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.query().is_none()
+        && url.fragment().is_none()
+    {
         Ok(url)
     } else {
         Err("give an http or https URL without query, such as https://events.example.com".to_owned())
@@ -139,7 +148,9 @@ mod tests {
             ("--allow-egress", "10.0.0.0", "invalid"),
             ("--max-body-bytes", "5", "1024"),
         ] {
-            let error = Cli::try_parse_from(["postrider", "run", flag, value]).unwrap_err().to_string();
+            let error = Cli::try_parse_from(["postrider", "run", flag, value])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(word), "{error}");
         }
     }

@@ -121,7 +121,10 @@ impl Engine {
             starts,
         });
         let engine = Self { core };
-        let runner = Runner { engine: engine.clone(), started };
+        let runner = Runner {
+            engine: engine.clone(),
+            started,
+        };
         (engine, runner)
     }
 
@@ -219,7 +222,9 @@ async fn load_health(core: &Core, shutdown: &CancellationToken) {
                 *core.stored_health.lock() = healths.into_iter().collect();
                 return;
             }
-            Err(error) => tracing::warn!(reason = error.reason(), %error, "stored health is unreadable; will retry"),
+            Err(error) => {
+                tracing::warn!(reason = error.reason(), %error, "stored health is unreadable; will retry")
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
@@ -239,7 +244,11 @@ async fn sweep_lanes(core: &Core) {
 }
 
 async fn save_counters(core: &Core) {
-    let moved: Vec<_> = core.running_lanes().into_iter().filter_map(|lane| lane.take_activity()).collect();
+    let moved: Vec<_> = core
+        .running_lanes()
+        .into_iter()
+        .filter_map(|lane| lane.take_activity())
+        .collect();
     if moved.is_empty() {
         return;
     }

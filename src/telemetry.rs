@@ -69,16 +69,35 @@ pub enum TelemetryError {
 pub fn start(format: LogFormat, filter: &str) -> Result<LogGuard, TelemetryError> {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
-    let filter = EnvFilter::try_new(format!("{filter},{ALWAYS}"))
-        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true).finish(std::io::stdout());
+    let filter =
+        EnvFilter::try_new(format!("{filter},{ALWAYS}")).map_err(|source| TelemetryError::Filter {
+            filter: filter.to_owned(),
+            source,
+        })?;
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(BUFFERED_LINES)
+        .lossy(true)
+        .finish(std::io::stdout());
     let dropped = writer.error_counter();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_target(true).finish().try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stdout().is_terminal()).with_target(false).finish().try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_target(true)
+            .finish()
+            .try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::stdout().is_terminal())
+            .with_target(false)
+            .finish()
+            .try_init(),
     }
     .map_err(TelemetryError::Twice)?;
-    Ok(LogGuard { _writer: guard, dropped })
+    Ok(LogGuard {
+        _writer: guard,
+        dropped,
+    })
 }

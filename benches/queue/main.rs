@@ -149,7 +149,12 @@ fn thread_seconds(name: &str) -> f64 {
         };
         if stat.contains(name) {
             let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-            ticks += fields.iter().skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum::<f64>();
+            ticks += fields
+                .iter()
+                .skip(11)
+                .take(2)
+                .map(|field| field.parse::<f64>().unwrap())
+                .sum::<f64>();
         }
     }
     ticks / 100.0

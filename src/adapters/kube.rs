@@ -27,4 +27,6 @@ impl KubeMetrics {
     pub fn register(&self, _: &mut prometheus_client::registry::Registry) {}
 }
 /// STUB
-pub async fn run(_: kube::Client, _: Context, _: tokio_util::sync::CancellationToken) -> anyhow::Result<()> { Ok(()) }
+pub async fn run(_: kube::Client, _: Context, _: tokio_util::sync::CancellationToken) -> anyhow::Result<()> {
+    Ok(())
+}

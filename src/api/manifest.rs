@@ -51,7 +51,8 @@ fn tidy(value: &mut Value) {
                 if let Some(Value::String(text)) = map.get_mut("description") {
                     *text = unwrap(text);
                 }
-                let unknown = |format: &Value| format.as_str().is_some_and(|format| !FORMATS.contains(&format));
+                let unknown =
+                    |format: &Value| format.as_str().is_some_and(|format| !FORMATS.contains(&format));
                 if is_number(map) && map.get("format").is_some_and(unknown) {
                     map.remove("format");
                 }
@@ -78,7 +79,10 @@ fn is_schema(map: &Map<String, Value>) -> bool {
 
 /// A doc comment is wrapped for the source; `kubectl explain` wraps by itself. Blank lines stay.
 fn unwrap(text: &str) -> String {
-    text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
+    text.split("\n\n")
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect::<Vec<_>>()
+        .join("\n\n")
 }
 
 fn sort(map: &mut Map<String, Value>) {
@@ -91,11 +95,16 @@ fn sort(map: &mut Map<String, Value>) {
 }
 
 fn is_number(map: &Map<String, Value>) -> bool {
-    map.get("type").is_some_and(|kind| kind == "integer" || kind == "number")
+    map.get("type")
+        .is_some_and(|kind| kind == "integer" || kind == "number")
 }
 
 /// The number as an integer, when it is a float without a fraction.
 fn whole(number: &Number) -> Option<Number> {
     let float = number.as_f64().filter(|_| number.is_f64())?;
-    format!("{float:.0}").parse::<i64>().ok().map(Number::from).filter(|whole| whole.as_f64() == Some(float))
+    format!("{float:.0}")
+        .parse::<i64>()
+        .ok()
+        .map(Number::from)
+        .filter(|whole| whole.as_f64() == Some(float))
 }

@@ -16,7 +16,11 @@ pub(super) struct AppReadiness {
 
 impl AppReadiness {
     pub(super) fn new(directory: Arc<Directory>, queue: Arc<dyn Queue>) -> Self {
-        Self { directory, queue, stopping: AtomicBool::new(false) }
+        Self {
+            directory,
+            queue,
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// From now on the process is not ready.
@@ -36,7 +40,9 @@ impl Readiness for AppReadiness {
         }
         for kind in self.directory.unsynced() {
             let kind = kind.as_str();
-            missing.push(format!("{kind}: the first list is not complete; are the CRDs installed, and may we list them?"));
+            missing.push(format!(
+                "{kind}: the first list is not complete; are the CRDs installed, and may we list them?"
+            ));
         }
         missing
     }

@@ -22,7 +22,11 @@ struct Part {
 impl Default for Running {
     fn default() -> Self {
         let (ending, ended) = mpsc::unbounded_channel();
-        Self { parts: Vec::new(), ended, ending }
+        Self {
+            parts: Vec::new(),
+            ended,
+            ending,
+        }
     }
 }
 
@@ -62,7 +66,10 @@ impl Running {
         let mut failure = None;
         for Part { name, stop, task } in self.parts {
             stop.cancel();
-            let result = task.await.map_err(anyhow::Error::from).and_then(std::convert::identity);
+            let result = task
+                .await
+                .map_err(anyhow::Error::from)
+                .and_then(std::convert::identity);
             if let Err(error) = result
                 && failure.is_none()
             {

@@ -22,11 +22,11 @@ use super::secret::Secret;
 use super::shape::Payload;
 use super::signature::Signer;
 use super::template::Template;
-use crate::api::v1alpha1::event_destination::{
-    AutoDisableSpec, DeliverySpec, EventDestinationSpec, HeaderSpec, PayloadFormat, PayloadSpec, SigningScheme,
-    SigningSpec, WebhookTarget,
-};
 use crate::api::v1alpha1::common::{OWN_HEADER_PREFIX, RESERVED_HEADERS};
+use crate::api::v1alpha1::event_destination::{
+    AutoDisableSpec, DeliverySpec, EventDestinationSpec, HeaderSpec, PayloadFormat, PayloadSpec,
+    SigningScheme, SigningSpec, WebhookTarget,
+};
 use crate::api::v1alpha1::{DurationString, SecretKeyRef};
 
 /// Default of `delivery.timeout`.
@@ -136,12 +136,18 @@ impl Subscription {
     /// The subscription of a spec, faulty patterns left out: it exists even when the rest is wrong.
     #[must_use]
     pub fn of(spec: &EventDestinationSpec) -> Self {
-        Self::lenient(spec.project_ref.as_ref().map(|project| project.name.as_str()), spec.events.iter().map(String::as_str))
+        Self::lenient(
+            spec.project_ref.as_ref().map(|project| project.name.as_str()),
+            spec.events.iter().map(String::as_str),
+        )
     }
 
     /// A subscription of whatever could be read of an object that does not decode.
     pub fn lenient<'a>(project: Option<&str>, events: impl Iterator<Item = &'a str>) -> Self {
-        Self { project: project.map(Into::into), events: events.filter_map(TypePattern::parse).collect() }
+        Self {
+            project: project.map(Into::into),
+            events: events.filter_map(TypePattern::parse).collect(),
+        }
     }
 
     /// Whether an event of that project and type is meant; namespaces have been compared before.
@@ -171,7 +177,11 @@ pub fn signing_key_ref(name: &str, spec: &EventDestinationSpec) -> Option<Signin
         name: generated_secret_name(name),
         key: GENERATED_SECRET_KEY.to_owned(),
     });
-    Some(SigningKeyRef { key, scheme, generated })
+    Some(SigningKeyRef {
+        key,
+        scheme,
+        generated,
+    })
 }
 
 /// Where a signing key is kept.
@@ -195,7 +205,10 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
         }
         for (index, header) in webhook.headers.iter().enumerate() {
             if let Some(source) = &header.value_from {
-                references.push((format!("spec.webhook.headers[{index}].valueFrom"), source.secret_key_ref.clone()));
+                references.push((
+                    format!("spec.webhook.headers[{index}].valueFrom"),
+                    source.secret_key_ref.clone(),
+                ));
             }
         }
     }
@@ -218,7 +231,11 @@ impl Destination {
         references: &References,
         egress: &EgressPolicy,
     ) -> Result<Self, Faults> {
-        let mut check = Check { references, egress, faults: Faults::default() };
+        let mut check = Check {
+            references,
+            egress,
+            faults: Faults::default(),
+        };
         check.events(&spec.events);
         let webhook = check.webhook(&identity, spec);
         let (timeout, retry, max_in_flight) = check.delivery(spec.delivery.clone().unwrap_or_default());
@@ -249,7 +266,8 @@ struct Check<'a> {
 impl Check<'_> {
     fn events(&mut self, events: &[String]) {
         if events.is_empty() {
-            self.faults.invalid("spec.events", "name at least one event type, or \"*\" for all");
+            self.faults
+                .invalid("spec.events", "name at least one event type, or \"*\" for all");
         }
         for (index, pattern) in events.iter().enumerate() {
             if TypePattern::parse(pattern).is_none() {
@@ -263,14 +281,20 @@ impl Check<'_> {
 
     fn webhook(&mut self, identity: &Identity, spec: &EventDestinationSpec) -> Option<Webhook> {
         let Some(target) = &spec.webhook else {
-            self.faults.invalid("spec.webhook", "set exactly one target: spec.webhook");
+            self.faults
+                .invalid("spec.webhook", "set exactly one target: spec.webhook");
             return None;
         };
         let endpoint = self.endpoint(target);
         let headers = self.headers(&target.headers);
         let payload = self.payload(target.payload.as_ref());
         let signer = self.signer(identity, spec, target.signing.as_ref());
-        Some(Webhook { endpoint: endpoint?, headers, payload: payload?, signer: signer? })
+        Some(Webhook {
+            endpoint: endpoint?,
+            headers,
+            payload: payload?,
+            signer: signer?,
+        })
     }
 
     fn endpoint(&mut self, target: &WebhookTarget) -> Option<Endpoint> {
@@ -281,7 +305,8 @@ impl Check<'_> {
                 (path, self.secret_text(path, &source.secret_key_ref)?)
             }
             _ => {
-                self.faults.invalid("spec.webhook", "set exactly one of url and urlFrom");
+                self.faults
+                    .invalid("spec.webhook", "set exactly one of url and urlFrom");
                 return None;
             }
         };
@@ -299,8 +324,14 @@ impl Check<'_> {
         for (index, spec) in specs.iter().enumerate() {
             let path = format!("spec.webhook.headers[{index}]");
             let name = self.header_name(&format!("{path}.name"), &spec.name);
-            if name.as_ref().is_some_and(|name| headers.iter().any(|(other, _)| other == name)) {
-                self.faults.invalid(format!("{path}.name"), format!("header {:?} is set twice", spec.name));
+            if name
+                .as_ref()
+                .is_some_and(|name| headers.iter().any(|(other, _)| other == name))
+            {
+                self.faults.invalid(
+                    format!("{path}.name"),
+                    format!("header {:?} is set twice", spec.name),
+                );
             }
             let value = self.header_value(&path, spec);
             if let (Some(name), Some(value)) = (name, value) {
@@ -316,7 +347,10 @@ impl Check<'_> {
             return None;
         };
         if RESERVED_HEADERS.contains(&name.as_str()) || name.as_str().starts_with(OWN_HEADER_PREFIX) {
-            self.faults.invalid(path, "this header is set by HTTP or by Postrider; choose another name");
+            self.faults.invalid(
+                path,
+                "this header is set by HTTP or by Postrider; choose another name",
+            );
             return None;
         }
         Some(name)
@@ -331,14 +365,20 @@ impl Check<'_> {
                 (path, value.into_bytes(), true)
             }
             _ => {
-                self.faults.invalid(path, "set exactly one of value and valueFrom");
+                self.faults
+                    .invalid(path, "set exactly one of value and valueFrom");
                 return None;
             }
         };
         let visible = bytes.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
-        let value = HeaderValue::from_bytes(&bytes).ok().filter(|_| visible && bytes.len() <= MAX_HEADER_VALUE);
+        let value = HeaderValue::from_bytes(&bytes)
+            .ok()
+            .filter(|_| visible && bytes.len() <= MAX_HEADER_VALUE);
         let Some(mut value) = value else {
-            self.faults.invalid(path, "a header value is visible ASCII of at most 4096 characters, without line breaks");
+            self.faults.invalid(
+                path,
+                "a header value is visible ASCII of at most 4096 characters, without line breaks",
+            );
             return None;
         };
         value.set_sensitive(sensitive);
@@ -346,7 +386,9 @@ impl Check<'_> {
     }
 
     fn payload(&mut self, spec: Option<&PayloadSpec>) -> Option<Payload> {
-        let Some(spec) = spec else { return Some(Payload::Format(PayloadFormat::Default)) };
+        let Some(spec) = spec else {
+            return Some(Payload::Format(PayloadFormat::Default));
+        };
         match (&spec.format, &spec.template) {
             (format, None) => Some(Payload::Format(format.unwrap_or_default())),
             (None, Some(template)) => match Template::parse(template) {
@@ -360,7 +402,8 @@ impl Check<'_> {
                 }
             },
             (Some(_), Some(_)) => {
-                self.faults.invalid("spec.webhook.payload", "set at most one of format and template");
+                self.faults
+                    .invalid("spec.webhook.payload", "set at most one of format and template");
                 None
             }
         }
@@ -378,9 +421,14 @@ impl Check<'_> {
         let key = self.secret(SIGNING_PATH, &key);
         let signing = signing.cloned().unwrap_or_default();
         let header = match (scheme, &signing.header) {
-            (SigningScheme::HmacSha256, Some(header)) => Some(self.header_name("spec.webhook.signing.header", header)?),
+            (SigningScheme::HmacSha256, Some(header)) => {
+                Some(self.header_name("spec.webhook.signing.header", header)?)
+            }
             (SigningScheme::HmacSha256, None) => {
-                self.faults.invalid("spec.webhook.signing.header", "scheme HmacSHA256 needs the name of a header");
+                self.faults.invalid(
+                    "spec.webhook.signing.header",
+                    "scheme HmacSHA256 needs the name of a header",
+                );
                 return None;
             }
             _ => None,
@@ -407,24 +455,47 @@ impl Check<'_> {
     fn delivery(&mut self, spec: DeliverySpec) -> (Duration, RetryPolicy, u32) {
         let seconds = Duration::from_secs;
         let timeout = self
-            .bounded("spec.delivery.timeout", spec.timeout.as_ref(), Duration::from_millis(100), seconds(60))
+            .bounded(
+                "spec.delivery.timeout",
+                spec.timeout.as_ref(),
+                Duration::from_millis(100),
+                seconds(60),
+            )
             .unwrap_or(DEFAULT_TIMEOUT);
         let max_age = self.bounded("spec.delivery.maxAge", spec.max_age.as_ref(), seconds(1), DAYS_30);
-        let max_in_flight =
-            self.count("spec.delivery.maxInFlight", spec.max_in_flight, 1024).unwrap_or(DEFAULT_MAX_IN_FLIGHT);
+        let max_in_flight = self
+            .count("spec.delivery.maxInFlight", spec.max_in_flight, 1024)
+            .unwrap_or(DEFAULT_MAX_IN_FLIGHT);
         let retry = spec.retry.unwrap_or_default();
-        let mut policy = RetryPolicy { max_age, ..RetryPolicy::default() };
+        let mut policy = RetryPolicy {
+            max_age,
+            ..RetryPolicy::default()
+        };
         if let Some(schedule) = retry.schedule {
             if schedule.is_empty() || schedule.len() > 32 {
-                self.faults.invalid("spec.delivery.retry.schedule", "give 1 to 32 waits, or maxAttempts: 1 to send once");
+                self.faults.invalid(
+                    "spec.delivery.retry.schedule",
+                    "give 1 to 32 waits, or maxAttempts: 1 to send once",
+                );
             }
             let waits = schedule.iter().enumerate().filter_map(|(index, wait)| {
-                self.bounded(&format!("spec.delivery.retry.schedule[{index}]"), Some(wait), Duration::ZERO, seconds(168 * 3600))
+                self.bounded(
+                    &format!("spec.delivery.retry.schedule[{index}]"),
+                    Some(wait),
+                    Duration::ZERO,
+                    seconds(168 * 3600),
+                )
             });
             policy.schedule = waits.collect();
-            policy.max_attempts = u32::try_from(policy.schedule.len()).unwrap_or(u32::MAX).saturating_add(1);
+            policy.max_attempts = u32::try_from(policy.schedule.len())
+                .unwrap_or(u32::MAX)
+                .saturating_add(1);
         }
-        if let Some(attempts) = self.count("spec.delivery.retry.maxAttempts", retry.max_attempts, MAX_ATTEMPTS) {
+        if let Some(attempts) = self.count(
+            "spec.delivery.retry.maxAttempts",
+            retry.max_attempts,
+            MAX_ATTEMPTS,
+        ) {
             policy.max_attempts = attempts;
         }
         (timeout, policy, max_in_flight)
@@ -433,19 +504,36 @@ impl Check<'_> {
     fn disable(&mut self, spec: AutoDisableSpec) -> DisablePolicy {
         let default = DisablePolicy::default();
         let path = "spec.autoDisable.probeInterval";
-        let probe = self.bounded(path, spec.probe_interval.as_ref(), Duration::ZERO, Duration::from_secs(168 * 3600));
+        let probe = self.bounded(
+            path,
+            spec.probe_interval.as_ref(),
+            Duration::ZERO,
+            Duration::from_secs(168 * 3600),
+        );
         if probe.is_some_and(|probe| !probe.is_zero() && probe < Duration::from_secs(1)) {
-            self.faults.invalid(path, "must be 0s (never) or between 1s and 168h");
+            self.faults
+                .invalid(path, "must be 0s (never) or between 1s and 168h");
         }
         DisablePolicy {
             enabled: spec.enabled.unwrap_or(true),
             consecutive_failures: self
-                .count("spec.autoDisable.consecutiveFailures", spec.consecutive_failures, 10_000)
+                .count(
+                    "spec.autoDisable.consecutiveFailures",
+                    spec.consecutive_failures,
+                    10_000,
+                )
                 .unwrap_or(default.consecutive_failures),
             minimum_duration: self
-                .bounded("spec.autoDisable.minimumDuration", spec.minimum_duration.as_ref(), Duration::ZERO, DAYS_30)
+                .bounded(
+                    "spec.autoDisable.minimumDuration",
+                    spec.minimum_duration.as_ref(),
+                    Duration::ZERO,
+                    DAYS_30,
+                )
                 .unwrap_or(default.minimum_duration),
-            probe_interval: probe.map_or(default.probe_interval, |probe| Some(probe).filter(|probe| !probe.is_zero())),
+            probe_interval: probe.map_or(default.probe_interval, |probe| {
+                Some(probe).filter(|probe| !probe.is_zero())
+            }),
         }
     }
 
@@ -460,14 +548,19 @@ impl Check<'_> {
         let duration = duration::parse(&text.0).filter(|duration| (least..=most).contains(duration));
         if duration.is_none() {
             let (least, most) = (duration::format(least), duration::format(most));
-            self.faults.invalid(path, format!("must be a duration between {least} and {most}, such as 5s or 1h30m"));
+            self.faults.invalid(
+                path,
+                format!("must be a duration between {least} and {most}, such as 5s or 1h30m"),
+            );
         }
         duration
     }
 
     fn count(&mut self, path: &str, count: Option<i32>, most: u32) -> Option<u32> {
         let count = count?;
-        let fits = u32::try_from(count).ok().filter(|count| (1..=most).contains(count));
+        let fits = u32::try_from(count)
+            .ok()
+            .filter(|count| (1..=most).contains(count));
         if fits.is_none() {
             self.faults.invalid(path, format!("must be between 1 and {most}"));
         }
@@ -478,11 +571,20 @@ impl Check<'_> {
         match self.references.get(key) {
             Some(Reference::Found(value)) => Some(value.clone()),
             Some(Reference::NoKey) => {
-                self.faults.missing(path, format!("Secret {:?} has no key {:?}; add it", key.name, key.key));
+                self.faults.missing(
+                    path,
+                    format!("Secret {:?} has no key {:?}; add it", key.name, key.key),
+                );
                 None
             }
             Some(Reference::NoSecret) | None => {
-                self.faults.missing(path, format!("Secret {:?} does not exist; create it with key {:?}", key.name, key.key));
+                self.faults.missing(
+                    path,
+                    format!(
+                        "Secret {:?} does not exist; create it with key {:?}",
+                        key.name, key.key
+                    ),
+                );
                 None
             }
         }
@@ -494,11 +596,17 @@ impl Check<'_> {
         match std::str::from_utf8(value.expose()) {
             Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
             Ok(_) => {
-                self.faults.invalid(path, format!("key {:?} of Secret {:?} is empty", key.key, key.name));
+                self.faults.invalid(
+                    path,
+                    format!("key {:?} of Secret {:?} is empty", key.key, key.name),
+                );
                 None
             }
             Err(_) => {
-                self.faults.invalid(path, format!("key {:?} of Secret {:?} is not UTF-8 text", key.key, key.name));
+                self.faults.invalid(
+                    path,
+                    format!("key {:?} of Secret {:?} is not UTF-8 text", key.key, key.name),
+                );
                 None
             }
         }
@@ -513,7 +621,13 @@ fn field_path(pointer: &str) -> String {
         .split('/')
         .skip(1)
         .map(|part| part.replace("~1", "/").replace("~0", "~"))
-        .map(|part| if part.bytes().all(|b| b.is_ascii_digit()) { format!("[{part}]") } else { format!(".{part}") })
+        .map(|part| {
+            if part.bytes().all(|b| b.is_ascii_digit()) {
+                format!("[{part}]")
+            } else {
+                format!(".{part}")
+            }
+        })
         .collect()
 }
 
@@ -528,7 +642,8 @@ impl Endpoint {
         if text.len() > MAX_URL {
             return Err(format!("the URL is over {MAX_URL} characters"));
         }
-        let mut url = Url::parse(text).map_err(|_| format!("this is not a URL; give an absolute one, {EXAMPLE}"))?;
+        let mut url =
+            Url::parse(text).map_err(|_| format!("this is not a URL; give an absolute one, {EXAMPLE}"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("the URL's scheme must be http or https, {EXAMPLE}"));
         }
@@ -536,9 +651,13 @@ impl Endpoint {
             return Err(format!("the URL has no host, {EXAMPLE}"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("the URL must not carry a user name or password; use a header from a Secret".to_owned());
+            return Err(
+                "the URL must not carry a user name or password; use a header from a Secret".to_owned(),
+            );
         }
-        egress.check_literal(&url).map_err(|refusal| refusal.to_string())?;
+        egress
+            .check_literal(&url)
+            .map_err(|refusal| refusal.to_string())?;
         url.set_fragment(None);
         Ok(Self(url))
     }

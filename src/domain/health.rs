@@ -126,7 +126,12 @@ impl Health {
         was_failing.then_some(Signal::Recovered)
     }
 
-    fn record_failure(&mut self, policy: &DisablePolicy, failure: &Failure, now: Timestamp) -> Option<Signal> {
+    fn record_failure(
+        &mut self,
+        policy: &DisablePolicy,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Option<Signal> {
         self.last_failure = Some(LastFailure {
             time: now,
             reason: failure.reason,
@@ -147,7 +152,11 @@ impl Health {
             return None;
         }
         if let Some(reason) = policy.verdict(failure, self.consecutive_failures, since, now) {
-            self.disabled = Some(Disabled { since: now, reason, next_probe: next_probe(policy, reason, now) });
+            self.disabled = Some(Disabled {
+                since: now,
+                reason,
+                next_probe: next_probe(policy, reason, now),
+            });
             return Some(Signal::Disabled(reason));
         }
         first.then_some(Signal::Failing)
@@ -155,7 +164,9 @@ impl Health {
 
     /// How long the lane rests after a failure that slows it.
     fn rest(&self, failure: &Failure) -> Duration {
-        let doublings = u32::try_from(self.consecutive_failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+        let doublings = u32::try_from(self.consecutive_failures.saturating_sub(1))
+            .unwrap_or(u32::MAX)
+            .min(16);
         let own = FIRST_REST.saturating_mul(1 << doublings).min(LONGEST_REST);
         own.max(failure.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
     }
@@ -209,7 +220,8 @@ impl DisablePolicy {
             return Some(DisableReason::Gone);
         }
         let long_enough = now >= retry::after(since, self.minimum_duration);
-        (self.enabled && failures >= self.consecutive_failures.into() && long_enough).then_some(DisableReason::AutoDisabled)
+        (self.enabled && failures >= self.consecutive_failures.into() && long_enough)
+            .then_some(DisableReason::AutoDisabled)
     }
 }
 

@@ -214,7 +214,13 @@ mod tests {
     }
 
     fn reason(status: u16) -> Option<FailureReason> {
-        match classify(&Reply { status, ..Reply::default() }, now()) {
+        match classify(
+            &Reply {
+                status,
+                ..Reply::default()
+            },
+            now(),
+        ) {
             Outcome::Delivered { .. } => None,
             Outcome::Failed(failure) => Some(failure.reason),
         }
@@ -252,15 +258,25 @@ mod tests {
             ("soon", None),
             ("", None),
         ] {
-            assert_eq!(retry_after(text, now()), expected.map(Duration::from_secs), "{text:?}");
+            assert_eq!(
+                retry_after(text, now()),
+                expected.map(Duration::from_secs),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn a_success_ignores_retry_after_and_a_throttle_keeps_it() {
-        let reply = |status| Reply { status, retry_after: Some("30".into()), ..Reply::default() };
+        let reply = |status| Reply {
+            status,
+            retry_after: Some("30".into()),
+            ..Reply::default()
+        };
         for (status, expected) in [(404, None), (429, Some(30)), (503, Some(30))] {
-            let Outcome::Failed(failure) = classify(&reply(status), now()) else { panic!("{status} is a failure") };
+            let Outcome::Failed(failure) = classify(&reply(status), now()) else {
+                panic!("{status} is a failure")
+            };
             assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{status}");
         }
     }

@@ -128,22 +128,36 @@ mod tests {
     #[test]
     fn the_default_schedule_is_ten_waits_and_then_the_event_is_given_up() {
         let policy = RetryPolicy::default();
-        let waits: Vec<_> = (1..=11).map(|attempts| wait(&policy, &timeout(), attempts, 0.5)).collect();
+        let waits: Vec<_> = (1..=11)
+            .map(|attempts| wait(&policy, &timeout(), attempts, 0.5))
+            .collect();
         let expected: Vec<_> = DEFAULT_SCHEDULE.into_iter().map(Some).chain([None]).collect();
         assert_eq!(waits, expected);
-        assert_eq!(DEFAULT_SCHEDULE.iter().sum::<Duration>(), Duration::from_secs(85 * 3600 + 35 * 60 + 5));
+        assert_eq!(
+            DEFAULT_SCHEDULE.iter().sum::<Duration>(),
+            Duration::from_secs(85 * 3600 + 35 * 60 + 5)
+        );
     }
 
     #[test]
     fn one_attempt_means_no_retry() {
-        let policy = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            max_attempts: 1,
+            ..RetryPolicy::default()
+        };
         assert_eq!(wait(&policy, &timeout(), 1, 0.5), None);
     }
 
     #[test]
     fn the_last_wait_repeats_when_more_attempts_are_allowed() {
-        let policy = RetryPolicy { schedule: vec![Duration::from_secs(1)], max_attempts: 4, max_age: None };
-        let waits: Vec<_> = (1..=4).map(|attempts| wait(&policy, &timeout(), attempts, 0.5)).collect();
+        let policy = RetryPolicy {
+            schedule: vec![Duration::from_secs(1)],
+            max_attempts: 4,
+            max_age: None,
+        };
+        let waits: Vec<_> = (1..=4)
+            .map(|attempts| wait(&policy, &timeout(), attempts, 0.5))
+            .collect();
         let second = Some(Duration::from_secs(1));
         assert_eq!(waits, [second, second, second, None]);
     }
@@ -159,13 +173,19 @@ mod tests {
         let mut failure = Failure::new(FailureReason::TooManyRequests, "x");
         for (asked, expected) in [(60, 60), (1, 5), (10_000_000, 24 * 3600)] {
             failure.retry_after = Some(Duration::from_secs(asked));
-            assert_eq!(wait(&RetryPolicy::default(), &failure, 1, 0.5), Some(Duration::from_secs(expected)));
+            assert_eq!(
+                wait(&RetryPolicy::default(), &failure, 1, 0.5),
+                Some(Duration::from_secs(expected))
+            );
         }
     }
 
     #[test]
     fn a_retry_beyond_the_age_limit_is_given_up_now() {
-        let policy = RetryPolicy { max_age: Some(Duration::from_secs(60)), ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            max_age: Some(Duration::from_secs(60)),
+            ..RetryPolicy::default()
+        };
         assert!(wait(&policy, &timeout(), 1, 0.5).is_some());
         assert_eq!(wait(&policy, &timeout(), 2, 0.5), None);
     }

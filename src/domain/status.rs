@@ -52,7 +52,12 @@ struct Conditions<'a> {
 
 impl<'a> Conditions<'a> {
     const fn new(previous: &'a [Condition], generation: i64, now: Timestamp) -> Self {
-        Self { previous, generation, now, next: Vec::new() }
+        Self {
+            previous,
+            generation,
+            now,
+            next: Vec::new(),
+        }
     }
 
     fn set(&mut self, kind: &str, status: Truth, reason: &str, message: impl Into<String>) {
@@ -67,8 +72,10 @@ impl<'a> Conditions<'a> {
             reason: reason.to_owned(),
             message,
             observed_generation: Some(self.generation),
-            last_transition_time: unflipped
-                .map_or_else(|| seconds(self.now), |previous| previous.last_transition_time.clone()),
+            last_transition_time: unflipped.map_or_else(
+                || seconds(self.now),
+                |previous| previous.last_transition_time.clone(),
+            ),
         });
     }
 
@@ -150,22 +157,37 @@ pub fn notices(previous: &[Condition], next: &[Condition]) -> Vec<Notice> {
         let told = find(next, STALLED).unwrap_or(ready);
         notice(told, ready.status != Truth::True.as_str())
     });
-    let delivery = moved(previous, next, DELIVERING).and_then(|delivering| match delivering.status.as_str() {
-        "True" if find(previous, DELIVERING).is_some_and(|before| before.status == Truth::False.as_str()) => {
-            Some(Notice { reason: reason::RECOVERED.to_owned(), ..notice(delivering, false) })
-        }
-        "True" => Some(notice(delivering, false)),
-        "False" if delivering.reason == reason::SUSPENDED => Some(notice(delivering, false)),
-        "False" => Some(notice(delivering, true)),
-        _ => None,
-    });
+    let delivery =
+        moved(previous, next, DELIVERING).and_then(|delivering| match delivering.status.as_str() {
+            "True"
+                if find(previous, DELIVERING)
+                    .is_some_and(|before| before.status == Truth::False.as_str()) =>
+            {
+                Some(Notice {
+                    reason: reason::RECOVERED.to_owned(),
+                    ..notice(delivering, false)
+                })
+            }
+            "True" => Some(notice(delivering, false)),
+            "False" if delivering.reason == reason::SUSPENDED => Some(notice(delivering, false)),
+            "False" => Some(notice(delivering, true)),
+            _ => None,
+        });
     // A destination that is not in force delivers nothing: one notice is enough.
-    let delivery = delivery.filter(|delivery| configuration.as_ref().is_none_or(|told| told.reason != delivery.reason));
+    let delivery = delivery.filter(|delivery| {
+        configuration
+            .as_ref()
+            .is_none_or(|told| told.reason != delivery.reason)
+    });
     configuration.into_iter().chain(delivery).collect()
 }
 
 fn notice(condition: &Condition, warning: bool) -> Notice {
-    Notice { warning, reason: condition.reason.clone(), message: condition.message.clone() }
+    Notice {
+        warning,
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+    }
 }
 
 /// The condition, when its status or its reason differs; for `Delivering`, another failure's reason is no move.
@@ -181,13 +203,21 @@ fn moved<'a>(previous: &[Condition], next: &'a [Condition], kind: &str) -> Optio
 fn essence(reason: &str) -> &str {
     let failed = reason.parse::<crate::domain::outcome::FailureReason>();
     // `Gone` is also the reason of a disable.
-    if failed.is_ok_and(|failed| failed != crate::domain::outcome::FailureReason::Gone) { "" } else { reason }
+    if failed.is_ok_and(|failed| failed != crate::domain::outcome::FailureReason::Gone) {
+        ""
+    } else {
+        reason
+    }
 }
 
 /// The request to echo: of several, the last in alphabetical order, because tokens usually are times.
 #[must_use]
 pub fn newest_request<'a>(requests: impl IntoIterator<Item = Option<&'a str>>) -> Option<&'a str> {
-    requests.into_iter().flatten().filter(|token| !token.is_empty()).max()
+    requests
+        .into_iter()
+        .flatten()
+        .filter(|token| !token.is_empty())
+        .max()
 }
 
 #[cfg(test)]

@@ -42,15 +42,24 @@ pub enum ParkReason {
 #[must_use]
 pub fn admission(destination: Option<&Destination>, health: &Health, now: Timestamp) -> Admission {
     let Some(destination) = destination else {
-        return Admission::Parked { reason: ParkReason::NotReady, until: None };
+        return Admission::Parked {
+            reason: ParkReason::NotReady,
+            until: None,
+        };
     };
     if destination.suspended {
-        return Admission::Parked { reason: ParkReason::Suspended, until: None };
+        return Admission::Parked {
+            reason: ParkReason::Suspended,
+            until: None,
+        };
     }
     if let Some(disabled) = &health.disabled {
         return match disabled.next_probe {
             Some(due) if due <= now => Admission::Probe,
-            until => Admission::Parked { reason: ParkReason::Disabled, until },
+            until => Admission::Parked {
+                reason: ParkReason::Disabled,
+                until,
+            },
         };
     }
     match health.resting_until {
@@ -108,7 +117,10 @@ mod tests {
 
     #[test]
     fn a_lane_that_is_not_ready_is_parked() {
-        let parked = Admission::Parked { reason: ParkReason::NotReady, until: None };
+        let parked = Admission::Parked {
+            reason: ParkReason::NotReady,
+            until: None,
+        };
         assert_eq!(admission(None, &Health::default(), Timestamp::UNIX_EPOCH), parked);
     }
 }

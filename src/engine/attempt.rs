@@ -17,7 +17,13 @@ use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
 use crate::domain::retry::{self, RetryDecision};
 
 /// Makes one attempt. Ends early, without an outcome, when the engine aborts.
-pub(crate) async fn make(core: Arc<Core>, lane: Arc<Lane>, destination: Arc<Destination>, lease: Lease, place: Place) {
+pub(crate) async fn make(
+    core: Arc<Core>,
+    lane: Arc<Lane>,
+    destination: Arc<Destination>,
+    lease: Lease,
+    place: Place,
+) {
     tokio::select! {
         () = run(&core, &lane, &destination, lease) => {}
         () = core.aborting.cancelled() => {}
@@ -30,13 +36,27 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
     let started = tokio::time::Instant::now();
     let outcome = match &lease.stored {
         Stored::Event(event) => send(core, destination, event, number).await,
-        Stored::Corrupt { .. } => {
-            Outcome::Failed(Failure::new(FailureReason::EventCorrupt, "the stored event is damaged and cannot be sent"))
-        }
+        Stored::Corrupt { .. } => Outcome::Failed(Failure::new(
+            FailureReason::EventCorrupt,
+            "the stored event is damaged and cannot be sent",
+        )),
     };
     let result = conclude(core, lane, destination, &lease, &outcome);
-    report(core, lane, destination, &lease, number, &outcome, &result, started.elapsed());
-    let settlement = Settlement { lease, completion: result.completion, health: result.health };
+    report(
+        core,
+        lane,
+        destination,
+        &lease,
+        number,
+        &outcome,
+        &result,
+        started.elapsed(),
+    );
+    let settlement = Settlement {
+        lease,
+        completion: result.completion,
+        health: result.health,
+    };
     if let Err(error) = core.queue.settle(vec![settlement]).await {
         tracing::error!(
             reason = error.reason(), %error, destination.uid = %lane.uid,
@@ -49,7 +69,10 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
 async fn send(core: &Core, destination: &Destination, event: &Event, number: u32) -> Outcome {
     let now = core.clock.now();
     if retry::is_too_old(&destination.retry, event.accepted, now) {
-        return Outcome::Failed(Failure::new(FailureReason::TooOld, "the event is over the destination's maxAge"));
+        return Outcome::Failed(Failure::new(
+            FailureReason::TooOld,
+            "the event is over the destination's maxAge",
+        ));
     }
     let request = match delivery::prepare(destination, event, Attempt { number, now }) {
         Ok(request) => request,
@@ -70,7 +93,13 @@ struct Conclusion {
     exhausted: bool,
 }
 
-fn conclude(core: &Core, lane: &Lane, destination: &Destination, lease: &Lease, outcome: &Outcome) -> Conclusion {
+fn conclude(
+    core: &Core,
+    lane: &Lane,
+    destination: &Destination,
+    lease: &Lease,
+    outcome: &Outcome,
+) -> Conclusion {
     let now = core.clock.now();
     let decision = match (outcome, &lease.stored) {
         (Outcome::Delivered { .. }, _) | (_, Stored::Corrupt { .. }) => None,
@@ -109,10 +138,18 @@ fn conclude(core: &Core, lane: &Lane, destination: &Destination, lease: &Lease, 
     if health.is_some() && (signal.is_some() || exhausted || !failed) {
         core.changes.push(lane.uid.clone());
     }
-    Conclusion { completion, health, signal, exhausted }
+    Conclusion {
+        completion,
+        health,
+        signal,
+        exhausted,
+    }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one wide line needs everything that is known")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one wide line needs everything that is known"
+)]
 fn report(
     core: &Core,
     lane: &Lane,
@@ -127,7 +164,12 @@ fn report(
         Outcome::Delivered { status } => ("delivered", "", Some(*status), ""),
         Outcome::Failed(failure) => {
             let word = if result.exhausted { "exhausted" } else { "failed" };
-            (word, failure.reason.as_str(), failure.status, failure.message.as_str())
+            (
+                word,
+                failure.reason.as_str(),
+                failure.status,
+                failure.message.as_str(),
+            )
         }
     };
     core.metrics.attempted(word, reason, elapsed);

@@ -49,8 +49,18 @@ pub(crate) struct State {
 impl Lane {
     pub(crate) fn new(uid: Uid, health: Health) -> Self {
         let window = Window::new(health.is_failing() || health.disabled.is_some());
-        let state = State { health, window, active: false, next_attempt: None, store_failed: false };
-        Self { uid, state: Mutex::new(state), wake: Notify::new() }
+        let state = State {
+            health,
+            window,
+            active: false,
+            next_attempt: None,
+            store_failed: false,
+        };
+        Self {
+            uid,
+            state: Mutex::new(state),
+            wake: Notify::new(),
+        }
     }
 
     pub(crate) fn wake(&self) {
@@ -99,38 +109,57 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
 
 async fn sleep_until(core: &Core, until: Option<Timestamp>) {
     let wait = until.map_or(LONGEST_SLEEP, |until| {
-        Duration::try_from(until.duration_since(core.clock.now())).unwrap_or_default().min(LONGEST_SLEEP)
+        Duration::try_from(until.duration_since(core.clock.now()))
+            .unwrap_or_default()
+            .min(LONGEST_SLEEP)
     });
     tokio::time::sleep(wait).await;
 }
 
 async fn advance(core: &Arc<Core>, lane: &Arc<Lane>, attempts: &mut JoinSet<()>) -> Step {
     let Some(entry) = core.directory.destination(&lane.uid) else {
-        return if core.directory.synced() { discard(core, lane).await } else { Step::Wait(None) };
+        return if core.directory.synced() {
+            discard(core, lane).await
+        } else {
+            Step::Wait(None)
+        };
     };
     let now = core.clock.now();
     let destination = entry.ready();
     let (changed, health) = lane.with(|state| {
-        let changed = state.health.observe(entry.identity.generation, entry.enable_request.as_deref());
+        let changed = state
+            .health
+            .observe(entry.identity.generation, entry.enable_request.as_deref());
         (changed, state.health.clone())
     });
     if changed {
         core.changes.push(lane.uid.clone());
-        if let Err(error) = core.queue.save_health(vec![(lane.uid.clone(), health.clone())]).await {
+        if let Err(error) = core
+            .queue
+            .save_health(vec![(lane.uid.clone(), health.clone())])
+            .await
+        {
             tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "health was not stored");
         }
     }
     if lane.with(|state| std::mem::take(&mut state.store_failed)) {
         return Step::Pause;
     }
-    let limit = match (window::admission(destination.map(AsRef::as_ref), &health, now), destination) {
-        (Admission::Open, Some(destination)) => lane.with(|state| state.window.limit(destination.max_in_flight)),
+    let limit = match (
+        window::admission(destination.map(AsRef::as_ref), &health, now),
+        destination,
+    ) {
+        (Admission::Open, Some(destination)) => {
+            lane.with(|state| state.window.limit(destination.max_in_flight))
+        }
         (Admission::Probe, Some(_)) => 1,
         (Admission::RestUntil(until), _) => return wait_until(lane, Some(until)),
         (Admission::Parked { until, .. }, _) => return wait_until(lane, until),
         (Admission::Open | Admission::Probe, None) => return wait_until(lane, None),
     };
-    let Some(destination) = destination else { return Step::Wait(None) };
+    let Some(destination) = destination else {
+        return Step::Wait(None);
+    };
     let failing = health.is_failing() || health.disabled.is_some();
     fill(core, lane, destination, limit, failing, attempts).await
 }
@@ -149,14 +178,18 @@ async fn fill(
     failing: bool,
     attempts: &mut JoinSet<()>,
 ) -> Step {
-    let free = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(attempts.len());
+    let free = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(attempts.len());
     if free == 0 {
         return Step::Wait(None);
     }
     if core.queue.depth(&lane.uid).pending == 0 {
         return wait_until(lane, None);
     }
-    let Some(places) = take_places(core, free, failing).await else { return Step::Wait(None) };
+    let Some(places) = take_places(core, free, failing).await else {
+        return Step::Wait(None);
+    };
     let leased = match core.queue.lease(&lane.uid, core.clock.now(), places.len()).await {
         Ok(leased) => leased,
         Err(error) => {
@@ -165,7 +198,13 @@ async fn fill(
         }
     };
     for (place, lease) in places.into_iter().zip(leased.leases) {
-        attempts.spawn(attempt::make(Arc::clone(core), Arc::clone(lane), Arc::clone(destination), lease, place));
+        attempts.spawn(attempt::make(
+            Arc::clone(core),
+            Arc::clone(lane),
+            Arc::clone(destination),
+            lease,
+            place,
+        ));
     }
     wait_until(lane, leased.next_due)
 }
@@ -177,7 +216,11 @@ async fn take_places(core: &Core, most: usize, failing: bool) -> Option<Vec<Plac
         () = core.stopping.cancelled() => return None,
     };
     let more = std::iter::from_fn(|| core.places.try_take(failing));
-    Some(std::iter::once(first).chain(more.take(most.saturating_sub(1))).collect())
+    Some(
+        std::iter::once(first)
+            .chain(more.take(most.saturating_sub(1)))
+            .collect(),
+    )
 }
 
 /// Drops the work of a destination that is gone.

@@ -14,9 +14,18 @@ impl DeliveryView for Engine {
         let lane = core.running_lane(uid)?;
         let depth = core.queue.depth(uid);
         let (health, next_attempt) = lane.with(|state| (state.health.clone(), state.next_attempt));
-        let parked = if is_parked(core, uid, &health) { depth.pending } else { 0 };
+        let parked = if is_parked(core, uid, &health) {
+            depth.pending
+        } else {
+            0
+        };
         let next_attempt = next_attempt.filter(|_| depth.pending > 0);
-        Some(LaneView { health, depth, parked, next_attempt })
+        Some(LaneView {
+            health,
+            depth,
+            parked,
+            next_attempt,
+        })
     }
 
     fn changes(&self) -> &Changes {

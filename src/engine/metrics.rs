@@ -15,7 +15,9 @@ use super::Core;
 use crate::domain::health::{DisableReason, Signal};
 
 /// Upper bounds of attempt durations, in seconds.
-const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+const SECONDS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0,
+];
 
 /// Labels of [`EngineMetrics::deliveries`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,19 +55,40 @@ impl Default for EngineMetrics {
 impl EngineMetrics {
     /// Registers everything under the prefix of `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("deliveries", "Attempts by outcome and reason", self.deliveries.clone());
-        registry.register("attempt_duration_seconds", "Time from start to end of an attempt", self.duration.clone());
-        registry.register("health_signals", "Changes of destinations' health", self.signals.clone());
-        registry.register("events_unmatched", "Accepted events that no destination wants", self.unmatched.clone());
+        registry.register(
+            "deliveries",
+            "Attempts by outcome and reason",
+            self.deliveries.clone(),
+        );
+        registry.register(
+            "attempt_duration_seconds",
+            "Time from start to end of an attempt",
+            self.duration.clone(),
+        );
+        registry.register(
+            "health_signals",
+            "Changes of destinations' health",
+            self.signals.clone(),
+        );
+        registry.register(
+            "events_unmatched",
+            "Accepted events that no destination wants",
+            self.unmatched.clone(),
+        );
     }
 
     pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Duration) {
-        self.deliveries.get_or_create(&DeliveryLabels { outcome, reason }).inc();
+        self.deliveries
+            .get_or_create(&DeliveryLabels { outcome, reason })
+            .inc();
         self.duration.observe(elapsed.as_secs_f64());
     }
 
     pub(crate) fn dropped(&self, count: u64) {
-        let labels = DeliveryLabels { outcome: "dropped", reason: "DestinationDeleted" };
+        let labels = DeliveryLabels {
+            outcome: "dropped",
+            reason: "DestinationDeleted",
+        };
         self.deliveries.get_or_create(&labels).inc_by(count);
     }
 
@@ -94,24 +117,45 @@ impl LaneGauges {
     /// Gauges of an engine.
     #[must_use]
     pub fn new(engine: &super::Engine) -> Self {
-        Self { core: std::sync::Arc::downgrade(engine.core()) }
+        Self {
+            core: std::sync::Arc::downgrade(engine.core()),
+        }
     }
 }
 
 impl Collector for LaneGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some(core) = self.core.upgrade() else { return Ok(()) };
+        let Some(core) = self.core.upgrade() else {
+            return Ok(());
+        };
         let totals = super::lanes::totals(&core);
         let gauges = [
-            ("pending", "Deliveries that wait, parked ones included", totals.pending),
-            ("parked", "Deliveries that wait because their destination is suspended, disabled or not ready", totals.parked),
+            (
+                "pending",
+                "Deliveries that wait, parked ones included",
+                totals.pending,
+            ),
+            (
+                "parked",
+                "Deliveries that wait because their destination is suspended, disabled or not ready",
+                totals.parked,
+            ),
             ("disabled", "Destinations that are disabled", totals.disabled),
-            ("failing", "Destinations whose last attempt failed", totals.failing),
-            ("oldest_pending_age_seconds", "How long the oldest due delivery has waited", totals.oldest_age),
+            (
+                "failing",
+                "Destinations whose last attempt failed",
+                totals.failing,
+            ),
+            (
+                "oldest_pending_age_seconds",
+                "How long the oldest due delivery has waited",
+                totals.oldest_age,
+            ),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            let encoder = encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?;
+            let encoder =
+                encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?;
             gauge.encode(encoder)?;
         }
         Ok(())

@@ -26,21 +26,38 @@ impl Places {
     #[must_use]
     pub fn new(count: usize) -> Self {
         let count = count.clamp(2, Semaphore::MAX_PERMITS);
-        Self { all: Arc::new(Semaphore::new(count)), failing: Arc::new(Semaphore::new(count / 2)) }
+        Self {
+            all: Arc::new(Semaphore::new(count)),
+            failing: Arc::new(Semaphore::new(count / 2)),
+        }
     }
 
     /// Waits for a place. `None` never happens while the places exist.
     pub async fn take(&self, failing: bool) -> Option<Place> {
-        let failing = if failing { Some(Arc::clone(&self.failing).acquire_owned().await.ok()?) } else { None };
+        let failing = if failing {
+            Some(Arc::clone(&self.failing).acquire_owned().await.ok()?)
+        } else {
+            None
+        };
         let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-        Some(Place { _all: all, _failing: failing })
+        Some(Place {
+            _all: all,
+            _failing: failing,
+        })
     }
 
     /// Takes a place if one is free and nobody waits.
     #[must_use]
     pub fn try_take(&self, failing: bool) -> Option<Place> {
-        let failing = if failing { Some(Arc::clone(&self.failing).try_acquire_owned().ok()?) } else { None };
+        let failing = if failing {
+            Some(Arc::clone(&self.failing).try_acquire_owned().ok()?)
+        } else {
+            None
+        };
         let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        Some(Place { _all: all, _failing: failing })
+        Some(Place {
+            _all: all,
+            _failing: failing,
+        })
     }
 }

@@ -105,19 +105,29 @@ impl Publisher for Engine {
         if !self.is_ready() {
             return Err(PublishError::Starting);
         }
-        let events: Vec<NewEvent> = drafts.into_iter().map(|draft| accept(core, &project, draft)).collect();
+        let events: Vec<NewEvent> = drafts
+            .into_iter()
+            .map(|draft| accept(core, &project, draft))
+            .collect();
         let stored = core.tasks.spawn(store(Arc::clone(core), events));
         stored.await.map_err(|_| PublishError::Stopping)?
     }
 }
 
 fn accept(core: &Core, project: &Project, draft: Draft) -> NewEvent {
-    let Draft { id, timestamp, mut content } = draft;
+    let Draft {
+        id,
+        timestamp,
+        mut content,
+    } = draft;
     let accepted = core.clock.now();
     content.timestamp = timestamp.unwrap_or(accepted).as_millisecond();
     let id = id.unwrap_or_else(|| EventId::from_uuid(uuid_v7(accepted)));
     let lanes = core.directory.matching(&project.key, &content.event_type);
-    NewEvent { event: Arc::new(Event::new(id, accepted, content, Arc::clone(&project.facts))), lanes }
+    NewEvent {
+        event: Arc::new(Event::new(id, accepted, content, Arc::clone(&project.facts))),
+        lanes,
+    }
 }
 
 fn uuid_v7(now: Timestamp) -> uuid::Uuid {
@@ -126,7 +136,10 @@ fn uuid_v7(now: Timestamp) -> uuid::Uuid {
 }
 
 async fn store(core: Arc<Core>, events: Vec<NewEvent>) -> Result<Vec<Receipt>, PublishError> {
-    let summaries: Vec<_> = events.iter().map(|new| (new.event.id.clone(), Arc::clone(&new.lanes))).collect();
+    let summaries: Vec<_> = events
+        .iter()
+        .map(|new| (new.event.id.clone(), Arc::clone(&new.lanes)))
+        .collect();
     let outcomes = core.queue.enqueue(events).await?;
     let mut receipts = Vec::with_capacity(summaries.len());
     for ((id, lanes), outcome) in summaries.into_iter().zip(outcomes) {
@@ -136,7 +149,11 @@ async fn store(core: Arc<Core>, events: Vec<NewEvent>) -> Result<Vec<Receipt>, P
             lanes.iter().for_each(|lane| core.wake(lane));
             core.metrics.unmatched(u64::from(lanes.is_empty()));
         }
-        receipts.push(Receipt { id, duplicate, deliveries });
+        receipts.push(Receipt {
+            id,
+            duplicate,
+            deliveries,
+        });
     }
     Ok(receipts)
 }

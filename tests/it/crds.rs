@@ -24,7 +24,11 @@ fn the_committed_definitions_are_those_of_the_types() {
             std::fs::write(&path, &yaml).unwrap();
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == yaml, "{} differs from the types; run `postrider crds --out crds`", path.display());
+        assert!(
+            committed == yaml,
+            "{} differs from the types; run `postrider crds --out crds`",
+            path.display()
+        );
         assert!(yaml.len() < LARGEST, "{name} has {} bytes", yaml.len());
         names.insert(name);
     }

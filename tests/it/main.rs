@@ -12,8 +12,8 @@
 mod cluster;
 mod crds;
 mod delivery;
+mod queue;
 #[allow(dead_code, unused_imports, reason = "no test uses all of the support")]
 mod support;
 mod tidy;
 mod verifiers;
-mod queue;

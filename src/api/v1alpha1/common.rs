@@ -50,7 +50,11 @@ pub(super) fn duration_rule(subject: &str, least: &str, most: &str) -> String {
 
 /// A CEL rule: the string is a header name that a user may set; `also` are further refused names.
 pub(super) fn header_name_rule(also: &[&str]) -> String {
-    let names: Vec<String> = RESERVED_HEADERS.iter().chain(also).map(|name| format!("'{name}'")).collect();
+    let names: Vec<String> = RESERVED_HEADERS
+        .iter()
+        .chain(also)
+        .map(|name| format!("'{name}'"))
+        .collect();
     let names = names.join(", ");
     format!(
         "self.matches('^[A-Za-z0-9!#$%&*+.^_`|~-]+$') && !(self.lowerAscii() in [{names}]) \

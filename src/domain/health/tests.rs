@@ -28,7 +28,11 @@ fn disabling_needs_the_count_and_the_span() {
     let policy = policy(3, 60);
     let mut record = |seconds| health.record(&policy, &failed(FailureReason::Timeout), at(seconds));
     assert_eq!(record(0), Some(Signal::Failing));
-    assert_eq!([record(1), record(2), record(3)], [None; 3], "the count is reached, the span is not");
+    assert_eq!(
+        [record(1), record(2), record(3)],
+        [None; 3],
+        "the count is reached, the span is not"
+    );
     assert_eq!(record(60), Some(Signal::Disabled(DisableReason::AutoDisabled)));
     assert_eq!(health.disabled.unwrap().next_probe, Some(at(60 + 900)));
 }
@@ -38,10 +42,22 @@ fn a_success_starts_the_count_and_the_span_anew() {
     let mut health = Health::default();
     let policy = policy(2, 10);
     health.record(&policy, &failed(FailureReason::ServerError), at(0));
-    assert_eq!(health.record(&policy, &DELIVERED, at(20)), Some(Signal::Recovered));
-    assert_eq!(health.record(&policy, &failed(FailureReason::ServerError), at(21)), Some(Signal::Failing));
-    assert_eq!(health.record(&policy, &failed(FailureReason::ServerError), at(22)), None);
-    assert_eq!(health.record(&policy, &DELIVERED, at(23)), Some(Signal::Recovered));
+    assert_eq!(
+        health.record(&policy, &DELIVERED, at(20)),
+        Some(Signal::Recovered)
+    );
+    assert_eq!(
+        health.record(&policy, &failed(FailureReason::ServerError), at(21)),
+        Some(Signal::Failing)
+    );
+    assert_eq!(
+        health.record(&policy, &failed(FailureReason::ServerError), at(22)),
+        None
+    );
+    assert_eq!(
+        health.record(&policy, &DELIVERED, at(23)),
+        Some(Signal::Recovered)
+    );
     assert_eq!(health.record(&policy, &DELIVERED, at(24)), None);
     assert_eq!(health.delivered, 3);
 }
@@ -49,15 +65,25 @@ fn a_success_starts_the_count_and_the_span_anew() {
 #[test]
 fn gone_disables_at_once_and_is_never_probed() {
     let mut health = Health::default();
-    let off = DisablePolicy { enabled: false, ..policy(100, 100) };
-    assert_eq!(health.record(&off, &failed(FailureReason::Gone), at(0)), Some(Signal::Disabled(DisableReason::Gone)));
+    let off = DisablePolicy {
+        enabled: false,
+        ..policy(100, 100)
+    };
+    assert_eq!(
+        health.record(&off, &failed(FailureReason::Gone), at(0)),
+        Some(Signal::Disabled(DisableReason::Gone))
+    );
     assert_eq!(health.disabled.unwrap().next_probe, None);
 }
 
 #[test]
 fn our_own_faults_do_not_count_against_the_receiver() {
     let mut health = Health::default();
-    for reason in [FailureReason::TemplateFault, FailureReason::EgressRefused, FailureReason::TooOld] {
+    for reason in [
+        FailureReason::TemplateFault,
+        FailureReason::EgressRefused,
+        FailureReason::TooOld,
+    ] {
         assert_eq!(health.record(&policy(1, 0), &failed(reason), at(0)), None);
     }
     assert!(!health.is_failing());
@@ -69,10 +95,16 @@ fn a_failed_probe_moves_the_next_one_and_a_good_one_recovers() {
     let mut health = Health::default();
     let policy = policy(1, 0);
     health.record(&policy, &failed(FailureReason::Timeout), at(0));
-    assert_eq!(health.record(&policy, &failed(FailureReason::Timeout), at(900)), None);
+    assert_eq!(
+        health.record(&policy, &failed(FailureReason::Timeout), at(900)),
+        None
+    );
     assert_eq!(health.disabled.as_ref().unwrap().next_probe, Some(at(1800)));
     assert_eq!(health.disabled.as_ref().unwrap().since, at(0));
-    assert_eq!(health.record(&policy, &DELIVERED, at(1800)), Some(Signal::Recovered));
+    assert_eq!(
+        health.record(&policy, &DELIVERED, at(1800)),
+        Some(Signal::Recovered)
+    );
     assert_eq!(health.disabled, None);
 }
 
@@ -84,7 +116,10 @@ fn a_new_generation_or_request_re_enables_once() {
     assert!(!health.observe(1, None));
     assert!(health.disabled.is_some());
     assert!(health.observe(1, Some("please")));
-    assert_eq!((health.disabled.as_ref(), health.handled_enable.as_deref()), (None, Some("please")));
+    assert_eq!(
+        (health.disabled.as_ref(), health.handled_enable.as_deref()),
+        (None, Some("please"))
+    );
     health.record(&policy(1, 0), &failed(FailureReason::Timeout), at(1));
     assert!(!health.observe(1, Some("please")), "a token is handled once");
     assert!(health.disabled.is_some());

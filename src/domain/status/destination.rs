@@ -72,11 +72,16 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
         conditions: conditions.next,
         endpoint,
         signing_secret_ref: facts.signing_secret.cloned(),
-        delivery: facts.delivery.map(|delivery| numbers(facts, delivery)).or_else(|| before.cloned()),
+        delivery: facts
+            .delivery
+            .map(|delivery| numbers(facts, delivery))
+            .or_else(|| before.cloned()),
         last_handled_reconcile_at: facts.reconcile_request.map(ToOwned::to_owned),
         last_handled_enable: match facts.delivery {
             Some(delivery) => delivery.health.handled_enable.clone(),
-            None => facts.previous.and_then(|status| status.last_handled_enable.clone()),
+            None => facts
+                .previous
+                .and_then(|status| status.last_handled_enable.clone()),
         },
     };
     let change = change(facts.previous, &next);
@@ -95,7 +100,9 @@ fn set_ready(conditions: &mut Conditions<'_>, facts: &DestinationFacts<'_>) {
             conditions.set(READY, Truth::False, reason::PROGRESSING, message);
             conditions.set(RECONCILING, Truth::True, reason::PROGRESSING, message);
         }
-        (Configuration::InForce(_), Some(disabled)) => stalled(disabled.reason.as_str(), why_disabled(disabled)),
+        (Configuration::InForce(_), Some(disabled)) => {
+            stalled(disabled.reason.as_str(), why_disabled(disabled))
+        }
         (Configuration::InForce(destination), None) => {
             let message = if destination.suspended {
                 "the configuration is in force; suspended: events are kept and nothing is sent"
@@ -122,25 +129,43 @@ fn why_disabled(disabled: &Disabled) -> String {
 /// Why the destination is disabled. A new generation re-enables at once, also when the lane has yet to notice it.
 fn disabled<'a>(facts: &DestinationFacts<'a>) -> Option<&'a Disabled> {
     let health = facts.delivery?.health;
-    health.disabled.as_ref().filter(|_| health.generation >= facts.generation)
+    health
+        .disabled
+        .as_ref()
+        .filter(|_| health.generation >= facts.generation)
 }
 
 fn set_delivering(conditions: &mut Conditions<'_>, facts: &DestinationFacts<'_>) {
     let Configuration::InForce(destination) = facts.configuration else {
-        let why = conditions.next.first().map_or(reason::PROGRESSING, |ready| ready.reason.as_str()).to_owned();
-        conditions.set(DELIVERING, Truth::False, &why, "nothing is sent until the configuration is in force");
+        let why = conditions
+            .next
+            .first()
+            .map_or(reason::PROGRESSING, |ready| ready.reason.as_str())
+            .to_owned();
+        conditions.set(
+            DELIVERING,
+            Truth::False,
+            &why,
+            "nothing is sent until the configuration is in force",
+        );
         return;
     };
     let Some(delivery) = facts.delivery else {
         if !conditions.keep(DELIVERING) {
-            conditions.set(DELIVERING, Truth::Unknown, reason::NO_ATTEMPTS, "no attempt has been made yet");
+            conditions.set(
+                DELIVERING,
+                Truth::Unknown,
+                reason::NO_ATTEMPTS,
+                "no attempt has been made yet",
+            );
         }
         return;
     };
     let health = delivery.health;
     let last = health.last_failure.as_ref();
     let failing = last.filter(|_| health.is_failing());
-    let given_up = last.filter(|last| last.reason.is_terminal() && health.last_success.is_none_or(|at| at < last.time));
+    let given_up =
+        last.filter(|last| last.reason.is_terminal() && health.last_success.is_none_or(|at| at < last.time));
     let (status, why, message) = if let Some(disabled) = disabled(facts) {
         let message = match last {
             Some(last) => format!("disabled since {}: {}", seconds(disabled.since).0, last.message),
@@ -148,18 +173,42 @@ fn set_delivering(conditions: &mut Conditions<'_>, facts: &DestinationFacts<'_>)
         };
         (Truth::False, disabled.reason.as_str(), message)
     } else if destination.suspended {
-        (Truth::False, reason::SUSPENDED, "spec.suspend is true: events are kept and nothing is sent".to_owned())
+        (
+            Truth::False,
+            reason::SUSPENDED,
+            "spec.suspend is true: events are kept and nothing is sent".to_owned(),
+        )
     } else if let Some(failure) = failing {
         let since = seconds(health.failing_since.unwrap_or(failure.time)).0;
-        (Truth::False, failure.reason.as_str(), format!("failing since {since}: {}", failure.message))
+        (
+            Truth::False,
+            failure.reason.as_str(),
+            format!("failing since {since}: {}", failure.message),
+        )
     } else if let Some(failure) = given_up {
-        (Truth::False, failure.reason.as_str(), format!("the last event was given up: {}", failure.message))
+        (
+            Truth::False,
+            failure.reason.as_str(),
+            format!("the last event was given up: {}", failure.message),
+        )
     } else if health.last_success.is_some() && last.is_none_or(|last| health.last_success > Some(last.time)) {
-        (Truth::True, reason::DELIVERED, "the last attempt succeeded".to_owned())
+        (
+            Truth::True,
+            reason::DELIVERED,
+            "the last attempt succeeded".to_owned(),
+        )
     } else if last.is_some() {
-        (Truth::Unknown, reason::NO_ATTEMPTS, "no attempt has been made since failures were forgiven".to_owned())
+        (
+            Truth::Unknown,
+            reason::NO_ATTEMPTS,
+            "no attempt has been made since failures were forgiven".to_owned(),
+        )
     } else {
-        (Truth::Unknown, reason::NO_ATTEMPTS, "no attempt has been made yet".to_owned())
+        (
+            Truth::Unknown,
+            reason::NO_ATTEMPTS,
+            "no attempt has been made yet".to_owned(),
+        )
     };
     conditions.set(DELIVERING, status, why, message);
 }
@@ -199,7 +248,9 @@ fn numbers(facts: &DestinationFacts<'_>, delivery: Delivery<'_>) -> DeliveryStat
 /// How much two statuses differ.
 #[must_use]
 pub fn change(previous: Option<&EventDestinationStatus>, next: &EventDestinationStatus) -> Change {
-    let Some(previous) = previous else { return Change::Configuration };
+    let Some(previous) = previous else {
+        return Change::Configuration;
+    };
     let flips = |status: &EventDestinationStatus| {
         let delivering = find(&status.conditions, DELIVERING);
         delivering.map(|condition| (condition.status.clone(), essence(&condition.reason).to_owned()))

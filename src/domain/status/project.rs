@@ -69,9 +69,15 @@ pub fn project(summary: &ProjectSummary<'_>) -> (EventProjectStatus, Change) {
         conditions: conditions.next,
         ingest_url: Some(summary.ingest_url.to_owned()),
         project_id: summary.project_id.map(ToOwned::to_owned),
-        token_secret_ref: Some(LocalReference { name: summary.token_secret.to_owned() }),
+        token_secret_ref: Some(LocalReference {
+            name: summary.token_secret.to_owned(),
+        }),
         last_handled_reconcile_at: summary.reconcile_request.map(ToOwned::to_owned),
     };
-    let change = if summary.previous == Some(&next) { Change::Nothing } else { Change::Configuration };
+    let change = if summary.previous == Some(&next) {
+        Change::Nothing
+    } else {
+        Change::Configuration
+    };
     (next, change)
 }

@@ -163,7 +163,11 @@ impl Shared {
     /// Why every call fails now.
     fn down(&self) -> Option<QueueError> {
         let state = self.state.lock();
-        if state.closed { Some(QueueError::Closed) } else { state.down.clone() }
+        if state.closed {
+            Some(QueueError::Closed)
+        } else {
+            state.down.clone()
+        }
     }
 }
 

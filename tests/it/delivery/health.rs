@@ -41,11 +41,24 @@ async fn a_receiver_that_keeps_failing_is_disabled_and_its_events_wait() {
     stage.receiver.answer("/down", Manner::Status(200));
     let settings = stage.take_operator().kill();
     stage.start_again(settings).await;
-    let ed = stage.until("ed", "down", "six events wait", |ed| ed["status"]["delivery"]["parked"] == 6).await;
+    let ed = stage
+        .until("ed", "down", "six events wait", |ed| {
+            ed["status"]["delivery"]["parked"] == 6
+        })
+        .await;
     assert!(disabled(&ed));
     assert_eq!(stage.receiver.received("/down").len(), attempts);
 
-    stage.cluster.kubectl(&["annotate", "-n", stage.namespace.name(), "ed/down", "postrider.dev/enable=now"]).ok();
+    stage
+        .cluster
+        .kubectl(&[
+            "annotate",
+            "-n",
+            stage.namespace.name(),
+            "ed/down",
+            "postrider.dev/enable=now",
+        ])
+        .ok();
     let ed = stage.until("ed", "down", "it recovers", recovered).await;
     assert_eq!(ed["status"]["lastHandledEnable"], "now");
     let mut numbers: Vec<_> = stage.receiver.received("/down")[attempts..]
@@ -66,9 +79,19 @@ async fn a_probe_finds_out_that_the_receiver_works_again() {
     }
     stage.until("ed", "probe", "it is disabled", disabled).await;
     stage.receiver.answer("/probe", Manner::Status(200));
-    let ed = stage.until("ed", "probe", "it recovers by itself", recovered).await;
+    let ed = stage
+        .until("ed", "probe", "it recovers by itself", recovered)
+        .await;
     assert_eq!(condition(&ed, "Delivering")["status"], "True");
-    assert_eq!(stage.receiver.received("/probe").iter().filter(|request| request.accepted).count(), 10);
+    assert_eq!(
+        stage
+            .receiver
+            .received("/probe")
+            .iter()
+            .filter(|request| request.accepted)
+            .count(),
+        10
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,23 +122,43 @@ async fn a_receiver_that_is_gone_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_destination_keeps_its_events_and_sends_them_oldest_first() {
     let stage = Stage::set("health").await;
-    stage.destination("hook", "/hook", &json!({"suspend": true, "delivery": {"maxInFlight": 1}}));
+    stage.destination(
+        "hook",
+        "/hook",
+        &json!({"suspend": true, "delivery": {"maxInFlight": 1}}),
+    );
     for n in 0..20 {
         stage.publish("x", &json!({"n": n})).await;
     }
-    let ed = stage.until("ed", "hook", "twenty wait", |ed| ed["status"]["delivery"]["parked"] == 20).await;
-    assert_eq!(condition(&ed, "Ready")["status"], "True", "suspended is not broken");
+    let ed = stage
+        .until("ed", "hook", "twenty wait", |ed| {
+            ed["status"]["delivery"]["parked"] == 20
+        })
+        .await;
+    assert_eq!(
+        condition(&ed, "Ready")["status"],
+        "True",
+        "suspended is not broken"
+    );
     assert!(stage.receiver.received("/hook").is_empty());
-    stage.apply_destination("hook", "/hook", &json!({"suspend": false, "delivery": {"maxInFlight": 1}}));
+    stage.apply_destination(
+        "hook",
+        "/hook",
+        &json!({"suspend": false, "delivery": {"maxInFlight": 1}}),
+    );
     let received = stage.receiver.wait_for("/hook", 20).await;
-    let numbers: Vec<_> = received.iter().map(|request| request.json()["data"]["n"].as_u64().unwrap()).collect();
+    let numbers: Vec<_> = received
+        .iter()
+        .map(|request| request.json()["data"]["n"].as_u64().unwrap())
+        .collect();
     assert_eq!(numbers, (0..20).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_is_not_ready_parks_its_events_and_sends_them_when_it_is() {
     let stage = Stage::set("health").await;
-    let url_from = json!({"webhook": {"url": null, "urlFrom": {"secretKeyRef": {"name": "late", "key": "url"}}}});
+    let url_from =
+        json!({"webhook": {"url": null, "urlFrom": {"secretKeyRef": {"name": "late", "key": "url"}}}});
     stage.apply_destination("late", "/late", &url_from);
     let ed = stage.until("ed", "late", "the fault shows", disabled).await;
     assert_eq!(condition(&ed, "Ready")["reason"], "ReferenceMissing");

@@ -12,12 +12,24 @@ async fn attempts_are_counted_across_a_crash() {
     stage.destination("down", "/down", &policy);
     stage.publish("x", &json!({})).await;
     stage.receiver.wait_for("/down", 3).await;
-    stage.until("ed", "down", "three failures show", |ed| ed["status"]["delivery"]["consecutiveFailures"] == 3).await;
+    stage
+        .until("ed", "down", "three failures show", |ed| {
+            ed["status"]["delivery"]["consecutiveFailures"] == 3
+        })
+        .await;
     let settings = stage.take_operator().kill();
     stage.start_again(settings).await;
-    stage.until("ed", "down", "it is given up", |ed| ed["status"]["delivery"]["exhausted"] == 1).await;
-    let attempts: Vec<_> =
-        stage.receiver.received("/down").iter().map(|r| r.header("x-postrider-attempt").to_owned()).collect();
+    stage
+        .until("ed", "down", "it is given up", |ed| {
+            ed["status"]["delivery"]["exhausted"] == 1
+        })
+        .await;
+    let attempts: Vec<_> = stage
+        .receiver
+        .received("/down")
+        .iter()
+        .map(|r| r.header("x-postrider-attempt").to_owned())
+        .collect();
     assert_eq!(attempts, ["1", "2", "3", "4"]);
 }
 
@@ -28,12 +40,23 @@ async fn a_deleted_destination_takes_its_work_along_and_a_new_one_of_its_name_st
     for _ in 0..5 {
         stage.publish("old", &json!({})).await;
     }
-    stage.cluster.kubectl(&["delete", "-n", stage.namespace.name(), "ed/hook", "--wait"]).ok();
-    crate::support::eventually("the work is dropped and counted", std::time::Duration::from_secs(10), || async {
-        let line = "postrider_deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"}";
-        let dropped = stage.operator().metric(line).await;
-        if (dropped - 5.0).abs() < 0.5 { Ok(()) } else { Err(format!("{dropped}")) }
-    })
+    stage
+        .cluster
+        .kubectl(&["delete", "-n", stage.namespace.name(), "ed/hook", "--wait"])
+        .ok();
+    crate::support::eventually(
+        "the work is dropped and counted",
+        std::time::Duration::from_secs(10),
+        || async {
+            let line = "postrider_deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"}";
+            let dropped = stage.operator().metric(line).await;
+            if (dropped - 5.0).abs() < 0.5 {
+                Ok(())
+            } else {
+                Err(format!("{dropped}"))
+            }
+        },
+    )
     .await;
     stage.destination("hook", "/hook", &json!({}));
     stage.publish("new", &json!({})).await;
@@ -46,7 +69,11 @@ async fn a_deleted_destination_takes_its_work_along_and_a_new_one_of_its_name_st
 async fn sigterm_ends_cleanly_and_nothing_is_lost() {
     let mut stage = Stage::set("lifecycle").await;
     stage.receiver.answer("/hook", Manner::Hang);
-    stage.destination("hook", "/hook", &json!({"delivery": {"timeout": "1s", "retry": {"schedule": ["1s"]}}}));
+    stage.destination(
+        "hook",
+        "/hook",
+        &json!({"delivery": {"timeout": "1s", "retry": {"schedule": ["1s"]}}}),
+    );
     for n in 0..50 {
         stage.publish("x", &json!({"n": n})).await;
     }
@@ -56,7 +83,9 @@ async fn sigterm_ends_cleanly_and_nothing_is_lost() {
     stage.receiver.answer("/hook", Manner::Status(200));
     stage.start_again(settings).await;
     let ed = stage
-        .until("ed", "hook", "everything is delivered", |ed| ed["status"]["delivery"]["delivered"] == 50)
+        .until("ed", "hook", "everything is delivered", |ed| {
+            ed["status"]["delivery"]["delivered"] == 50
+        })
         .await;
     assert_eq!(condition(&ed, "Ready")["status"], "True");
 }

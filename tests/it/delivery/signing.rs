@@ -13,7 +13,10 @@ fn request(received: &Received, more: &Value) -> Value {
         .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())))
         .collect();
     let mut request = json!({"headers": headers, "body_base64": STANDARD.encode(&received.body)});
-    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    request
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     request
 }
 
@@ -27,8 +30,10 @@ async fn the_default_signature_verifies_with_the_standard_webhooks_libraries() {
         stage.publish("x", &json!({"text": text})).await;
     }
     let received = stage.receiver.wait_for("/hook", 3).await;
-    let mut requests: Vec<_> =
-        received.iter().map(|r| request(r, &json!({"scheme": "standard", "secret": secret}))).collect();
+    let mut requests: Vec<_> = received
+        .iter()
+        .map(|r| request(r, &json!({"scheme": "standard", "secret": secret})))
+        .collect();
     let mut forged = requests[0].clone();
     forged["body_base64"] = STANDARD.encode(b"{}").into();
     requests.push(forged);
@@ -63,7 +68,11 @@ async fn a_signature_in_a_header_of_your_own_verifies_with_other_languages() {
             "encoding": encoding.to_lowercase(), "prefix": prefix,
         });
         for verifier in Verifier::ALL {
-            assert_eq!(verifier.verify(&[request(&received, &facts)]), [Ok(())], "{verifier:?} {name}");
+            assert_eq!(
+                verifier.verify(&[request(&received, &facts)]),
+                [Ok(())],
+                "{verifier:?} {name}"
+            );
         }
     }
 }
@@ -80,12 +89,23 @@ async fn a_changed_secret_takes_effect() {
     let header = json!([{"name": "X-Key", "valueFrom": {"secretKeyRef": {"name": "key", "key": "value"}}}]);
     stage.destination("hook", "/hook", &json!({"webhook": {"headers": header}}));
     stage.publish("x", &json!({})).await;
-    assert_eq!(stage.receiver.wait_for("/hook", 1).await[0].header("x-key"), "first");
+    assert_eq!(
+        stage.receiver.wait_for("/hook", 1).await[0].header("x-key"),
+        "first"
+    );
     secret("second");
-    crate::support::eventually("the new value is used", std::time::Duration::from_secs(5), || async {
-        stage.publish("x", &json!({})).await;
-        let received = stage.receiver.received("/hook");
-        received.iter().any(|request| request.header("x-key") == "second").then_some(()).ok_or("not yet")
-    })
+    crate::support::eventually(
+        "the new value is used",
+        std::time::Duration::from_secs(5),
+        || async {
+            stage.publish("x", &json!({})).await;
+            let received = stage.receiver.received("/hook");
+            received
+                .iter()
+                .any(|request| request.header("x-key") == "second")
+                .then_some(())
+                .ok_or("not yet")
+        },
+    )
     .await;
 }

@@ -78,14 +78,24 @@ impl Operator {
             .stdout(log)
             .spawn()
             .expect("the operator's binary runs");
-        Self { child, listen, admin, settings, http: http_client() }
+        Self {
+            child,
+            listen,
+            admin,
+            settings,
+            http: http_client(),
+        }
     }
 
     /// Waits until `/readyz` answers 200.
     pub(crate) async fn wait_ready(&self) {
         eventually("the operator is ready", Duration::from_secs(30), || async {
             let (status, body) = self.admin("/readyz").await?;
-            if status == 200 { Ok(()) } else { Err(format!("{status} {body}")) }
+            if status == 200 {
+                Ok(())
+            } else {
+                Err(format!("{status} {body}"))
+            }
         })
         .await;
     }
@@ -93,7 +103,12 @@ impl Operator {
     /// Gets a path of the admin port.
     pub(crate) async fn admin(&self, path: &str) -> Result<(u16, String), String> {
         let url = format!("http://{}{path}", self.admin);
-        let response = self.http.get(url).send().await.map_err(|error| error.to_string())?;
+        let response = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
         Ok((status, response.text().await.map_err(|error| error.to_string())?))
     }
@@ -119,12 +134,18 @@ impl Operator {
             .await
             .expect("the operator answers");
         let status = response.status().as_u16();
-        (status, serde_json::from_str(&response.text().await.expect("the answer is text")).unwrap_or_default())
+        (
+            status,
+            serde_json::from_str(&response.text().await.expect("the answer is text")).unwrap_or_default(),
+        )
     }
 
     /// The publish URL of a project of the operator's namespace.
     pub(crate) fn publish_url(&self, project: &str) -> String {
-        format!("http://{}/v1/namespaces/{}/projects/{project}/events", self.listen, self.settings.namespace)
+        format!(
+            "http://{}/v1/namespaces/{}/projects/{project}/events",
+            self.listen, self.settings.namespace
+        )
     }
 
     /// Everything it logged.
@@ -147,11 +168,22 @@ impl Operator {
     /// Asks it to end with SIGTERM and waits for its exit code.
     pub(crate) async fn stop(mut self) -> (Option<i32>, Settings) {
         let pid = self.pid().to_string();
-        let kill = Command::new("kill").args(["-TERM", &pid]).status().expect("`kill` of procps runs");
+        let kill = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("`kill` of procps runs");
         assert!(kill.success(), "the operator had ended before it was asked to");
         let child = &mut self.child;
-        let mut exit = || child.try_wait().map_err(|error| error.to_string())?.ok_or("it runs".to_owned());
-        let status = eventually("the operator ends", Duration::from_secs(40), || std::future::ready(exit())).await;
+        let mut exit = || {
+            child
+                .try_wait()
+                .map_err(|error| error.to_string())?
+                .ok_or("it runs".to_owned())
+        };
+        let status = eventually("the operator ends", Duration::from_secs(40), || {
+            std::future::ready(exit())
+        })
+        .await;
         (status.code(), self.settings.clone())
     }
 }
@@ -167,7 +199,11 @@ impl Drop for Operator {
 pub(crate) fn http_client() -> reqwest::Client {
     // A second installation is refused, and that is fine.
     drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().expect("a plain client builds")
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(30))
+        .build()
+        .expect("a plain client builds")
 }
 
 fn free_address() -> SocketAddr {

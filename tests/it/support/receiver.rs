@@ -30,7 +30,10 @@ pub(crate) struct Received {
 impl Received {
     /// A header as text; empty when it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The body as JSON.
@@ -64,7 +67,9 @@ struct State {
 impl Receiver {
     /// Listens on a free port; every path answers 200 until told otherwise.
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let state = Arc::new(State::default());
         let task = tokio::spawn(serve(listener, Arc::clone(&state)));
@@ -83,7 +88,13 @@ impl Receiver {
 
     /// Every request to a path so far.
     pub(crate) fn received(&self, path: &str) -> Vec<Received> {
-        self.state.received.lock().iter().filter(|request| request.path == path).cloned().collect()
+        self.state
+            .received
+            .lock()
+            .iter()
+            .filter(|request| request.path == path)
+            .cloned()
+            .collect()
     }
 
     /// Waits until a path has received so many requests; returns all of them.
@@ -93,7 +104,11 @@ impl Receiver {
         async move {
             super::eventually(&what, Duration::from_secs(20), || async {
                 let received = self.received(path);
-                if received.len() >= count { Ok(received) } else { Err(format!("{} so far", received.len())) }
+                if received.len() >= count {
+                    Ok(received)
+                } else {
+                    Err(format!("{} so far", received.len()))
+                }
             })
             .await
         }
@@ -121,23 +136,39 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
     let path = head.uri.path().to_owned();
-    let manner = state.manners.lock().get(&path).cloned().unwrap_or(Manner::Status(200));
+    let manner = state
+        .manners
+        .lock()
+        .get(&path)
+        .cloned()
+        .unwrap_or(Manner::Status(200));
     let (status, header) = match manner {
         Manner::Status(status) => (status, None),
         Manner::StatusWith(status, name, value) => (status, Some((name, value))),
         Manner::Hang => (0, None),
     };
     let accepted = (200..300).contains(&status);
-    state.received.lock().push(Received { path, headers: head.headers, body, accepted });
+    state.received.lock().push(Received {
+        path,
+        headers: head.headers,
+        body,
+        accepted,
+    });
     if status == 0 {
         std::future::pending::<()>().await;
     }
     let mut response = Response::new(Full::new(Bytes::from_static(b"ok")));
     *response.status_mut() = StatusCode::from_u16(status).expect("tests answer with real codes");
     if let Some((name, value)) = header {
-        response.headers_mut().insert(name, value.parse().expect("tests answer with real headers"));
+        response
+            .headers_mut()
+            .insert(name, value.parse().expect("tests answer with real headers"));
     }
     Ok(response)
 }

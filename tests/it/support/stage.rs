@@ -31,7 +31,13 @@ impl Stage {
         let namespace = TempNamespace::new(cluster, prefix).await;
         let operator = Operator::start_with(cluster, namespace.name(), flags).await;
         let receiver = Receiver::start().await;
-        let mut stage = Self { cluster, namespace, receiver, operator: Some(operator), token: String::new() };
+        let mut stage = Self {
+            cluster,
+            namespace,
+            receiver,
+            operator: Some(operator),
+            token: String::new(),
+        };
         stage.apply(&json!({
             "apiVersion": "postrider.dev/v1alpha1", "kind": "EventProject",
             "metadata": {"name": PROJECT}, "spec": {"displayName": "Acme"},
@@ -59,7 +65,9 @@ impl Stage {
     /// Applies an object in the stage's namespace.
     #[track_caller]
     pub(crate) fn apply(&self, object: &Value) {
-        self.cluster.kubectl_with(&["apply", "-n", self.namespace.name()], &object.to_string()).ok();
+        self.cluster
+            .kubectl_with(&["apply", "-n", self.namespace.name()], &object.to_string())
+            .ok();
     }
 
     /// Applies a destination for every event at a path of the receiver, and waits until it is ready.
@@ -90,7 +98,16 @@ impl Stage {
     #[track_caller]
     pub(crate) fn wait(&self, kind: &str, name: &str, what: &str) {
         let (what, object) = (format!("--for={what}"), format!("{kind}/{name}"));
-        self.cluster.kubectl(&["wait", "-n", self.namespace.name(), "--timeout=20s", &what, &object]).ok();
+        self.cluster
+            .kubectl(&[
+                "wait",
+                "-n",
+                self.namespace.name(),
+                "--timeout=20s",
+                &what,
+                &object,
+            ])
+            .ok();
     }
 
     /// A value of a Secret, waited for.
@@ -98,7 +115,10 @@ impl Stage {
         let api = self.namespace.api::<Secret>();
         eventually(&format!("Secret {name}"), Duration::from_secs(10), || async {
             let secret = api.get(name).await.map_err(|error| error.to_string())?;
-            let value = secret.data.and_then(|mut data| data.remove(key)).ok_or("it has no such key".to_owned())?;
+            let value = secret
+                .data
+                .and_then(|mut data| data.remove(key))
+                .ok_or("it has no such key".to_owned())?;
             String::from_utf8(value.0).map_err(|error| error.to_string())
         })
         .await
@@ -111,7 +131,10 @@ impl Stage {
         async move {
             let (status, answer) = self.operator().publish(PROJECT, &self.token, &body).await;
             assert_eq!(status, 202, "{answer}");
-            answer["events"][0]["id"].as_str().expect("an accepted event has an id").to_owned()
+            answer["events"][0]["id"]
+                .as_str()
+                .expect("an accepted event has an id")
+                .to_owned()
         }
     }
 
@@ -123,7 +146,10 @@ impl Stage {
     /// An object's JSON.
     #[track_caller]
     pub(crate) fn get(&self, kind: &str, name: &str) -> Value {
-        let text = self.cluster.kubectl(&["get", "-n", self.namespace.name(), kind, name, "-o", "json"]).ok();
+        let text = self
+            .cluster
+            .kubectl(&["get", "-n", self.namespace.name(), kind, name, "-o", "json"])
+            .ok();
         serde_json::from_str(&text).expect("kubectl prints JSON")
     }
 
@@ -138,15 +164,25 @@ impl Stage {
     ) -> impl Future<Output = Value> + 'a {
         eventually(what, Duration::from_secs(40), move || {
             let object = self.get(kind, name);
-            std::future::ready(if wanted(&object) { Ok(object) } else { Err(format!("{:#}", object["status"])) })
+            std::future::ready(if wanted(&object) {
+                Ok(object)
+            } else {
+                Err(format!("{:#}", object["status"]))
+            })
         })
     }
 }
 
 /// A condition of an object; null when it has none of that type.
 pub(crate) fn condition<'a>(object: &'a Value, condition: &str) -> &'a Value {
-    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    conditions.iter().find(|found| found["type"] == condition).unwrap_or(&Value::Null)
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .find(|found| found["type"] == condition)
+        .unwrap_or(&Value::Null)
 }
 
 fn merge(into: &mut Value, more: &Value) {
