@@ -52,9 +52,9 @@ use crate::api::v1alpha1::{EventDestination, EventProject};
 /// Counters of one object's status are written at most once per interval.
 pub const COUNTER_INTERVAL: Duration = Duration::from_secs(30);
 /// Reconciles of one kind at the same time.
-const CONCURRENCY: u16 = 32;
+const CONCURRENCY: u16 = 16;
 /// Last statuses written at the same time when the process stops.
-const LAST_WRITES: usize = 32;
+const LAST_WRITES: usize = 16;
 
 /// Why the controllers ended.
 #[derive(Debug, thiserror::Error)]
@@ -198,6 +198,7 @@ async fn control<K, F>(
     results
         .for_each(async |result| match result {
             Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+            Err(kube::runtime::controller::Error::ReconcilerFailed(ReconcileError::NamespaceEnding, _)) => {}
             Err(kube::runtime::controller::Error::ReconcilerFailed(error, object)) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(

@@ -4,12 +4,13 @@
 mod rules;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use postrider::api::manifest::Manifest;
 use postrider::cli::manifests;
 use serde_json::Value;
 
-use crate::support::{Cluster, repository_file};
+use crate::support::{Cluster, eventually, repository_file};
 
 /// The limit of an annotation that `kubectl apply` fills with the whole object, less some room.
 const LARGEST: usize = 100 * 1024;
@@ -94,11 +95,20 @@ fn every_field_is_described_and_plain() {
     }
 }
 
-#[test]
-fn kubectl_explains_every_field() {
+#[tokio::test]
+async fn kubectl_explains_every_field() {
     let cluster = Cluster::shared();
     for (name, schema) in schemas() {
-        let text = cluster.kubectl(&["explain", name, "--recursive"]).ok();
+        // The API server publishes a new kind's documentation a moment after the kind itself.
+        let text = eventually(
+            "the kind is documented",
+            Duration::from_secs(30),
+            async || match cluster.kubectl(&["explain", name, "--recursive"]) {
+                answer if answer.success() => Ok(answer.stdout),
+                answer => Err(answer.stderr),
+            },
+        )
+        .await;
         walk(&schema, name, &mut |path, _| {
             let field = path.rsplit('.').next().unwrap().trim_end_matches("[]");
             assert!(text.contains(&format!("{field}\t<")), "{path}: {text}");

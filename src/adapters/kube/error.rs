@@ -18,6 +18,9 @@ pub(super) enum Error {
     /// The API server did not answer in time.
     #[error("the API server did not answer in time")]
     Timeout,
+    /// The object's namespace is being deleted, and the object with it.
+    #[error("the namespace is being deleted")]
+    NamespaceEnding,
     /// The object has no name or uid, which the API server never serves.
     #[error("the object has no name, namespace or uid")]
     Nameless,
@@ -40,13 +43,16 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 impl Error {
     pub(super) fn request(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let action = action.into();
-        move |source| Self::Request { action, source }
+        move |source| match &source {
+            kube::Error::Api(status) if is_namespace_ending(status) => Self::NamespaceEnding,
+            _ => Self::Request { action, source },
+        }
     }
 
     pub(super) const fn class(&self) -> Class {
         match self {
             Self::Request { .. } | Self::Timeout => Class::Transient,
-            Self::Nameless => Class::Terminal,
+            Self::NamespaceEnding | Self::Nameless => Class::Terminal,
         }
     }
 
@@ -66,6 +72,7 @@ impl Error {
                 ..
             } => "Refused",
             Self::Request { .. } | Self::Timeout => "Unavailable",
+            Self::NamespaceEnding => "NamespaceEnding",
             Self::Nameless => reason::UNDECODABLE,
         }
     }
@@ -80,6 +87,14 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn is_namespace_ending(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.is_forbidden()
+        && causes
+            .into_iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// How long to wait after that many failures in a row.

@@ -18,6 +18,7 @@ async fn a_thousand_destinations_become_ready() {
     let ground = Playground::new("scale").await;
     let operator = Operator::start(&ground.namespace).synced().await;
     let api = ground.namespace.api::<EventDestination>();
+    let resident_before = resident_kib();
     let start = Instant::now();
     futures::stream::iter(0..COUNT)
         .for_each_concurrent(16, async |number| {
@@ -62,7 +63,18 @@ async fn a_thousand_destinations_become_ready() {
         applied - start,
         applied.elapsed(),
     );
+    eprintln!(
+        "resident: {resident_before} KiB before, {} KiB after, this test's own included",
+        resident_kib()
+    );
     let stop = Instant::now();
     operator.stop().await;
     eprintln!("stopped in {:?}", stop.elapsed());
+}
+
+/// Memory of this process, which other tests share.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
