@@ -25,7 +25,7 @@ use crate::domain::retry;
 use crate::engine::directory::{DirectoryListener, Entry, EntryState, Kind};
 use crate::engine::publish::{PublishError, Publisher};
 use crate::engine::queue::memory::MemoryQueue;
-use crate::engine::view::DeliveryView;
+use crate::engine::view::{DeliveryView, LaneView};
 
 /// A clock that follows tokio's time, so paused tests move both.
 struct TestClock {
@@ -232,7 +232,7 @@ impl Fixture {
             .map_or(0, |(_, most)| *most)
     }
 
-    fn view(&self, name: &str) -> crate::engine::view::LaneView {
+    fn view(&self, name: &str) -> LaneView {
         self.engine.view(&identity(name, 1).uid).unwrap_or_default()
     }
 

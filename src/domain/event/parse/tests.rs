@@ -1,4 +1,3 @@
-use crate::domain::id::EventId;
 use http::HeaderValue;
 use proptest::prelude::*;
 use serde_json::{Value, json};
