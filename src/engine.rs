@@ -9,7 +9,8 @@
 //! - A lane's task is the only one that leases from its part of the queue, and it never holds more deliveries than
 //!   its window, the destination's `maxInFlight` and its share of the common places allow.
 //! - An attempt that our own shutdown cuts off is no outcome: its lease lapses and the delivery is made again.
-//! - If a lane's task ends unasked, [`Engine::run`] ends with it.
+//! - If a lane's task ends unasked, [`Runner::run`] ends with it.
+//! - No lane starts before the stored health is known, so a restart forgives nothing.
 
 pub mod attempt;
 pub mod clock;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -85,8 +86,11 @@ pub(crate) struct Core {
     /// Attempts under way are given up.
     pub(crate) aborting: CancellationToken,
     lanes: RwLock<HashMap<Uid, Arc<Lane>>>,
-    stored_health: Mutex<HashMap<Uid, Health>>,
-    starts: mpsc::UnboundedSender<Arc<Lane>>,
+    /// Health of lanes that have not started; `None` until it was read.
+    stored_health: Mutex<Option<HashMap<Uid, Health>>>,
+    /// Lanes that wait for their task; as many as there are lanes at most.
+    starting: Mutex<Vec<Arc<Lane>>>,
+    started: Notify,
 }
 
 /// Why the engine ended.
@@ -104,7 +108,6 @@ impl Engine {
     /// Builds an engine; [`Runner::run`] makes it deliver.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Runner) {
-        let (starts, started) = mpsc::unbounded_channel();
         let core = Arc::new(Core {
             directory: parts.directory,
             queue: parts.queue,
@@ -118,12 +121,12 @@ impl Engine {
             aborting: CancellationToken::new(),
             lanes: RwLock::default(),
             stored_health: Mutex::default(),
-            starts,
+            starting: Mutex::default(),
+            started: Notify::new(),
         });
         let engine = Self { core };
         let runner = Runner {
             engine: engine.clone(),
-            started,
         };
         (engine, runner)
     }
@@ -134,21 +137,22 @@ impl Engine {
 }
 
 impl Core {
-    /// The lane of a destination, started when it is not running. Its number is bounded by the destinations and by
-    /// the lanes that the queue holds.
-    pub(crate) fn lane(&self, uid: &Uid) -> Arc<Lane> {
-        if let Some(lane) = self.lanes.read().get(uid) {
-            return Arc::clone(lane);
+    /// Tells a lane that something changed for it, and starts it when it is not running. Before the stored health is
+    /// known nothing starts: the runner looks at every destination and lane once it is.
+    pub(crate) fn wake(&self, uid: &Uid) {
+        if let Some(lane) = self.running_lane(uid) {
+            return lane.wake();
         }
         let mut lanes = self.lanes.write();
+        let mut stored = self.stored_health.lock();
+        let Some(stored) = stored.as_mut() else { return };
         let lane = lanes.entry(uid.clone()).or_insert_with(|| {
-            let health = self.stored_health.lock().remove(uid).unwrap_or_default();
-            let lane = Arc::new(Lane::new(uid.clone(), health));
-            // A failed send means that the runner is gone, and with it every lane.
-            let _ = self.starts.send(Arc::clone(&lane));
+            let lane = Arc::new(Lane::new(uid.clone(), stored.remove(uid).unwrap_or_default()));
+            self.starting.lock().push(Arc::clone(&lane));
+            self.started.notify_one();
             lane
         });
-        Arc::clone(lane)
+        lane.wake();
     }
 
     pub(crate) fn running_lane(&self, uid: &Uid) -> Option<Arc<Lane>> {
@@ -162,17 +166,11 @@ impl Core {
     fn forget_lane(&self, uid: &Uid) {
         self.lanes.write().remove(uid);
     }
-
-    /// Tells a lane that something changed for it.
-    pub(crate) fn wake(&self, uid: &Uid) {
-        self.lane(uid).wake();
-    }
 }
 
 /// Runs the engine's tasks.
 pub struct Runner {
     engine: Engine,
-    started: mpsc::UnboundedReceiver<Arc<Lane>>,
 }
 
 impl Runner {
@@ -181,10 +179,15 @@ impl Runner {
     ///
     /// # Errors
     /// When the stored health cannot be read, or a lane ends unasked.
-    pub async fn run(mut self, shutdown: CancellationToken, grace: Duration) -> Result<(), EngineError> {
+    pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), EngineError> {
         let core = Arc::clone(self.engine.core());
         load_health(&core, &shutdown).await;
-        for uid in core.queue.lanes() {
+        for uid in core
+            .queue
+            .lanes()
+            .into_iter()
+            .chain(core.directory.destinations())
+        {
             core.wake(&uid);
         }
         let mut tasks = JoinSet::new();
@@ -193,12 +196,14 @@ impl Runner {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(lane) = self.started.recv() => {
-                    let core = Arc::clone(&core);
-                    tasks.spawn(async move {
-                        lane::run(&core, &lane).await;
-                        lane
-                    });
+                () = core.started.notified() => {
+                    for lane in std::mem::take(&mut *core.starting.lock()) {
+                        let core = Arc::clone(&core);
+                        tasks.spawn(async move {
+                            lane::run(&core, &lane).await;
+                            lane
+                        });
+                    }
                 }
                 Some(ended) = tasks.join_next() => {
                     let lane = ended.map_err(EngineError::LaneEnded)?;
@@ -219,7 +224,7 @@ async fn load_health(core: &Core, shutdown: &CancellationToken) {
     loop {
         match core.queue.load_health().await {
             Ok(healths) => {
-                *core.stored_health.lock() = healths.into_iter().collect();
+                *core.stored_health.lock() = Some(healths.into_iter().collect());
                 return;
             }
             Err(error) => {
@@ -237,7 +242,7 @@ async fn load_health(core: &Core, shutdown: &CancellationToken) {
 async fn sweep_lanes(core: &Core) {
     save_counters(core).await;
     for uid in core.queue.lanes() {
-        if core.running_lane(&uid).is_none() {
+        if core.directory.destination(&uid).is_none() {
             core.wake(&uid);
         }
     }

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use kube::api::PartialObjectMeta;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{Action, Config, Controller, Error as ControllerError};
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::{Api, Client, Resource};
 use tokio::task::JoinSet;
@@ -154,7 +154,7 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
         .filter(|object| destination::has_moved(object, &shared));
     let last = futures::stream::iter(moved);
     last.for_each_concurrent(LAST_WRITES, async |object| {
-        destination::write_last(&object, &shared).await
+        destination::write_last(&object, &shared).await;
     })
     .await;
     Ok(())
@@ -197,9 +197,12 @@ async fn control<K, F>(
         .run(work, after_error, shared);
     results
         .for_each(async |result| match result {
-            Ok(_) | Err(kube::runtime::controller::Error::ObjectNotFound(_)) => {}
-            Err(kube::runtime::controller::Error::ReconcilerFailed(ReconcileError::NamespaceEnding, _)) => {}
-            Err(kube::runtime::controller::Error::ReconcilerFailed(error, object)) => {
+            Ok(_)
+            | Err(
+                ControllerError::ObjectNotFound(_)
+                | ControllerError::ReconcilerFailed(ReconcileError::NamespaceEnding, _),
+            ) => {}
+            Err(ControllerError::ReconcilerFailed(error, object)) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(
                     kind = K::KIND.as_str(),

@@ -474,3 +474,31 @@ async fn a_publisher_that_hangs_up_leaves_nothing_asleep() {
     fixture.pass(1).await;
     assert_eq!(fixture.sent("a"), 1, "what was handed to the queue is sent");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_seen_before_the_stored_health_was_read_is_still_disabled() {
+    let fixture = Fixture::new();
+    let uid = identity("a", 1).uid;
+    let disabled = Health {
+        generation: 1,
+        disabled: Some(crate::domain::health::Disabled {
+            since: Timestamp::UNIX_EPOCH,
+            reason: DisableReason::AutoDisabled,
+            next_probe: None,
+        }),
+        ..Health::default()
+    };
+    // No runner task has had a turn yet: the test has not awaited anything.
+    fixture.destination("a", 1, &json!({}));
+    fixture
+        .engine
+        .core()
+        .queue
+        .save_health(vec![(uid.clone(), disabled)])
+        .await
+        .unwrap();
+    fixture.publish("a", 1).await;
+    fixture.pass(60).await;
+    assert_eq!(fixture.sent("a"), 0);
+    assert!(fixture.view("a").health.disabled.is_some());
+}

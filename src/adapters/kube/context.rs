@@ -214,7 +214,7 @@ impl Shared {
 
     pub(super) fn status_written<K: Watched>(&self, uid: &Uid, version: Option<String>, status: K::Status) {
         self.remember(uid, |memory| {
-            memory.written = Some((Instant::now(), version, Arc::new(status)))
+            memory.written = Some((Instant::now(), version, Arc::new(status)));
         });
     }
 

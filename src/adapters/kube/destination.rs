@@ -220,7 +220,7 @@ async fn prepare(
     let signing = signing_key_ref(&identity.key.name, spec);
     let wanted = secret_references(&identity.key.name, spec);
     let names: BTreeSet<String> = wanted.iter().map(|(_, key)| key.name.clone()).collect();
-    shared.references.begin(&referrer, names.clone());
+    shared.references.begin(&referrer, &names);
     let mut found: HashMap<String, Option<KubeSecret>> = HashMap::new();
     let mut stand_in = None;
     if let Some(signing) = signing.filter(|signing| signing.generated) {

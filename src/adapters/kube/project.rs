@@ -215,7 +215,9 @@ async fn token(
         kind: Kind::Project,
         key: key.clone(),
     };
-    shared.references.begin(&referrer, BTreeSet::from([name.clone()]));
+    shared
+        .references
+        .begin(&referrer, &BTreeSet::from([name.clone()]));
     let owner = object.owner_reference();
     let wanted = Wanted {
         namespace: &key.namespace,
@@ -235,15 +237,14 @@ async fn token(
             shared
                 .references
                 .saw(&referrer, &name, Seen::of(secret.resource_version().as_deref()));
-            match secrets::data(&secret, TOKEN_KEY).and_then(parse) {
-                Some(token) => (State::Open, Some(token)),
-                None => {
-                    let message = format!(
-                        "key {TOKEN_KEY:?} of Secret {name:?} must be {MIN_TOKEN} to {MAX_TOKEN} visible ASCII \
-                         characters; delete the Secret to have a new one made"
-                    );
-                    (fault(message), None)
-                }
+            if let Some(token) = secrets::data(&secret, TOKEN_KEY).and_then(parse) {
+                (State::Open, Some(token))
+            } else {
+                let message = format!(
+                    "key {TOKEN_KEY:?} of Secret {name:?} must be {MIN_TOKEN} to {MAX_TOKEN} visible ASCII \
+                     characters; delete the Secret to have a new one made"
+                );
+                (fault(message), None)
             }
         }
         Ensured::Foreign => {

@@ -58,14 +58,14 @@ struct Interest {
 
 impl References {
     /// Says that an object is about to read these Secrets of its namespace, and no others from now on.
-    pub(super) fn begin(&self, referrer: &Referrer, names: BTreeSet<String>) {
+    pub(super) fn begin(&self, referrer: &Referrer, names: &BTreeSet<String>) {
         let index = &mut *self.0.lock();
         let interest = index.referrers.entry(referrer.clone()).or_default();
         // A change from here on is noticed; one before is about to be read.
         interest.reading = true;
         interest.current = false;
         let before = std::mem::replace(&mut interest.names, names.clone());
-        for name in before.difference(&names) {
+        for name in before.difference(names) {
             index.forget_secret(referrer, name);
         }
         for name in names.difference(&before) {
@@ -128,7 +128,9 @@ impl References {
             .filter(|referrer| !kept(referrer))
             .cloned()
             .collect();
-        gone.iter().for_each(|referrer| self.forget(referrer));
+        for referrer in &gone {
+            self.forget(referrer);
+        }
     }
 
     /// Takes note of what the watch says of a Secret; answers with the objects that have to read it anew.
@@ -215,9 +217,9 @@ mod tests {
     fn only_objects_that_have_not_read_a_version_are_woken() {
         let references = References::default();
         let (a, b, secret) = (referrer("a"), referrer("b"), ObjectKey::new("ns", "s"));
-        references.begin(&a, names(["s"]));
+        references.begin(&a, &names(["s"]));
         references.saw(&a, "s", version("1"));
-        references.begin(&b, names(["s"]));
+        references.begin(&b, &names(["s"]));
         assert_eq!(
             references.changed(&secret, &version("1")),
             std::slice::from_ref(&b)
@@ -228,12 +230,12 @@ mod tests {
             std::slice::from_ref(&a)
         );
         assert!(!references.is_current(&a));
-        references.begin(&a, names(["s"]));
+        references.begin(&a, &names(["s"]));
         assert!(!references.is_current(&a), "the reading is under way, or failed");
         references.saw(&a, "s", version("2"));
         references.complete(&a);
         assert!(references.is_current(&a));
-        references.begin(&a, names(["s"]));
+        references.begin(&a, &names(["s"]));
         references.changed(&secret, &version("3"));
         references.complete(&a);
         assert!(!references.is_current(&a), "it changed during the reading");
@@ -252,7 +254,7 @@ mod tests {
         let references = References::default();
         let (a, b) = (referrer("a"), referrer("b"));
         for (object, name) in [(&a, "gone"), (&b, "kept")] {
-            references.begin(object, names([name]));
+            references.begin(object, &names([name]));
             references.saw(object, name, version("1"));
         }
         references.relist();
@@ -267,8 +269,8 @@ mod tests {
     fn nothing_is_left_of_an_object_that_went() {
         let references = References::default();
         let a = referrer("a");
-        references.begin(&a, names(["s", "t"]));
-        references.begin(&a, names(["t"]));
+        references.begin(&a, &names(["s", "t"]));
+        references.begin(&a, &names(["t"]));
         assert_eq!(references.0.lock().secrets.len(), 1);
         references.forget(&a);
         let index = references.0.lock();

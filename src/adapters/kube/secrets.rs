@@ -71,10 +71,8 @@ pub(super) async fn ensure(
     let mut create_first = wanted.first;
     // Twice at most: the Secret may appear or vanish between the look and the deed.
     loop {
-        if create_first {
-            if let Some(made) = create(client, wanted, value()).await? {
-                return Ok(Ensured::Ours(Box::new(made)));
-            }
+        if create_first && let Some(made) = create(client, wanted, value()).await? {
+            return Ok(Ensured::Ours(Box::new(made)));
         }
         match read(client, wanted.namespace, wanted.name).await? {
             Some(secret) => return claim(client, wanted, secret, value).await,

@@ -61,14 +61,14 @@ pub(super) trait Sink<K: Watched>: Send + Sync {
 }
 
 /// Follows every object of a kind; yields those to reconcile.
-pub(super) fn follow<K: Watched>(
+pub(super) fn follow<K>(
     api: Api<Observed<K>>,
     writer: Writer<Observed<K>>,
     sink: Arc<dyn Sink<K>>,
     shared: Arc<Shared>,
 ) -> impl Stream<Item = ObjectRef<Observed<K>>>
 where
-    K: Clone + std::fmt::Debug,
+    K: Watched + Clone + std::fmt::Debug,
 {
     let mut intake = Intake {
         sink,

@@ -101,7 +101,7 @@ fn set_ready(conditions: &mut Conditions<'_>, facts: &DestinationFacts<'_>) {
             conditions.set(RECONCILING, Truth::True, reason::PROGRESSING, message);
         }
         (Configuration::InForce(_), Some(disabled)) => {
-            stalled(disabled.reason.as_str(), why_disabled(disabled))
+            stalled(disabled.reason.as_str(), why_disabled(disabled));
         }
         (Configuration::InForce(destination), None) => {
             let message = if destination.suspended {

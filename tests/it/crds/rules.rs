@@ -451,22 +451,21 @@ async fn check(kind: &str, plural: &str, base: Value, cases: &[(&str, &str)]) {
     let existing = existing.unwrap();
     let wrong: Vec<Option<String>> = futures::stream::iter(cases)
         .map(async |(case, expected)| {
-            let patch: Value = serde_saphyr::from_str(&expand(case)).unwrap();
+            let change: Value = serde_saphyr::from_str(&expand(case)).unwrap();
             let mut spec = base.clone();
-            merge(&mut spec, &patch);
+            merge(&mut spec, &change);
             let query = "dryRun=All&fieldValidation=Strict";
             let created = send(&client, "POST", format!("{path}?{query}"), &object(&spec, "new")).await;
             let mut changed = existing.clone();
             changed["spec"] = spec;
             let updated = send(&client, "PUT", format!("{path}/existing?{query}"), &changed).await;
             let answers = [("create", created), ("update", updated)];
-            let wrong = answers.into_iter().find_map(|(verb, answer)| match answer {
+            answers.into_iter().find_map(|(verb, answer)| match answer {
                 Ok(_) if *expected == ACCEPTED => None,
                 Ok(_) => Some(format!("{verb} {case}: accepted")),
                 Err(message) if *expected != ACCEPTED && message.contains(expected) => None,
                 Err(message) => Some(format!("{verb} {case}: {message}")),
-            });
-            wrong
+            })
         })
         .buffered(16)
         .collect()

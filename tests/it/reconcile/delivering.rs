@@ -137,7 +137,7 @@ async fn counters_are_written_at_most_once_per_interval() {
     let object = ground.await_destination("hook", "ready", ready).await;
     let lane = Uid::new(&uid(&object));
     operator.played.play(&lane, true, |view| {
-        view.health.last_success = Some(Timestamp::now())
+        view.health.last_success = Some(Timestamp::now());
     });
     ground
         .await_destination("hook", "delivering", |object| {
