@@ -1,1 +1,3 @@
+//! The `kubectl` plug-in.
+
 fn main() {}

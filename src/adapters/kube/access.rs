@@ -438,7 +438,7 @@ mod tests {
             futures::future::join_all(tokens.iter().map(|token| authorizer.may_publish(token, &key))).await;
         assert!(started.elapsed() <= DEADLINE + Duration::from_millis(10));
         assert!(most.load(Ordering::SeqCst) <= LINES);
-        assert!(all.iter().any(|access| *access == Access::Allowed));
+        assert!(all.contains(&Access::Allowed));
         let unavailable = all
             .iter()
             .filter(|access| **access == Access::Unavailable)

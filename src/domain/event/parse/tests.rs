@@ -252,7 +252,7 @@ fn bodies_without_an_acceptable_event_say_so() {
         (r#"{"type":"t"}}"#, "", Malformed),
         (r#"{"type":"t",}"#, "", Malformed),
         (r#"[{"type":"t"},{"type":}]"#, "/1", Malformed),
-        (r#"{'type':'t'}"#, "", Malformed),
+        (r"{'type':'t'}", "", Malformed),
         ("{\"type\":\"t\"}\0", "", NulCharacter),
         ("{\"type\":\"t\0\"}", "", NulCharacter),
         ("\u{feff}{}", "", Malformed),
