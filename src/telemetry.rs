@@ -3,7 +3,7 @@
 //! A terminal or pipe that does not read must not stop deliveries, so lines beyond a bounded buffer are dropped and
 //! counted ([`LogMetrics`]).
 
-use std::io::IsTerminal as _;
+use std::io::{BufWriter, IsTerminal as _};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -16,6 +16,8 @@ use crate::cli::LogFormat;
 
 /// Lines that may wait for the writer.
 const BUFFERED_LINES: usize = 16_384;
+/// Bytes that are written at once when lines come fast; the writer flushes whenever no line waits.
+const WRITE_BUFFER: usize = 64 * 1024;
 /// kube's client logs whole response bodies at `WARN` when they do not decode, and those may hold inline values.
 const ALWAYS: &str = "kube_client::client=error";
 
@@ -77,7 +79,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<LogGuard, TelemetryError
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(BUFFERED_LINES)
         .lossy(true)
-        .finish(std::io::stdout());
+        .finish(BufWriter::with_capacity(WRITE_BUFFER, std::io::stdout()));
     let dropped = writer.error_counter();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

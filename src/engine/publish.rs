@@ -1,15 +1,20 @@
 //! Accepting events: match, store, wake the lanes. What a publisher is answered is decided here.
 //!
 //! Nothing is accepted before the directory is complete, because an event that meets a destination not yet known
-//! would be lost for it. The durable write and the waking happen in a task of their own, so a publisher that hangs
-//! up cannot leave stored deliveries asleep.
+//! would be lost for it. When a publisher hangs up, the durable write and the waking go on in a task of their own, so
+//! stored deliveries cannot be left asleep.
 //!
 //! Two ports face the server that takes publishers' requests: [`Publisher`] and [`Authorizer`]. Neither knows HTTP.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 
 use super::queue::{Enqueued, NewEvent, QueueError};
 use super::{Core, Engine};
@@ -109,8 +114,43 @@ impl Publisher for Engine {
             .into_iter()
             .map(|draft| accept(core, &project, draft))
             .collect();
-        let stored = core.tasks.spawn(store(Arc::clone(core), events));
-        stored.await.map_err(|_| PublishError::Stopping)?
+        let work = Box::pin(store(Arc::clone(core), events));
+        Finished {
+            work: Some(work),
+            tasks: &core.tasks,
+        }
+        .await
+    }
+}
+
+/// Work that is finished also when nobody waits for it any more.
+struct Finished<'a, T: 'static> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    tasks: &'a TaskTracker,
+}
+
+impl<T: 'static> Future for Finished<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let Some(work) = &mut self.work else {
+            return Poll::Pending;
+        };
+        let polled = work.as_mut().poll(context);
+        if polled.is_ready() {
+            self.work = None;
+        }
+        polled
+    }
+}
+
+impl<T: 'static> Drop for Finished<'_, T> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.tasks.spawn_on(async move { drop(work.await) }, &runtime);
+        }
     }
 }
 
