@@ -23,7 +23,7 @@ tools: ## Install (Debian, root) or name what this machine lacks; build the cont
 
 .PHONY: demo
 demo: ## Show it all on a real API server; ONCE=1 checks each step and ends
-	@tools/setup.sh
+	@tools/setup.sh --no-tests
 	@ONCE=$(ONCE) tools/demo.sh
 
 .PHONY: test
@@ -37,7 +37,7 @@ chaos: tools ## The crash tests with 100 rounds instead of 25
 
 .PHONY: bench
 bench: ## The benchmarks, as a Markdown table
-	@tools/setup.sh
+	@tools/setup.sh --no-tests
 	cargo bench --locked --bench loop
 
 .PHONY: crds
@@ -49,7 +49,7 @@ crds: ## Write crds/ and the chart's copy anew from the types
 
 .PHONY: lint
 lint: ## Formatting, clippy, rustdoc, generated files, dependencies
-	@tools/setup.sh
+	@tools/setup.sh --no-tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes a machine ready to build, test and demonstrate Postrider.
 #
-#     tools/setup.sh          # names what is missing; on Debian as root installs it
+#     tools/setup.sh               # names what is missing; on Debian as root installs it
+#     tools/setup.sh --no-tests    # without what only the tests need
 #
 # It looks at the programs first and touches the network only for what is missing, so it costs nothing to call.
 set -euo pipefail
@@ -27,14 +28,18 @@ has_certificates || packages+=(ca-certificates)
 has git || packages+=(git)
 has openssl || packages+=(openssl)
 { has setpriv && has flock && has unshare; } || packages+=(util-linux)
-has mount || packages+=(mount)
 { has ps && has pgrep; } || packages+=(procps)
-python_makes_venvs || packages+=(python3 python3-venv)
 node_is_new_enough || packages+=(nodejs)
 has npm || packages+=(npm)
-# The control plane is built with it, and docs/verify has a program in each of these two languages.
-has go || packages+=(golang-go)
-{ has java && has javac; } || packages+=(default-jdk-headless)
+if [ "${1:-}" = --no-tests ]; then
+  if ! has go && ! "$root/tools/controlplane/ensure.sh" --check; then packages+=(golang-go); fi
+else
+  # docs/verify has a program in each of these languages; two tests mount a small file system.
+  has go || packages+=(golang-go)
+  { has java && has javac; } || packages+=(default-jdk-headless)
+  python_makes_venvs || packages+=(python3 python3-venv)
+  has mount || packages+=(mount)
+fi
 
 if [ ${#packages[@]} -gt 0 ]; then
   if [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
