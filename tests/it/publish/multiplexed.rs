@@ -194,8 +194,10 @@ async fn streams_of_a_connection_are_bounded() {
             send.send_request(request(&format!("Bearer {TOKEN}")), false)
                 .unwrap(),
         );
+        // Only streams that the connection has opened count.
+        tokio::task::yield_now().await;
     }
-    assert!(held.len() <= 130, "{}", held.len());
+    assert!((120..=130).contains(&held.len()), "{}", held.len());
 }
 
 #[tokio::test]
