@@ -110,17 +110,8 @@ impl QueueMetrics {
             registry.register(format!("queue_{name}"), help, counter.clone());
         }
         let commit = self.commit.clone();
-        registry.register_with_unit(
-            "queue_commit",
-            "Time of a group commit",
-            Unit::Seconds,
-            commit,
-        );
-        registry.register(
-            "queue_group_operations",
-            "Calls per commit",
-            self.group.clone(),
-        );
+        registry.register_with_unit("queue_commit", "Time of a group commit", Unit::Seconds, commit);
+        registry.register("queue_group_operations", "Calls per commit", self.group.clone());
         registry.register(
             "queue_database_bytes",
             "Size of the database file",
