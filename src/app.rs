@@ -16,7 +16,6 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use self::readiness::AppReadiness;
 use self::running::Running;
@@ -135,21 +134,17 @@ fn raise_file_limit() {
     }
 }
 
-/// A token that SIGTERM or SIGINT cancels.
-fn stop_signal() -> anyhow::Result<CancellationToken> {
+/// Ends with SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let token = CancellationToken::new();
-    let stop = token.clone();
-    tokio::task::spawn(async move {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
-        stop.cancel();
-    });
-    Ok(token)
+    })
 }
 
 /// Every part of the operator, built and bound, not yet running.
@@ -214,13 +209,13 @@ impl App {
     }
 
     /// Runs until `stop` or until a part ends unasked, then ends everything in order.
-    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let queue = Arc::clone(&self.queue);
         let readiness = Arc::new(AppReadiness::new(Arc::clone(&self.directory), Arc::clone(&queue)));
         let mut running = self.start(&readiness);
         tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "started");
         let unasked = tokio::select! {
-            () = stop.cancelled() => None,
+            () = stop => None,
             name = running.first_to_end() => Some(name),
         };
         readiness.stop();

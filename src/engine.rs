@@ -230,7 +230,7 @@ async fn load_health(core: &Core, shutdown: &CancellationToken) {
                 return;
             }
             Err(error) => {
-                tracing::warn!(reason = error.reason(), %error, "stored health is unreadable; will retry")
+                tracing::warn!(reason = error.reason(), %error, "stored health is unreadable; will retry");
             }
         }
         tokio::select! {

@@ -26,12 +26,15 @@ has curl || packages+=(curl)
 has_certificates || packages+=(ca-certificates)
 has git || packages+=(git)
 has openssl || packages+=(openssl)
-{ has setpriv && has flock; } || packages+=(util-linux)
+{ has setpriv && has flock && has unshare; } || packages+=(util-linux)
+has mount || packages+=(mount)
 { has ps && has pgrep; } || packages+=(procps)
 python_makes_venvs || packages+=(python3 python3-venv)
 node_is_new_enough || packages+=(nodejs)
 has npm || packages+=(npm)
-if ! has go && ! "$root/tools/controlplane/ensure.sh" --check; then packages+=(golang-go); fi
+# The control plane is built with it, and docs/verify has a program in each of these two languages.
+has go || packages+=(golang-go)
+{ has java && has javac; } || packages+=(default-jdk-headless)
 
 if [ ${#packages[@]} -gt 0 ]; then
   if [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then

@@ -128,6 +128,10 @@ impl HttpTransport {
         let guard = Guard::new(policy.clone(), settings.lookup);
         let tls = trust::client_config(&settings.trust)?;
         let connector = Connector::new(guard, tls, metrics.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one client, and its connector has the guard"
+        )]
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())

@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions, as Kubernetes wants them.
+//! The `CustomResourceDefinition`s, as Kubernetes wants them.
 //!
 //! [`crds`] takes what the types' schemas say and makes it structural and plain: no `nullable` (an optional field is
 //! left out, and `has()` of a rule must mean that it is set), no number formats that Kubernetes does not know, whole
@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use super::v1alpha1::{EventDestination, EventProject};
 
-/// One CustomResourceDefinition.
+/// One `CustomResourceDefinition`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     /// Plural of the kind, which names its file.
@@ -19,7 +19,7 @@ pub struct Manifest {
     pub definition: Value,
 }
 
-/// Every CustomResourceDefinition, in alphabetical order.
+/// Every `CustomResourceDefinition`, in alphabetical order.
 ///
 /// # Errors
 /// When a definition cannot be represented as JSON, which would be a bug.

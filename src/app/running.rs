@@ -1,43 +1,23 @@
 //! [`Running`]: the process's long-lived tasks, in the order in which they are stopped.
 
+use std::collections::HashMap;
 use std::future::Future;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// The tasks.
+#[derive(Default)]
 pub(super) struct Running {
     parts: Vec<Part>,
-    ended: mpsc::UnboundedReceiver<&'static str>,
-    ending: mpsc::UnboundedSender<&'static str>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    ended: HashMap<Id, anyhow::Result<()>>,
 }
 
 struct Part {
     name: &'static str,
     stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Default for Running {
-    fn default() -> Self {
-        let (ending, ended) = mpsc::unbounded_channel();
-        Self {
-            parts: Vec::new(),
-            ended,
-            ending,
-        }
-    }
-}
-
-/// Says that a task ended, also when it panicked.
-struct Ending(&'static str, mpsc::UnboundedSender<&'static str>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        // Nobody listens once the process stops anyway.
-        let _ = self.1.send(self.0);
-    }
+    task: Id,
 }
 
 impl Running {
@@ -47,35 +27,79 @@ impl Running {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let stop = CancellationToken::new();
-        let ending = Ending(name, self.ending.clone());
-        let work = start(stop.clone());
-        let task = tokio::task::spawn(async move {
-            let _ending = ending;
-            work.await
-        });
+        let task = self.tasks.spawn(start(stop.clone())).id();
         self.parts.push(Part { name, stop, task });
     }
 
-    /// Waits until a task ends, and says which.
+    /// Waits until a task ends, in a panic or otherwise, and says which.
     pub(super) async fn first_to_end(&mut self) -> &'static str {
-        self.ended.recv().await.unwrap_or("nothing")
+        let ended = self.one_end().await;
+        let part = self.parts.iter().find(|part| Some(part.task) == ended);
+        part.map_or("nothing", |part| part.name)
     }
 
     /// Stops the tasks one after the other; answers with the first error.
-    pub(super) async fn stop(self) -> Option<anyhow::Error> {
+    pub(super) async fn stop(mut self) -> Option<anyhow::Error> {
         let mut failure = None;
-        for Part { name, stop, task } in self.parts {
+        for Part { name, stop, task } in std::mem::take(&mut self.parts) {
             stop.cancel();
-            let result = task
-                .await
-                .map_err(anyhow::Error::from)
-                .and_then(std::convert::identity);
-            if let Err(error) = result
+            while !self.ended.contains_key(&task) && self.one_end().await.is_some() {}
+            if let Some(Err(error)) = self.ended.remove(&task)
                 && failure.is_none()
             {
                 failure = Some(error.context(format!("{name} failed")));
             }
         }
         failure
+    }
+
+    /// Waits for the next task to end; `None` when none is left.
+    async fn one_end(&mut self) -> Option<Id> {
+        let (task, result) = match self.tasks.join_next_with_id().await? {
+            Ok(ended) => ended,
+            Err(error) => (JoinError::id(&error), Err(error.into())),
+        };
+        self.ended.insert(task, result);
+        Some(task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tasks_stop_in_order_and_the_first_error_counts() {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let mut running = Running::default();
+        for name in ["first", "second", "third"] {
+            let said = Arc::clone(&said);
+            running.add(name, |stop| async move {
+                stop.cancelled().await;
+                said.lock().push(name);
+                anyhow::ensure!(name == "first", "{name} is unwell");
+                Ok(())
+            });
+        }
+        let failure = running.stop().await.unwrap();
+        assert_eq!(*said.lock(), ["first", "second", "third"]);
+        assert_eq!(format!("{failure:#}"), "second failed: second is unwell");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_end_like_any_other() {
+        let mut running = Running::default();
+        running.add("the patient one", |stop| async move {
+            stop.cancelled().await;
+            Ok(())
+        });
+        running.add("the hasty one", |_| async { panic!("too hasty") });
+        assert_eq!(running.first_to_end().await, "the hasty one");
+        let failure = running.stop().await.unwrap();
+        assert_eq!(failure.to_string(), "the hasty one failed");
     }
 }

@@ -1,4 +1,4 @@
-//! The files in `crds/`: YAML of the CustomResourceDefinitions, the same bytes for the same types.
+//! The files in `crds/`: YAML of the `CustomResourceDefinition`s, the same bytes for the same types.
 
 use anyhow::Context as _;
 use serde_saphyr::SerializerOptions;
@@ -8,7 +8,7 @@ use crate::api::manifest;
 /// First line of every file.
 const HEADER: &str = "# Generated from the types in src/api by `postrider crds --out crds`; do not edit.\n";
 
-/// Name and content of every CustomResourceDefinition's file, in alphabetical order.
+/// Name and content of every `CustomResourceDefinition`'s file, in alphabetical order.
 ///
 /// # Errors
 /// When a definition cannot be written as YAML, which would be a bug.

@@ -149,8 +149,11 @@ impl Fixture {
             token: None,
         });
         let shutdown = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
         let running = tokio::spawn(runner.run(shutdown.clone(), Duration::from_secs(5)));
-        Kind::ALL.into_iter().for_each(|kind| directory.mark_synced(kind));
+        for kind in Kind::ALL {
+            directory.mark_synced(kind);
+        }
         Self {
             engine,
             directory,

@@ -425,37 +425,32 @@ fn python_and_node_programs_tell_genuine_from_forged() {
     judge(&["node", repository_file("docs/verify/verify.js").to_str().unwrap()]);
 }
 
-/// Where Go or a JDK is installed: neither is needed to build or test Postrider, and both are pure standard library.
+/// Runs a compiler.
+fn compile(command: &mut Command) {
+    let built = command
+        .status()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; run tools/setup.sh"));
+    assert!(built.success(), "{command:?}: {built}");
+}
+
 #[test]
-fn go_and_java_programs_tell_genuine_from_forged() {
-    let runs = |program: &str, argument: &str| {
-        Command::new(program)
-            .arg(argument)
-            .output()
-            .is_ok_and(|output| output.status.success())
-    };
-    if runs("go", "version") {
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("verify");
-        let source = repository_file("docs/verify/verify.go");
-        let built = Command::new("go")
-            .args(["build", "-o"])
-            .args([&program, &source])
-            .status()
-            .unwrap();
-        assert!(built.success());
-        judge(&[program.to_str().unwrap()]);
-    }
-    if runs("javac", "-version") {
-        let folder = tempfile::tempdir().unwrap();
-        let classes = folder.path().to_str().unwrap();
-        let source = repository_file("docs/verify/Verify.java");
-        let built = Command::new("javac")
+fn a_go_program_tells_genuine_from_forged() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("verify");
+    let source = repository_file("docs/verify/verify.go");
+    compile(Command::new("go").args(["build", "-o"]).args([&program, &source]));
+    judge(&[program.to_str().unwrap()]);
+}
+
+#[test]
+fn a_java_program_tells_genuine_from_forged() {
+    let folder = tempfile::tempdir().unwrap();
+    let classes = folder.path().to_str().unwrap();
+    let source = repository_file("docs/verify/Verify.java");
+    compile(
+        Command::new("javac")
             .args(["-encoding", "UTF-8", "-d", classes])
-            .arg(source)
-            .status()
-            .unwrap();
-        assert!(built.success());
-        judge(&["java", "-Dfile.encoding=UTF-8", "-cp", classes, "Verify"]);
-    }
+            .arg(source),
+    );
+    judge(&["java", "-Dfile.encoding=UTF-8", "-cp", classes, "Verify"]);
 }

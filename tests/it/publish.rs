@@ -10,6 +10,7 @@ mod multiplexed;
 mod stop;
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -242,9 +243,9 @@ impl Server {
             head += "content-type: application/json\r\n";
         }
         for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
+            write!(head, "{name}: {value}\r\n").unwrap();
         }
-        head += &format!("content-length: {}\r\n\r\n{body}", body.len());
+        write!(head, "content-length: {}\r\n\r\n{body}", body.len()).unwrap();
         only(self.raw(head.as_bytes()).await)
     }
 

@@ -23,7 +23,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tower::Service;
+use tower_service::Service;
 
 use super::guard::Guard;
 use super::metrics::{OpenConnection, TransportMetrics};

@@ -146,7 +146,7 @@ impl Inner {
     }
 }
 
-impl tower::Service<Name> for Guard {
+impl tower_service::Service<Name> for Guard {
     type Response = vec::IntoIter<SocketAddr>;
     type Error = LookupError;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;

@@ -393,7 +393,7 @@ fn people_are_told_once_of_each_turn() {
         Configuration::InForce(&sending),
         &disabled(DisableReason::AutoDisabled),
     );
-    let faulty = status(Configuration::Faulty(&faults), &healthy());
+    let invalid = status(Configuration::Faulty(&faults), &healthy());
     let paused = status(Configuration::InForce(&suspended), &healthy());
     let told = |previous: &[Condition], next: &[Condition]| {
         let words = notices(previous, next).into_iter();
@@ -409,8 +409,8 @@ fn people_are_told_once_of_each_turn() {
     assert_eq!(told(&bad, &off), ["!AutoDisabled"]);
     assert_eq!(told(&off, &good), ["Succeeded", "Recovered"]);
     assert_eq!(told(&bad, &good), ["Recovered"]);
-    assert_eq!(told(&[], &faulty), ["!InvalidSpec"]);
-    assert_eq!(told(&faulty, &fresh), ["Succeeded"]);
+    assert_eq!(told(&[], &invalid), ["!InvalidSpec"]);
+    assert_eq!(told(&invalid, &fresh), ["Succeeded"]);
     assert_eq!(told(&good, &paused), ["Suspended"]);
 }
 

@@ -52,18 +52,18 @@ async fn cloud_events_come_in_all_three_modes() {
     let bearer = format!("Bearer {TOKEN}");
     let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"x","data":{"n":1}}"#;
     let batch = format!("[{}]", event.replace("\"1\"", "\"2\""));
-    let modes: [(&[(&str, &str)], &str, &str); 3] = [
-        (&[("content-type", "application/cloudevents+json")], event, "1"),
+    let modes = [
+        (vec![("content-type", "application/cloudevents+json")], event, "1"),
         (
-            &[(
+            vec![(
                 "content-type",
                 "application/cloudevents-batch+json; charset=utf-8",
             )],
-            &batch,
+            &*batch,
             "2",
         ),
         (
-            &[
+            vec![
                 ("ce-specversion", "1.0"),
                 ("ce-id", "3"),
                 ("ce-source", "/s"),
@@ -73,12 +73,8 @@ async fn cloud_events_come_in_all_three_modes() {
             "3",
         ),
     ];
-    for (headers, body, id) in modes {
-        let headers: Vec<_> = headers
-            .iter()
-            .copied()
-            .chain([("authorization", &*bearer)])
-            .collect();
+    for (mut headers, body, id) in modes {
+        headers.push(("authorization", &*bearer));
         let answer = server.post(EVENTS, &headers, body).await;
         assert_eq!(answer.status, 202, "{answer:?}");
         assert_eq!(answer.json()["events"][0]["id"], id);

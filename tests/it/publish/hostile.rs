@@ -320,12 +320,17 @@ async fn bodies_that_are_no_proper_json_are_400_with_a_reason() {
     answer.is_problem(400, "invalid-event");
 }
 
+/// So many lines of a head.
+fn headers(count: usize) -> String {
+    (0..count).fold(String::new(), |head, number| head + &format!("x-{number}: y\r\n"))
+}
+
 #[tokio::test]
 async fn headers_are_bounded_in_number_and_bytes() {
     let server = Server::start(settings()).await;
-    let many: String = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();
+    let many = headers(200);
     let long = format!("x: {}\r\n", "y".repeat(40_000));
-    let small: String = (0..90).map(|number| format!("x-{number}: y\r\n")).collect();
+    let small = headers(90);
     for fields in [&many, &long] {
         let request = head(&format!("{fields}content-length: 0\r\n\r\n"));
         let answers = server.unharmed(server.raw(request.as_bytes())).await;
@@ -501,9 +506,9 @@ async fn connections_are_bounded() {
         let mut stream = server.connect().await;
         // Most are told, the rest just closed.
         let answers = Answer::all(&mut stream).await;
-        answers
-            .iter()
-            .for_each(|answer| answer.is_problem(503, "unavailable"));
+        for answer in &answers {
+            answer.is_problem(503, "unavailable");
+        }
     }
     assert_eq!(server.metric(open), 8);
     assert_eq!(

@@ -196,19 +196,41 @@ async fn a_full_file_refuses_events_and_recovers_by_delivering() {
     );
 }
 
-/// A small file system of its own; `None` where the test may not mount one.
+/// A small file system of its own.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn new(size: &str) -> Option<Self> {
+    /// Mounts one. Who may not mount runs the whole test again in a name space of its own, where everybody may, and
+    /// gets `None` once it passed there; where that is forbidden, too, the test fails.
+    fn new(size: &str, test: &str) -> Option<Self> {
+        const INSIDE: &str = "POSTRIDER_TEST_MAY_MOUNT";
         let directory = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
         let mut mount = Command::new("mount");
         mount
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(directory.path());
-        let mounted = mount.output().is_ok_and(|done| done.status.success());
-        mounted.then_some(Self(directory))
+        let mounted = mount.output().expect("mount is there; see tools/setup.sh");
+        if mounted.status.success() {
+            return Some(Self(directory));
+        }
+        let why = String::from_utf8_lossy(&mounted.stderr);
+        assert!(std::env::var_os(INSIDE).is_none(), "mount fails: {why}");
+        let inside = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", &format!("queue::faults::{test}")])
+            .env(INSIDE, "1")
+            .output()
+            .expect("unshare is there; see tools/setup.sh");
+        let said = String::from_utf8_lossy(&inside.stdout);
+        assert!(
+            inside.status.success() && said.contains("1 passed"),
+            "this test needs a machine where it may mount a file system, as root or in a user name space\n\
+             mount: {why}\nin a name space: {said}{}",
+            String::from_utf8_lossy(&inside.stderr)
+        );
+        None
     }
 
     fn remount(&self, options: &str) {
@@ -232,7 +254,9 @@ impl Drop for SmallDisk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_gives_leases_back() {
-    let Some(disk) = SmallDisk::new("3m") else { return };
+    let Some(disk) = SmallDisk::new("3m", "a_full_disk_refuses_and_gives_leases_back") else {
+        return;
+    };
     let mut settings = settings(disk.0.path());
     settings.settle_patience = Duration::from_millis(100);
     let queue = open(&settings).await;
@@ -278,7 +302,10 @@ async fn a_full_disk_refuses_and_gives_leases_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_volume_makes_the_queue_unavailable_until_it_heals() {
-    let Some(disk) = SmallDisk::new("20m") else { return };
+    let test = "a_read_only_volume_makes_the_queue_unavailable_until_it_heals";
+    let Some(disk) = SmallDisk::new("20m", test) else {
+        return;
+    };
     let settings = settings(disk.0.path());
     let queue = open(&settings).await;
     fill(&queue, 20, 20).await;

@@ -1,10 +1,10 @@
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::super::parse::parse;
-use super::super::refusal::ParseError;
-use super::super::sample;
 use super::*;
+use crate::domain::event::parse::parse;
+use crate::domain::event::refusal::ParseError;
+use crate::domain::event::sample;
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";

@@ -2,9 +2,9 @@ use http::HeaderValue;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::refusal::{MAX_LISTED, ParseClass};
-use super::super::sample;
 use super::*;
+use crate::domain::event::refusal::{MAX_LISTED, ParseClass};
+use crate::domain::event::sample;
 use crate::domain::id::EventId;
 
 /// Faults of a canonical body as `(pointer, reason)`.
@@ -252,7 +252,7 @@ fn bodies_without_an_acceptable_event_say_so() {
         (r#"{"type":"t"}}"#, "", Malformed),
         (r#"{"type":"t",}"#, "", Malformed),
         (r#"[{"type":"t"},{"type":}]"#, "/1", Malformed),
-        (r#"{'type':'t'}"#, "", Malformed),
+        (r"{'type':'t'}", "", Malformed),
         ("{\"type\":\"t\"}\0", "", NulCharacter),
         ("{\"type\":\"t\0\"}", "", NulCharacter),
         ("\u{feff}{}", "", Malformed),

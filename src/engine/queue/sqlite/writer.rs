@@ -262,11 +262,16 @@ impl Writer {
     }
 
     fn answer(&self, writes: &mut Vec<Write>, answers: Vec<Answer>) {
-        let mut stored = false;
+        // First, so that whoever is told sees it.
+        if answers
+            .iter()
+            .any(|answer| matches!(answer, Answer::Enqueue(Ok(_))))
+        {
+            self.shared.state.lock().full = None;
+        }
         for (write, answer) in writes.drain(..).zip(answers) {
             match (write, answer) {
                 (Write::Enqueue(_, reply), Answer::Enqueue(answer)) => {
-                    stored |= answer.is_ok();
                     if matches!(answer, Err(QueueError::ProjectFull { .. })) {
                         self.shared.metrics.refused_project.inc();
                     }
@@ -277,9 +282,6 @@ impl Writer {
                 }
                 (Write::Enqueue(_, reply), Answer::Done) => drop(reply.send(Err(QueueError::Closed))),
             }
-        }
-        if stored {
-            self.shared.state.lock().full = None;
         }
     }
 
