@@ -36,6 +36,8 @@ use crate::engine::queue::sqlite::{self, SqliteQueue};
 use crate::engine::{Engine, Parts, Runner};
 use crate::telemetry::{self, LogGuard};
 
+/// Longest that writing the last statuses may take when the process stops.
+const STATUS_GRACE: Duration = Duration::from_secs(5);
 /// Longest that publish requests under way may take when the process stops.
 const PUBLISH_GRACE: Duration = Duration::from_secs(10);
 
@@ -284,7 +286,16 @@ impl App {
         });
         let client = self.client;
         running.add("the controllers", move |stop| async move {
-            Ok(controllers::run(client, context, stop).await?)
+            let stopping = stop.clone();
+            let overdue = async {
+                stopping.cancelled().await;
+                tokio::time::sleep(STATUS_GRACE).await;
+            };
+            tokio::select! {
+                ended = controllers::run(client, context, stop) => ended?,
+                () = overdue => tracing::warn!("the last statuses were not all written in time"),
+            }
+            Ok(())
         });
         let admin_listener = self.admin;
         running.add("the admin server", |stop| async move {

@@ -4,6 +4,7 @@
 //! resources; what is here describes the process.
 
 pub mod manifests;
+pub mod plugin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

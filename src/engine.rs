@@ -39,7 +39,7 @@ use self::directory::Directory;
 use self::lane::Lane;
 use self::metrics::EngineMetrics;
 use self::places::Places;
-use self::queue::{Queue, QueueError};
+use self::queue::Queue;
 use self::transport::Transport;
 use self::view::Changes;
 use crate::domain::health::Health;
@@ -96,9 +96,6 @@ pub(crate) struct Core {
 /// Why the engine ended.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The stored health could not be read at start.
-    #[error("cannot read the queue at start")]
-    Start(#[source] QueueError),
     /// A lane's task ended unasked.
     #[error("a delivery task ended unasked")]
     LaneEnded(#[source] tokio::task::JoinError),
@@ -163,8 +160,12 @@ impl Core {
         self.lanes.read().values().cloned().collect()
     }
 
+    /// Forgets a lane that ended; what was stored for it meanwhile starts it again, to be dropped too.
     fn forget_lane(&self, uid: &Uid) {
         self.lanes.write().remove(uid);
+        if self.queue.depth(uid).pending > 0 {
+            self.wake(uid);
+        }
     }
 }
 
@@ -178,7 +179,7 @@ impl Runner {
     /// returns. Closing the queue is the caller's.
     ///
     /// # Errors
-    /// When the stored health cannot be read, or a lane ends unasked.
+    /// When a lane ends unasked.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), EngineError> {
         let core = Arc::clone(self.engine.core());
         load_health(&core, &shutdown).await;
@@ -191,8 +192,8 @@ impl Runner {
             core.wake(&uid);
         }
         let mut tasks = JoinSet::new();
-        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Beside the loop, because it waits for the store.
+        let mut sweeping = Box::pin(sweep(Arc::clone(&core)));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -209,9 +210,10 @@ impl Runner {
                     let lane = ended.map_err(EngineError::LaneEnded)?;
                     core.forget_lane(&lane.uid);
                 }
-                _ = sweep.tick() => sweep_lanes(&core).await,
+                () = &mut sweeping => {}
             }
         }
+        drop(sweeping);
         stop(&core, tasks, grace).await;
         Ok(())
     }
@@ -235,6 +237,15 @@ async fn load_health(core: &Core, shutdown: &CancellationToken) {
             () = tokio::time::sleep(RETRY) => {}
             () = shutdown.cancelled() => return,
         }
+    }
+}
+
+async fn sweep(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        sweep_lanes(&core).await;
     }
 }
 

@@ -1,3 +1,10 @@
-//! The `kubectl` plug-in.
+//! `kubectl postrider`: checks manifests, shows requests and checks signatures on the user's own machine.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use postrider::cli::plugin::{self, Plugin};
+
+fn main() -> ExitCode {
+    plugin::run(&Plugin::parse())
+}

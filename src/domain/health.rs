@@ -58,6 +58,9 @@ pub struct Health {
     pub handled_enable: Option<String>,
     /// The lane rests until then.
     pub resting_until: Option<Timestamp>,
+    /// How often in a row the receiver asked for rest again after a rest.
+    #[serde(default)]
+    pub rests: u32,
 }
 
 /// The last failed attempt.
@@ -110,18 +113,43 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(300);
 
 impl Health {
-    /// Records an attempt that ended at `now`; answers with the change people should hear of.
-    pub fn record(&mut self, policy: &DisablePolicy, outcome: &Outcome, now: Timestamp) -> Option<Signal> {
+    /// Records an attempt of the current generation that ran from `started` to `now`; answers with the change people
+    /// should hear of.
+    ///
+    /// Attempts overlap. What one says is news only about the time since it started: a success that was under way
+    /// when the receiver was disabled does not re-enable it, and of many attempts that are asked for rest at once
+    /// only the first lengthens it.
+    pub fn record(
+        &mut self,
+        policy: &DisablePolicy,
+        outcome: &Outcome,
+        started: Timestamp,
+        now: Timestamp,
+    ) -> Option<Signal> {
         match outcome {
-            Outcome::Delivered { .. } => self.record_success(now),
-            Outcome::Failed(failure) => self.record_failure(policy, failure, now),
+            Outcome::Delivered { .. } => self.record_success(started, now),
+            Outcome::Failed(failure) => self.record_failure(policy, failure, started, now),
         }
     }
 
-    fn record_success(&mut self, now: Timestamp) -> Option<Signal> {
-        let was_failing = self.is_failing() || self.disabled.is_some();
+    /// Counts an attempt that was made with an older generation's configuration, which says nothing of this one.
+    pub fn record_outdated(&mut self, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Delivered { .. }) {
+            self.delivered = self.delivered.saturating_add(1);
+        }
+    }
+
+    fn record_success(&mut self, started: Timestamp, now: Timestamp) -> Option<Signal> {
         self.delivered = self.delivered.saturating_add(1);
         self.last_success = Some(now);
+        if self
+            .disabled
+            .as_ref()
+            .is_some_and(|disabled| !disabled.is_over(started))
+        {
+            return None;
+        }
+        let was_failing = self.is_failing() || self.disabled.is_some();
         self.forgive();
         was_failing.then_some(Signal::Recovered)
     }
@@ -130,6 +158,7 @@ impl Health {
         &mut self,
         policy: &DisablePolicy,
         failure: &Failure,
+        started: Timestamp,
         now: Timestamp,
     ) -> Option<Signal> {
         self.last_failure = Some(LastFailure {
@@ -145,7 +174,7 @@ impl Health {
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
         let since = *self.failing_since.get_or_insert(now);
         if failure.reason.slows_lane() {
-            self.resting_until = Some(retry::after(now, self.rest(failure)));
+            self.rest(failure, started, now);
         }
         if let Some(disabled) = &mut self.disabled {
             disabled.next_probe = next_probe(policy, disabled.reason, now);
@@ -162,13 +191,15 @@ impl Health {
         first.then_some(Signal::Failing)
     }
 
-    /// How long the lane rests after a failure that slows it.
-    fn rest(&self, failure: &Failure) -> Duration {
-        let doublings = u32::try_from(self.consecutive_failures.saturating_sub(1))
-            .unwrap_or(u32::MAX)
-            .min(16);
+    /// Lets the lane rest after a failure that slows it; never shortens a rest.
+    fn rest(&mut self, failure: &Failure, started: Timestamp, now: Timestamp) {
+        if self.resting_until.is_none_or(|until| started >= until) {
+            self.rests = self.rests.saturating_add(1);
+        }
+        let doublings = self.rests.saturating_sub(1).min(16);
         let own = FIRST_REST.saturating_mul(1 << doublings).min(LONGEST_REST);
-        own.max(failure.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
+        let wait = own.max(failure.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
+        self.resting_until = self.resting_until.max(Some(retry::after(now, wait)));
     }
 
     /// Records a delivery that was given up.
@@ -204,7 +235,15 @@ impl Health {
         self.consecutive_failures = 0;
         self.failing_since = None;
         self.resting_until = None;
+        self.rests = 0;
         self.disabled = None;
+    }
+}
+
+impl Disabled {
+    /// Whether a success that started then shows that the receiver works again.
+    fn is_over(&self, started: Timestamp) -> bool {
+        self.reason != DisableReason::Gone && started >= self.since
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rand::RngExt as _;
 
 use super::Core;
@@ -33,6 +34,7 @@ pub(crate) async fn make(
 
 async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
     let number = lease.attempts.saturating_add(1);
+    let began = core.clock.now();
     let started = tokio::time::Instant::now();
     let outcome = match &lease.stored {
         Stored::Event(event) => send(core, destination, event, number).await,
@@ -41,7 +43,7 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
             "the stored event is damaged and cannot be sent",
         )),
     };
-    let result = conclude(core, lane, destination, &lease, &outcome);
+    let result = conclude(core, lane, destination, &lease, &outcome, began);
     report(
         core,
         lane,
@@ -62,7 +64,7 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
             reason = error.reason(), %error, destination.uid = %lane.uid,
             "an attempt's outcome was not stored; it will be made again"
         );
-        lane.with(|state| state.store_failed = true);
+        lane.pause(core.clock.now());
     }
 }
 
@@ -99,6 +101,7 @@ fn conclude(
     destination: &Destination,
     lease: &Lease,
     outcome: &Outcome,
+    began: Timestamp,
 ) -> Conclusion {
     let now = core.clock.now();
     let decision = match (outcome, &lease.stored) {
@@ -119,8 +122,15 @@ fn conclude(
     };
     let exhausted = failed && completion == Completion::Finished;
     let (signal, health) = lane.with(|state| {
-        let signal = state.health.record(&destination.disable, outcome, now);
+        let is_current = destination.identity.generation == state.health.generation;
+        let signal = if is_current {
+            state.health.record(&destination.disable, outcome, began, now)
+        } else {
+            state.health.record_outdated(outcome);
+            None
+        };
         match outcome {
+            _ if !is_current => {}
             Outcome::Delivered { .. } => state.window.grow(),
             Outcome::Failed(failure) if failure.reason.counts_against_receiver() => {
                 state.window.shrink(destination.max_in_flight);

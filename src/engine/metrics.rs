@@ -39,6 +39,7 @@ pub struct EngineMetrics {
     duration: Histogram,
     signals: Family<SignalLabels, Counter>,
     unmatched: Counter,
+    broken: Counter,
 }
 
 impl Default for EngineMetrics {
@@ -48,6 +49,7 @@ impl Default for EngineMetrics {
             duration: Histogram::new(SECONDS),
             signals: Family::default(),
             unmatched: Counter::default(),
+            broken: Counter::default(),
         }
     }
 }
@@ -69,6 +71,11 @@ impl EngineMetrics {
             "health_signals",
             "Changes of destinations' health",
             self.signals.clone(),
+        );
+        registry.register(
+            "attempts_broken",
+            "Attempts that panicked and are made again",
+            self.broken.clone(),
         );
         registry.register(
             "events_unmatched",
@@ -100,6 +107,10 @@ impl EngineMetrics {
             Signal::Disabled(DisableReason::Gone) => "Gone",
         };
         self.signals.get_or_create(&SignalLabels { signal }).inc();
+    }
+
+    pub(crate) fn broken(&self) {
+        self.broken.inc();
     }
 
     pub(crate) fn unmatched(&self, count: u64) {

@@ -16,6 +16,7 @@ mod crds;
 mod delivery;
 mod docs;
 mod examples;
+mod plugin;
 mod publish;
 mod queue;
 mod reconcile;

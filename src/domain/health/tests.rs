@@ -26,7 +26,8 @@ const DELIVERED: Outcome = Outcome::Delivered { status: 200 };
 fn disabling_needs_the_count_and_the_span() {
     let mut health = Health::default();
     let policy = policy(3, 60);
-    let mut record = |seconds| health.record(&policy, &failed(FailureReason::Timeout), at(seconds));
+    let mut record =
+        |seconds| health.record(&policy, &failed(FailureReason::Timeout), at(seconds), at(seconds));
     assert_eq!(record(0), Some(Signal::Failing));
     assert_eq!(
         [record(1), record(2), record(3)],
@@ -41,24 +42,24 @@ fn disabling_needs_the_count_and_the_span() {
 fn a_success_starts_the_count_and_the_span_anew() {
     let mut health = Health::default();
     let policy = policy(2, 10);
-    health.record(&policy, &failed(FailureReason::ServerError), at(0));
+    health.record(&policy, &failed(FailureReason::ServerError), at(0), at(0));
     assert_eq!(
-        health.record(&policy, &DELIVERED, at(20)),
+        health.record(&policy, &DELIVERED, at(20), at(20)),
         Some(Signal::Recovered)
     );
     assert_eq!(
-        health.record(&policy, &failed(FailureReason::ServerError), at(21)),
+        health.record(&policy, &failed(FailureReason::ServerError), at(21), at(21)),
         Some(Signal::Failing)
     );
     assert_eq!(
-        health.record(&policy, &failed(FailureReason::ServerError), at(22)),
+        health.record(&policy, &failed(FailureReason::ServerError), at(22), at(22)),
         None
     );
     assert_eq!(
-        health.record(&policy, &DELIVERED, at(23)),
+        health.record(&policy, &DELIVERED, at(23), at(23)),
         Some(Signal::Recovered)
     );
-    assert_eq!(health.record(&policy, &DELIVERED, at(24)), None);
+    assert_eq!(health.record(&policy, &DELIVERED, at(24), at(24)), None);
     assert_eq!(health.delivered, 3);
 }
 
@@ -70,7 +71,7 @@ fn gone_disables_at_once_and_is_never_probed() {
         ..policy(100, 100)
     };
     assert_eq!(
-        health.record(&off, &failed(FailureReason::Gone), at(0)),
+        health.record(&off, &failed(FailureReason::Gone), at(0), at(0)),
         Some(Signal::Disabled(DisableReason::Gone))
     );
     assert_eq!(health.disabled.unwrap().next_probe, None);
@@ -84,7 +85,7 @@ fn our_own_faults_do_not_count_against_the_receiver() {
         FailureReason::EgressRefused,
         FailureReason::TooOld,
     ] {
-        assert_eq!(health.record(&policy(1, 0), &failed(reason), at(0)), None);
+        assert_eq!(health.record(&policy(1, 0), &failed(reason), at(0), at(0)), None);
     }
     assert!(!health.is_failing());
     assert_eq!(health.last_failure.unwrap().reason, FailureReason::TooOld);
@@ -94,15 +95,15 @@ fn our_own_faults_do_not_count_against_the_receiver() {
 fn a_failed_probe_moves_the_next_one_and_a_good_one_recovers() {
     let mut health = Health::default();
     let policy = policy(1, 0);
-    health.record(&policy, &failed(FailureReason::Timeout), at(0));
+    health.record(&policy, &failed(FailureReason::Timeout), at(0), at(0));
     assert_eq!(
-        health.record(&policy, &failed(FailureReason::Timeout), at(900)),
+        health.record(&policy, &failed(FailureReason::Timeout), at(900), at(900)),
         None
     );
     assert_eq!(health.disabled.as_ref().unwrap().next_probe, Some(at(1800)));
     assert_eq!(health.disabled.as_ref().unwrap().since, at(0));
     assert_eq!(
-        health.record(&policy, &DELIVERED, at(1800)),
+        health.record(&policy, &DELIVERED, at(1800), at(1800)),
         Some(Signal::Recovered)
     );
     assert_eq!(health.disabled, None);
@@ -112,7 +113,7 @@ fn a_failed_probe_moves_the_next_one_and_a_good_one_recovers() {
 fn a_new_generation_or_request_re_enables_once() {
     let mut health = Health::default();
     assert!(health.observe(1, None), "first sight is stored");
-    health.record(&policy(1, 0), &failed(FailureReason::Timeout), at(0));
+    health.record(&policy(1, 0), &failed(FailureReason::Timeout), at(0), at(0));
     assert!(!health.observe(1, None));
     assert!(health.disabled.is_some());
     assert!(health.observe(1, Some("please")));
@@ -120,7 +121,7 @@ fn a_new_generation_or_request_re_enables_once() {
         (health.disabled.as_ref(), health.handled_enable.as_deref()),
         (None, Some("please"))
     );
-    health.record(&policy(1, 0), &failed(FailureReason::Timeout), at(1));
+    health.record(&policy(1, 0), &failed(FailureReason::Timeout), at(1), at(1));
     assert!(!health.observe(1, Some("please")), "a token is handled once");
     assert!(health.disabled.is_some());
     assert!(health.observe(2, Some("please")));
@@ -131,15 +132,15 @@ fn a_new_generation_or_request_re_enables_once() {
 fn a_receiver_that_asks_for_rest_gets_it() {
     let mut health = Health::default();
     let policy = policy(100, 0);
-    health.record(&policy, &failed(FailureReason::Unavailable), at(0));
+    health.record(&policy, &failed(FailureReason::Unavailable), at(0), at(0));
     assert_eq!(health.resting_until, Some(at(1)));
-    health.record(&policy, &failed(FailureReason::Unavailable), at(1));
+    health.record(&policy, &failed(FailureReason::Unavailable), at(1), at(1));
     assert_eq!(health.resting_until, Some(at(3)));
     let mut asks = Failure::new(FailureReason::TooManyRequests, "x");
     asks.retry_after = Some(Duration::from_secs(120));
-    health.record(&policy, &Outcome::Failed(asks), at(3));
+    health.record(&policy, &Outcome::Failed(asks), at(3), at(3));
     assert_eq!(health.resting_until, Some(at(123)));
-    health.record(&policy, &DELIVERED, at(123));
+    health.record(&policy, &DELIVERED, at(123), at(123));
     assert_eq!(health.resting_until, None);
 }
 
@@ -163,10 +164,38 @@ proptest! {
                 row = 0;
             }
             let was = health.disabled.is_some();
-            health.record(&policy, &outcome, at(now));
+            health.record(&policy, &outcome, at(now), at(now));
             let due = row >= count && now - since >= i64::try_from(span).unwrap();
             prop_assert_eq!(health.disabled.is_some(), (was && fails) || due);
             prop_assert_eq!(health.consecutive_failures, u64::from(row));
         }
+    }
+}
+
+#[test]
+fn many_attempts_asked_for_rest_at_once_are_one_rest() {
+    let mut health = Health::default();
+    let policy = policy(100, 3600);
+    for _ in 0..16 {
+        let mut failure = Failure::new(FailureReason::TooManyRequests, "x");
+        failure.retry_after = Some(Duration::from_secs(2));
+        health.record(&policy, &Outcome::Failed(failure), at(0), at(1));
+    }
+    assert_eq!(health.resting_until, Some(at(3)));
+    health.record(&policy, &failed(FailureReason::Unavailable), at(1), at(2));
+    assert_eq!(health.resting_until, Some(at(3)), "a rest is never shortened");
+}
+
+#[test]
+fn a_success_that_was_under_way_when_the_receiver_was_disabled_changes_nothing() {
+    for (reason, kind) in [
+        (FailureReason::Gone, DisableReason::Gone),
+        (FailureReason::Timeout, DisableReason::AutoDisabled),
+    ] {
+        let mut health = Health::default();
+        health.record(&policy(1, 0), &failed(reason), at(0), at(1));
+        assert_eq!(health.record(&policy(1, 0), &DELIVERED, at(0), at(2)), None);
+        assert_eq!(health.disabled.map(|disabled| disabled.reason), Some(kind));
+        assert_eq!(health.delivered, 1);
     }
 }

@@ -125,7 +125,7 @@ impl Settings {
             group: 512,
             inbox: 4096,
             inbox_bytes: 64 << 20,
-            settle_patience: Duration::from_secs(5),
+            settle_patience: Duration::from_secs(3600),
             reopen: Duration::from_secs(1),
             retention_interval: Duration::from_secs(1),
         }

@@ -1,0 +1,320 @@
+//! The `kubectl postrider` plugin: what a person can find out without a cluster.
+//!
+//! Owns the plugin's command line, and how a command's [`Report`] is printed. Each command is a function from its
+//! arguments and the files they name to a report; all decisions are `domain`'s, so what the plugin says is what the
+//! operator does.
+//!
+//! Every file is bounded, nothing is sent anywhere and no cluster is asked. Values of Secrets do not show, unless the
+//! user asks for them.
+
+mod input;
+mod lint;
+mod render;
+mod schema;
+mod secrets;
+mod verify;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use self::secrets::GivenSecret;
+use crate::domain::duration;
+
+/// Checks manifests, shows requests and checks signatures; asks no cluster.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-postrider",
+    bin_name = "kubectl postrider",
+    version,
+    max_term_width = 110,
+    after_help = "Examples:\n  \
+        kubectl postrider lint destinations/*.yaml\n  \
+        kustomize build . | kubectl postrider lint -\n  \
+        kubectl postrider render destination.yaml --event event.json\n  \
+        kubectl postrider verify --secret key.txt --header 'webhook-id: 1' … --body body.json"
+)]
+pub struct Plugin {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List everything wrong with EventProject and EventDestination manifests.
+    Lint(LintArgs),
+    /// Show the request that a destination would be sent for an event.
+    Render(Box<RenderArgs>),
+    /// Check the signature of a request, and say what is wrong with it.
+    Verify(Box<VerifyArgs>),
+}
+
+/// Arguments of `lint`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 nothing wrong, 1 faults, 2 a file cannot be read.\n\n\
+    References to Secrets that are not among the files count as present.\n\n\
+    Examples:\n  \
+    kubectl postrider lint project.yaml destination.yaml\n  \
+    helm template . | kubectl postrider lint - -o json"
+)]
+struct LintArgs {
+    /// Manifests, YAML or JSON, of any number of documents; `-` is the standard input.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = LintOutput::Text)]
+    output: LintOutput,
+    /// Networks that the operator may send to although they are private: its own flag of this name. Repeat the flag
+    /// or separate with commas.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    allow_egress: Vec<IpNet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LintOutput {
+    /// One fault a line.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Arguments of `render`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 shown, 1 the destination or the event is faulty, 2 a file cannot be used.\n\n\
+    What HTTP itself adds (Host, Content-Length) is not shown. Without the signing key there is no signature.\n\n\
+    Examples:\n  \
+    kubectl postrider render destination.yaml project.yaml --event event.json\n  \
+    kubectl postrider render destination.yaml --event event.json --secret alerts-signing/secret=whsec_…\n  \
+    kubectl postrider render destination.yaml --event event.json -o body | jq ."
+)]
+struct RenderArgs {
+    /// Manifests with the destination, and with Secrets and projects if you like; `-` is the standard input.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Name of the destination, when the files hold several.
+    #[arg(long, value_name = "DESTINATION")]
+    name: Option<String>,
+    /// The event as it would be published, JSON; CloudEvents are recognised.
+    #[arg(long, value_name = "FILE")]
+    event: PathBuf,
+    /// Which event, when the file holds an array: 0 is the first.
+    #[arg(long, value_name = "NUMBER")]
+    index: Option<usize>,
+    /// Further manifests, with the event's project.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    project: Vec<PathBuf>,
+    /// A key of a Secret. Others on the machine may see arguments; a Secret manifest among the files is safer.
+    #[arg(long, value_name = "NAME/KEY=VALUE")]
+    secret: Vec<GivenSecret>,
+    /// Number of the attempt.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempt: u32,
+    /// Time of the attempt, RFC 3339. Default: now.
+    #[arg(long, value_name = "TIME")]
+    now: Option<Timestamp>,
+    /// Show URLs and headers that come from Secrets.
+    #[arg(long)]
+    show_secrets: bool,
+    /// What to show.
+    #[arg(short, long, value_enum, default_value_t = RenderOutput::Request)]
+    output: RenderOutput,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RenderOutput {
+    /// Method, URL, headers, an empty line and the body.
+    Request,
+    /// The bytes of the body alone.
+    Body,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 genuine, 1 not genuine, 2 a file or the key cannot be used.\n\n\
+    Examples:\n  \
+    kubectl postrider verify --secret key.txt --body body.json --header webhook-id=01J… \\\n      \
+    --header webhook-timestamp=1700000000 --header webhook-signature=v1,…\n  \
+    kubectl postrider verify --secret key.txt --body body.json --scheme hmac \\\n      \
+    --header-name X-Acme-HMAC-SHA-256 --header X-Acme-HMAC-SHA-256=…"
+)]
+struct VerifyArgs {
+    /// File that holds the signing key; a newline at its end does not count.
+    #[arg(long, value_name = "FILE")]
+    secret: PathBuf,
+    /// A header of the request, `Name=value` or `Name: value`.
+    #[arg(long, value_name = "HEADER", value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// File that holds the body's bytes; `-` is the standard input.
+    #[arg(long, value_name = "FILE")]
+    body: PathBuf,
+    /// How the request is signed.
+    #[arg(long, value_enum, default_value_t = VerifyScheme::Standard)]
+    scheme: VerifyScheme,
+    /// `hmac`: header of the signature.
+    #[arg(long, value_name = "NAME", required_if_eq("scheme", "hmac"))]
+    header_name: Option<HeaderName>,
+    /// `hmac`: text before the signature.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// `hmac`: how the signature is written.
+    #[arg(long, value_enum, default_value_t = VerifyEncoding::Hex)]
+    encoding: VerifyEncoding,
+    /// `standard`: how far the timestamp may be from now.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = tolerance)]
+    tolerance: Duration,
+    /// Time to compare the timestamp with, RFC 3339. Default: now.
+    #[arg(long, value_name = "TIME")]
+    now: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum VerifyScheme {
+    /// Standard Webhooks.
+    Standard,
+    /// HMAC-SHA-256 of the body in one header.
+    Hmac,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum VerifyEncoding {
+    /// Lower-case hexadecimal.
+    Hex,
+    /// Standard base64.
+    Base64,
+}
+
+/// What a command found.
+#[derive(Debug, Default)]
+struct Report {
+    /// For the standard output, byte by byte.
+    out: Vec<u8>,
+    /// For people, on the standard error; one line each.
+    notes: Vec<String>,
+    verdict: Verdict,
+}
+
+/// How a command ended, from good to bad.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    /// Nothing is wrong.
+    #[default]
+    Clean,
+    /// Something is wrong with what was looked at.
+    Faulty,
+    /// It could not be looked at.
+    Unusable,
+}
+
+impl Report {
+    fn line(&mut self, text: &str) {
+        self.out.extend_from_slice(printable(text).as_bytes());
+        self.out.push(b'\n');
+    }
+
+    fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    fn at_least(&mut self, verdict: Verdict) {
+        self.verdict = self.verdict.max(verdict);
+    }
+}
+
+/// Does what the command line says; the exit code is the verdict.
+#[must_use]
+pub fn run(plugin: &Plugin) -> ExitCode {
+    let report = match &plugin.command {
+        Command::Lint(args) => lint::run(args),
+        Command::Render(args) => render::run(args),
+        Command::Verify(args) => verify::run(args),
+    };
+    let report = report.unwrap_or_else(|error| Report {
+        notes: vec![format!("error: {error:#}")],
+        verdict: Verdict::Unusable,
+        ..Report::default()
+    });
+    print(&report)
+}
+
+/// Whoever reads may have gone away, such as `head`; then nobody is left to be told.
+fn print(report: &Report) -> ExitCode {
+    let mut errors = std::io::stderr().lock();
+    for note in &report.notes {
+        if writeln!(errors, "{}", printable(note)).is_err() {
+            break;
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(&report.out).and_then(|()| out.flush());
+    match report.verdict {
+        Verdict::Clean if written.is_ok() => ExitCode::SUCCESS,
+        Verdict::Faulty if written.is_ok() => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
+}
+
+/// Text that may come from a file, without what a terminal would obey.
+fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+    }
+    clean
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text
+        .split_once(['=', ':'])
+        .ok_or("give a header as Name=value or \"Name: value\"")?;
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|error| error.to_string())?;
+    let value = HeaderValue::from_str(value.trim()).map_err(|error| error.to_string())?;
+    Ok((name, value))
+}
+
+fn tolerance(text: &str) -> Result<Duration, String> {
+    duration::parse(text).ok_or_else(|| "give a duration, such as 5m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Plugin::command().debug_assert();
+    }
+
+    #[test]
+    fn a_header_may_be_written_in_two_ways() {
+        for text in ["Webhook-Signature=v1,a=b:c", "webhook-signature: v1,a=b:c"] {
+            let (name, value) = header(text).unwrap();
+            assert_eq!(
+                (name.as_str(), value.as_bytes()),
+                ("webhook-signature", &b"v1,a=b:c"[..])
+            );
+        }
+        for text in ["webhook-id", "a b=c", "a=b\nc"] {
+            header(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing_to_obey() {
+        assert_eq!(printable("a\u{1b}[31mü\n"), "a\\u{1b}[31mü\\n");
+    }
+}

@@ -1,0 +1,309 @@
+//! `render`: the request that a destination would be sent for an event, byte by byte.
+//!
+//! The request is made by `domain::delivery::prepare`, as the operator does it. What only a cluster knows has a
+//! stand-in, and a note says so: uids, the id of an event that names none, a signing key that is not among the files.
+//! The egress guard is not in force, because nothing is sent; a refusal becomes a note.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::{HeaderMap, HeaderValue, header};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde_json::Value;
+use url::Position;
+
+use super::input::{self, Document};
+use super::lint::{self, Linter};
+use super::secrets::Secrets;
+use super::{RenderArgs, RenderOutput, Report, Verdict};
+use crate::api::v1alpha1::event_destination::{SigningScheme, SigningSpec};
+use crate::api::v1alpha1::event_project::EventProjectSpec;
+use crate::api::v1alpha1::{EventDestination, EventProject};
+use crate::domain::delivery::{self, Attempt, WebhookRequest};
+use crate::domain::destination::{Destination, Reference, References, secret_references, signing_key_ref};
+use crate::domain::egress::EgressPolicy;
+use crate::domain::event::{Draft, Event, parse};
+use crate::domain::id::EventId;
+use crate::domain::project::ProjectFacts;
+use crate::engine::clock::{Clock as _, SystemClock};
+
+/// What has to be opened so that no address is refused that can be opened at all.
+const EVERYWHERE: [&str; 8] = [
+    "0.0.0.0/0",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "100.100.100.200/32",
+    "::/0",
+    "::1/128",
+    "fe80::/10",
+    "fd00:ec2::254/128",
+];
+/// Stands for a value that is secret.
+const HIDDEN: &str = "(secret)";
+
+/// Shows the request.
+///
+/// # Errors
+/// When a file cannot be used, or it is not clear which destination is meant.
+pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let mut documents = Vec::new();
+    for file in args.files.iter().chain(&args.project) {
+        documents.extend(input::documents(file)?);
+    }
+    let mut secrets = Secrets::default();
+    for document in documents.iter().filter(|document| Secrets::is_secret(document)) {
+        let faults = secrets.add(document);
+        report.notes.extend(lint::lines(document, &faults));
+    }
+    args.secret.iter().for_each(|given| secrets.give(given));
+
+    let document = chosen(&documents, args.name.as_deref())?;
+    let Some((destination, spec)) = destination(document, &secrets, &mut report)? else {
+        return Ok(report);
+    };
+    let now = args.now.unwrap_or_else(|| SystemClock.now());
+    let Some(draft) = draft(args, &mut report)? else {
+        return Ok(report);
+    };
+    let project = project(&documents, document, &spec, &mut report)?;
+    let event = event(draft, now, project, &mut report);
+    if !destination.subscription.matches(
+        spec.spec.project_ref.as_ref().map_or("", |project| &project.name),
+        &event.content.event_type,
+    ) {
+        report.note(format!(
+            "note: the destination would not be sent this event: no pattern of spec.events fits {}",
+            event.content.event_type
+        ));
+    }
+    let attempt = Attempt {
+        number: args.attempt,
+        now,
+    };
+    match delivery::prepare(&destination, &event, attempt) {
+        Ok(request) => show(args, &destination, &spec, &request, &mut report),
+        Err(error) => {
+            report.at_least(Verdict::Faulty);
+            report.note(format!("error: the event cannot be rendered: {error}"));
+        }
+    }
+    Ok(report)
+}
+
+fn chosen<'a>(documents: &'a [Document], name: Option<&str>) -> anyhow::Result<&'a Document> {
+    let destinations: Vec<_> = documents
+        .iter()
+        .filter(|document| lint::is(document, "EventDestination"))
+        .collect();
+    let names: Vec<_> = destinations
+        .iter()
+        .filter_map(|document| document.metadata("name"))
+        .collect();
+    let mut fitting = destinations
+        .iter()
+        .filter(|document| name.is_none() || document.metadata("name") == name);
+    match (fitting.next(), fitting.next(), name) {
+        (Some(document), None, _) => Ok(document),
+        (Some(_), Some(_), None) => anyhow::bail!("choose a destination with --name: {}", names.join(", ")),
+        (Some(_), Some(_), Some(name)) => anyhow::bail!("there are several destinations named {name}"),
+        (None, _, None) => anyhow::bail!("the files hold no EventDestination of {}", lint::API_VERSION),
+        (None, _, Some(name)) => {
+            anyhow::bail!("there is no destination named {name}, only: {}", names.join(", "))
+        }
+    }
+}
+
+/// The destination and its object; `None`: it is faulty, and the report says how.
+fn destination(
+    document: &Document,
+    secrets: &Secrets,
+    report: &mut Report,
+) -> anyhow::Result<Option<(Destination, EventDestination)>> {
+    let open = || EgressPolicy::new(EVERYWHERE.iter().filter_map(|net| net.parse::<IpNet>().ok()));
+    let faults = Linter::new(open())?.faults(document, "EventDestination", secrets);
+    let object = serde_json::from_value::<EventDestination>(document.value.clone());
+    let (true, Ok(object)) = (faults.is_empty(), object) else {
+        report.at_least(Verdict::Faulty);
+        report.notes.extend(lint::lines(document, &faults));
+        return Ok(None);
+    };
+    let identity = lint::identity(document);
+    let namespace = document.metadata("namespace");
+    let mut unsigned = object.clone();
+    if let Some(signing) = signing_key_ref(&identity.key.name, &object.spec)
+        && !matches!(secrets.find(namespace, &signing.key), Reference::Found(_))
+    {
+        let (name, key) = (&signing.key.name, &signing.key.key);
+        let origin = if signing.generated {
+            "which Postrider makes, "
+        } else {
+            ""
+        };
+        report.note(format!(
+            "note: the signature is left out: the signing key, {origin}key {key:?} of Secret {name:?}, is not among \
+             the files; give it as a Secret manifest or with --secret {name}/{key}=VALUE"
+        ));
+        if let Some(webhook) = &mut unsigned.spec.webhook {
+            webhook.signing = Some(SigningSpec {
+                scheme: Some(SigningScheme::None),
+                ..SigningSpec::default()
+            });
+        }
+    }
+    let references: References = secret_references(&identity.key.name, &unsigned.spec)
+        .into_iter()
+        .map(|(_, key)| {
+            let found = secrets.find(namespace, &key);
+            (key, found)
+        })
+        .collect();
+    match Destination::try_from_spec(identity, &unsigned.spec, &references, &open()) {
+        Ok(destination) => {
+            let endpoint = destination.webhook.endpoint.expose();
+            if let Err(refusal) = EgressPolicy::default().check_literal(endpoint) {
+                report.note(format!(
+                    "note: the operator refuses this URL by default: {refusal}"
+                ));
+            }
+            Ok(Some((destination, object)))
+        }
+        Err(faults) => {
+            report.at_least(Verdict::Faulty);
+            report.notes.extend(lint::lines(document, &faults));
+            Ok(None)
+        }
+    }
+}
+
+/// The event as published; `None`: it is faulty, and the report says how.
+fn draft(args: &RenderArgs, report: &mut Report) -> anyhow::Result<Option<Draft>> {
+    let file = args.event.display();
+    let body = input::bytes(&args.event)?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, content_type(&body));
+    let mut drafts = match parse::parse(&body, &headers) {
+        Ok(drafts) => drafts,
+        Err(error) => {
+            report.at_least(Verdict::Faulty);
+            report.note(format!("{file}: {error}"));
+            return Ok(None);
+        }
+    };
+    let count = drafts.len();
+    let index = match args.index {
+        None if count > 1 => {
+            anyhow::bail!("{file} holds {count} events; choose one with --index, 0 is the first")
+        }
+        index => index.unwrap_or_default(),
+    };
+    anyhow::ensure!(index < count, "{file} holds {count} events; 0 is the first");
+    Ok(Some(drafts.swap_remove(index)))
+}
+
+/// A producer says what it sends; a file does not, but a CloudEvent shows.
+fn content_type(body: &[u8]) -> HeaderValue {
+    let value = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let first = value.get(0).unwrap_or(&value);
+    HeaderValue::from_static(match (first.get("specversion"), value.is_array()) {
+        (None, _) => "application/json",
+        (Some(_), false) => "application/cloudevents+json",
+        (Some(_), true) => "application/cloudevents-batch+json",
+    })
+}
+
+fn project(
+    documents: &[Document],
+    destination: &Document,
+    object: &EventDestination,
+    report: &mut Report,
+) -> anyhow::Result<Arc<ProjectFacts>> {
+    let wanted = object
+        .spec
+        .project_ref
+        .as_ref()
+        .map(|project| project.name.as_str());
+    let namespace = destination.metadata("namespace");
+    let given = documents
+        .iter()
+        .filter(|document| lint::is(document, "EventProject"))
+        .filter(|document| wanted.is_none() || document.metadata("name") == wanted)
+        .find(|document| {
+            let other = document.metadata("namespace");
+            other.is_none() || namespace.is_none() || other == namespace
+        });
+    let mut project = if let Some(document) = given {
+        serde_json::from_value::<EventProject>(document.value.clone())
+            .with_context(|| format!("{}: the EventProject is faulty, see lint", document.file))?
+    } else {
+        let name = wanted.unwrap_or("project");
+        report.note(format!(
+            "note: no EventProject is among the files; one named {name:?} stands in"
+        ));
+        EventProject::new(name, EventProjectSpec::default())
+    };
+    if project.metadata.uid.is_none() || destination.metadata("uid").is_none() {
+        report.note(
+            "note: without metadata.uid the delivery's id, and what else comes from uids, is a stand-in",
+        );
+    }
+    project
+        .metadata
+        .uid
+        .get_or_insert_with(|| lint::STAND_IN.to_owned());
+    let facts = ProjectFacts::of(&project).context("the EventProject has no name")?;
+    Ok(Arc::new(facts))
+}
+
+fn event(draft: Draft, now: Timestamp, project: Arc<ProjectFacts>, report: &mut Report) -> Event {
+    let Draft {
+        id,
+        timestamp,
+        mut content,
+    } = draft;
+    content.timestamp = timestamp.unwrap_or(now).as_millisecond();
+    let id = id.unwrap_or_else(|| {
+        report.note("note: the event has no id; publishing makes one, here a stand-in is used");
+        EventId::from_uuid(uuid::Uuid::nil())
+    });
+    Event::new(id, now, content, project)
+}
+
+fn show(
+    args: &RenderArgs,
+    destination: &Destination,
+    object: &EventDestination,
+    request: &WebhookRequest,
+    report: &mut Report,
+) {
+    if args.output == RenderOutput::Request {
+        let secret_url = object
+            .spec
+            .webhook
+            .as_ref()
+            .is_some_and(|webhook| webhook.url_from.is_some());
+        let hide = |secret: bool| secret && !args.show_secrets;
+        let origin = request.endpoint.origin();
+        let path = if hide(secret_url) {
+            format!("/{HIDDEN}")
+        } else {
+            request.endpoint.expose()[Position::BeforePath..].to_owned()
+        };
+        report.line(&format!("{} {origin}{path}", request.method));
+        for (name, value) in &request.headers {
+            let own = &destination.webhook.headers;
+            let secret = own
+                .iter()
+                .any(|(other, own)| other == name && own.is_sensitive() && own == value);
+            let value = if hide(secret) {
+                HIDDEN.into()
+            } else {
+                String::from_utf8_lossy(value.as_bytes())
+            };
+            report.line(&format!("{name}: {value}"));
+        }
+        report.line("");
+    }
+    report.out.extend_from_slice(&request.body);
+}

@@ -1,0 +1,153 @@
+//! Secrets that the user gave: manifests among the files, and `--secret`.
+//!
+//! Values are wrapped as soon as they are read and are never part of a message.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::input::Document;
+use crate::api::v1alpha1::SecretKeyRef;
+use crate::domain::destination::Reference;
+use crate::domain::fault::Faults;
+use crate::domain::secret::Secret;
+
+/// One `--secret NAME/KEY=VALUE`.
+#[derive(Clone, Debug)]
+pub(super) struct GivenSecret {
+    key: SecretKeyRef,
+    value: Secret<Vec<u8>>,
+}
+
+impl FromStr for GivenSecret {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text
+            .split_once('/')
+            .and_then(|(name, rest)| rest.split_once('=').map(|(key, value)| (name, key, value)))
+            .filter(|(name, key, _)| !name.is_empty() && !key.is_empty());
+        let (name, key, value) =
+            parts.ok_or("give the Secret's name, its key and the value as NAME/KEY=VALUE")?;
+        Ok(Self {
+            key: SecretKeyRef {
+                name: name.to_owned(),
+                key: key.to_owned(),
+            },
+            value: Secret::new(value.as_bytes().to_vec()),
+        })
+    }
+}
+
+/// Secrets by name.
+#[derive(Debug, Default)]
+pub(super) struct Secrets(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    namespace: Option<String>,
+    data: BTreeMap<String, Secret<Vec<u8>>>,
+}
+
+impl Secrets {
+    /// Whether a document is a Secret.
+    pub(super) fn is_secret(document: &Document) -> bool {
+        document.text("kind") == Some("Secret") && document.text("apiVersion") == Some("v1")
+    }
+
+    /// Adds the Secret of a document; what is wrong with it is returned.
+    pub(super) fn add(&mut self, document: &Document) -> Faults {
+        let mut faults = Faults::default();
+        let Some(name) = document.metadata("name") else {
+            faults.invalid("metadata.name", "is missing");
+            return faults;
+        };
+        let mut data = BTreeMap::new();
+        let mut members = |field: &str, decode: fn(&str) -> Option<Vec<u8>>, wanted: &str| {
+            let members = document.value.get(field).and_then(Value::as_object);
+            for (key, value) in members.into_iter().flatten() {
+                match value.as_str().and_then(decode) {
+                    Some(value) => drop(data.insert(key.clone(), Secret::new(value))),
+                    None => faults.invalid(format!("{field}.{key}"), format!("must be {wanted}")),
+                }
+            }
+        };
+        members("data", decode, "base64");
+        members("stringData", |text| Some(text.as_bytes().to_vec()), "a string");
+        self.0.push(Entry {
+            name: name.to_owned(),
+            namespace: document.metadata("namespace").map(str::to_owned),
+            data,
+        });
+        faults
+    }
+
+    /// Adds a value of the command line, which wins over files and is in every namespace.
+    pub(super) fn give(&mut self, given: &GivenSecret) {
+        let data = BTreeMap::from([(given.key.key.clone(), given.value.clone())]);
+        let entry = Entry {
+            name: given.key.name.clone(),
+            namespace: None,
+            data,
+        };
+        self.0.insert(0, entry);
+    }
+
+    /// What a reference leads to; a namespace that is not written down is any.
+    pub(super) fn find(&self, namespace: Option<&str>, key: &SecretKeyRef) -> Reference {
+        let mut found = Reference::NoSecret;
+        for entry in self.0.iter().filter(|entry| entry.name == key.name) {
+            let elsewhere = matches!((&entry.namespace, namespace), (Some(a), Some(b)) if a != b);
+            if elsewhere {
+                continue;
+            }
+            match entry.data.get(&key.key) {
+                Some(value) => return Reference::Found(value.clone()),
+                None => found = Reference::NoKey,
+            }
+        }
+        found
+    }
+}
+
+/// Base64 as in a Secret; line breaks are allowed there.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    STANDARD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::plugin::input;
+
+    fn key(name: &str, key: &str) -> SecretKeyRef {
+        SecretKeyRef {
+            name: name.to_owned(),
+            key: key.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_in_its_namespace() {
+        let text = "{apiVersion: v1, kind: Secret, metadata: {name: a, namespace: x}, \
+                    data: {k: czNjcmV0, bad: '?'}, stringData: {t: text}}";
+        let document = &input::parse("f", text).unwrap()[0];
+        let mut secrets = Secrets::default();
+        let faults = secrets.add(document);
+        assert_eq!(faults.to_string(), "data.bad: must be base64");
+        let found = |text: &str| Reference::Found(Secret::new(text.as_bytes().to_vec()));
+        assert_eq!(secrets.find(Some("x"), &key("a", "k")), found("s3cret"));
+        assert_eq!(secrets.find(None, &key("a", "t")), found("text"));
+        assert_eq!(secrets.find(Some("x"), &key("a", "other")), Reference::NoKey);
+        assert_eq!(secrets.find(Some("y"), &key("a", "k")), Reference::NoSecret);
+        secrets.give(&"a/k=mine=1".parse().unwrap());
+        assert_eq!(secrets.find(Some("x"), &key("a", "k")), found("mine=1"));
+        assert_eq!(secrets.find(Some("x"), &key("a", "t")), found("text"));
+        assert!("a=b".parse::<GivenSecret>().is_err());
+    }
+}
