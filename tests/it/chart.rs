@@ -633,7 +633,7 @@ async fn release_is_installed_upgraded_and_removed() {
         spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"],
         true
     );
-    assert_eq!(spec["terminationGracePeriodSeconds"], 35);
+    assert_eq!(spec["terminationGracePeriodSeconds"], 45);
     let args: Vec<_> = spec["containers"][0]["args"]
         .as_array()
         .unwrap()

@@ -1,0 +1,261 @@
+//! What the engine's tests share: a clock that follows tokio's time, scripted receivers, an engine over them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::api::v1alpha1::EventDestinationSpec;
+use crate::domain::delivery::WebhookRequest;
+use crate::domain::destination::{Destination, Identity, References, Subscription};
+use crate::domain::egress::EgressPolicy;
+use crate::domain::event::parse;
+use crate::domain::id::ObjectKey;
+use crate::domain::outcome::{Failure, FailureReason, Reply};
+use crate::domain::project::{Project, ProjectFacts};
+use crate::domain::retry;
+use crate::engine::directory::{DirectoryListener, Entry, EntryState, Kind};
+use crate::engine::publish::{PublishError, Publisher};
+use crate::engine::queue::memory::MemoryQueue;
+use crate::engine::view::{DeliveryView, LaneView};
+use crate::engine::*;
+
+/// A clock that follows tokio's time, so paused tests move both.
+pub(super) struct TestClock {
+    pub(super) start: tokio::time::Instant,
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        retry::after("2026-01-31T08:00:00Z".parse().unwrap(), self.start.elapsed())
+    }
+}
+
+/// What a scripted receiver does.
+#[derive(Clone, Copy)]
+pub(super) enum Script {
+    Status(u16),
+    Hang,
+    Take(Duration),
+    Late(Duration, u16),
+}
+
+#[derive(Default)]
+pub(super) struct ScriptedTransport {
+    pub(super) scripts: Mutex<HashMap<String, Script>>,
+    pub(super) sent: Mutex<Vec<(String, String)>>,
+    pub(super) in_flight: Mutex<HashMap<String, (usize, usize)>>,
+}
+
+#[async_trait]
+impl Transport for ScriptedTransport {
+    async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
+        let path = request.endpoint.expose().path().to_owned();
+        let id = request.headers["webhook-id"].to_str().unwrap().to_owned();
+        self.sent.lock().push((path.clone(), id));
+        {
+            let mut in_flight = self.in_flight.lock();
+            let (now, most) = in_flight.entry(path.clone()).or_default();
+            *now += 1;
+            *most = (*most).max(*now);
+        }
+        let script = self
+            .scripts
+            .lock()
+            .get(&path)
+            .copied()
+            .unwrap_or(Script::Status(200));
+        let work = async {
+            match script {
+                Script::Status(status) => status,
+                Script::Hang => std::future::pending().await,
+                Script::Late(time, status) => {
+                    tokio::time::sleep(time).await;
+                    status
+                }
+                Script::Take(time) => {
+                    tokio::time::sleep(time).await;
+                    200
+                }
+            }
+        };
+        let result = tokio::time::timeout(deadline, work).await;
+        self.in_flight.lock().get_mut(&path).unwrap().0 -= 1;
+        match result {
+            Ok(status) => Ok(Reply {
+                status,
+                ..Reply::default()
+            }),
+            Err(_) => Err(Failure::new(FailureReason::Timeout, "the deadline passed")),
+        }
+    }
+}
+
+pub(super) struct Fixture {
+    pub(super) engine: Engine,
+    pub(super) directory: Arc<Directory>,
+    pub(super) transport: Arc<ScriptedTransport>,
+    pub(super) project: Arc<Project>,
+    pub(super) shutdown: CancellationToken,
+    pub(super) running: JoinHandle<Result<(), EngineError>>,
+    _listener: Arc<dyn DirectoryListener>,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        Self::with_places(64)
+    }
+
+    pub(super) fn with_places(max_in_flight: usize) -> Self {
+        Self::with_queue(Arc::new(MemoryQueue::default()), max_in_flight)
+    }
+
+    pub(super) fn with_queue(queue: Arc<dyn Queue>, max_in_flight: usize) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(TestClock {
+            start: tokio::time::Instant::now(),
+        });
+        let directory = Arc::new(Directory::new());
+        let transport = Arc::new(ScriptedTransport::default());
+        let (engine, runner) = Engine::new(Parts {
+            directory: Arc::clone(&directory),
+            queue,
+            transport: Arc::clone(&transport) as Arc<dyn Transport>,
+            clock,
+            metrics: EngineMetrics::default(),
+            max_in_flight,
+        });
+        let listener: Arc<dyn DirectoryListener> = Arc::new(engine.clone());
+        directory.set_listener(Arc::downgrade(&listener));
+        let facts = ProjectFacts {
+            uid: Uid::new("project-uid"),
+            id: "p".into(),
+            name: "P".into(),
+            environment: None,
+            account_id: None,
+            account_name: None,
+        };
+        let project = Arc::new(Project {
+            key: ObjectKey::new("ns", "p"),
+            facts: Arc::new(facts),
+            token: None,
+        });
+        let shutdown = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
+        let running = tokio::spawn(runner.run(shutdown.clone(), Duration::from_secs(5)));
+        for kind in Kind::ALL {
+            directory.mark_synced(kind);
+        }
+        Self {
+            engine,
+            directory,
+            transport,
+            project,
+            shutdown,
+            running,
+            _listener: listener,
+        }
+    }
+
+    /// Puts a destination at `/name`; `more` is merged over its spec.
+    pub(super) fn destination(&self, name: &str, generation: i64, more: &serde_json::Value) {
+        let mut spec = json!({
+            "events": [name],
+            "webhook": {"url": format!("https://example.com/{name}"), "signing": {"scheme": "None"}},
+        });
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let spec: EventDestinationSpec = serde_json::from_value(spec).unwrap();
+        let identity = identity(name, generation);
+        let subscription = Subscription::of(&spec);
+        let destination = Destination::try_from_spec(
+            identity.clone(),
+            &spec,
+            &References::new(),
+            &EgressPolicy::default(),
+        )
+        .unwrap();
+        let state = EntryState::Ready(Arc::new(destination));
+        self.directory.put_destination(Entry {
+            identity,
+            subscription,
+            state,
+            enable_request: None,
+        });
+    }
+
+    pub(super) fn not_ready(&self, name: &str) {
+        let subscription = Subscription::lenient(None, std::iter::once(name));
+        let identity = identity(name, 1);
+        let entry = Entry {
+            identity,
+            subscription,
+            state: EntryState::NotReady,
+            enable_request: None,
+        };
+        self.directory.put_destination(entry);
+    }
+
+    pub(super) fn answer(&self, name: &str, script: Script) {
+        self.transport.scripts.lock().insert(format!("/{name}"), script);
+    }
+
+    pub(super) async fn publish(&self, event_type: &str, count: usize) {
+        for _ in 0..count {
+            self.try_publish(event_type).await.unwrap();
+        }
+    }
+
+    pub(super) async fn try_publish(&self, event_type: &str) -> Result<(), PublishError> {
+        let body = json!({"type": event_type}).to_string();
+        let headers = http::HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/json"),
+        )]);
+        let drafts = parse::parse(body.as_bytes(), &headers).unwrap();
+        self.engine
+            .publish(Arc::clone(&self.project), drafts)
+            .await
+            .map(drop)
+    }
+
+    pub(super) fn sent(&self, name: &str) -> usize {
+        let path = format!("/{name}");
+        self.transport
+            .sent
+            .lock()
+            .iter()
+            .filter(|(sent, _)| *sent == path)
+            .count()
+    }
+
+    pub(super) fn most_in_flight(&self, name: &str) -> usize {
+        self.transport
+            .in_flight
+            .lock()
+            .get(&format!("/{name}"))
+            .map_or(0, |(_, most)| *most)
+    }
+
+    pub(super) fn view(&self, name: &str) -> LaneView {
+        self.engine.view(&identity(name, 1).uid).unwrap_or_default()
+    }
+
+    /// Lets so much of the paused time pass; everything that is due by then happens.
+    pub(super) async fn pass(&self, seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+}
+
+pub(super) fn identity(name: &str, generation: i64) -> Identity {
+    Identity {
+        key: ObjectKey::new("ns", name),
+        uid: Uid::new(&format!("uid-{name}")),
+        generation,
+    }
+}
