@@ -20,7 +20,7 @@ use crate::domain::event::parse;
 use crate::domain::health::DisableReason;
 use crate::domain::id::ObjectKey;
 use crate::domain::outcome::{Failure, FailureReason, Reply};
-use crate::domain::project::{Project, ProjectFacts};
+use crate::domain::project::{Project, ProjectFacts, Token};
 use crate::domain::retry;
 use crate::engine::clock::SystemClock;
 use crate::engine::directory::{DirectoryListener, Entry, EntryState, Kind};
@@ -141,7 +141,7 @@ impl Fixture {
         let project = Arc::new(Project {
             key: ObjectKey::new("ns", "p"),
             facts: Arc::new(facts),
-            token: None,
+            token: Token::Unknown,
         });
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(runner.run(shutdown.clone(), Duration::from_secs(5)));

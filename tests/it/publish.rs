@@ -22,7 +22,7 @@ use postrider::adapters::http::{
     AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState,
 };
 use postrider::domain::id::{EventId, ObjectKey, Uid};
-use postrider::domain::project::{Project, ProjectFacts};
+use postrider::domain::project::{Project, ProjectFacts, Token};
 use postrider::domain::secret::Secret;
 use postrider::engine::publish::{Access, Authorizer, Draft, PublishError, Publisher, Receipt};
 use postrider::engine::queue::QueueError;
@@ -158,7 +158,7 @@ impl Server {
             account_name: None,
         };
         let key = ObjectKey::new("team", "acme");
-        let token = Some(Secret::new(TOKEN.to_owned()));
+        let token = Token::Known(Secret::new(TOKEN.to_owned()));
         let stub = Arc::new(Stub {
             project: Arc::new(Project {
                 key,

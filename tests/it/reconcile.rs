@@ -72,7 +72,7 @@ async fn a_project_gets_a_token_and_a_url() {
     assert_eq!(status["observedGeneration"], 1);
     let key = postrider::domain::id::ObjectKey::new(ground.name(), "acme");
     let known = operator.directory.project(&key).unwrap();
-    assert_eq!(known.token.as_ref().unwrap().expose(), &token);
+    assert_eq!(known.token.known().unwrap().expose(), &token);
     operator.stop().await;
 }
 
