@@ -277,6 +277,7 @@ async fn report(
     project_id: Option<&Arc<str>>,
 ) -> Result<Option<std::time::Duration>, Error> {
     let previous = status::current(shared, object, uid);
+    let repaired = shared.context.view.store_repaired();
     let base = shared.context.public_url.as_str().trim_end_matches('/');
     let next = project(&ProjectSummary {
         generation: object.generation(),
@@ -293,6 +294,7 @@ async fn report(
         project_id: project_id.map(AsRef::as_ref),
         token_secret: &token_secret_name(&key.name),
         reconcile_request: object.reconcile_request(),
+        store_repaired: repaired.as_deref(),
         previous: previous.as_deref(),
         now: shared.context.clock.now(),
     });
