@@ -23,7 +23,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::domain::id::ObjectKey;
 use crate::domain::secret::Secret;
@@ -114,7 +114,13 @@ impl KubeAuthorizer {
         self.memory.lock().recall(fingerprint, Instant::now())
     }
 
-    async fn ask(&self, token: &Secret<String>, key: &ObjectKey, fingerprint: Fingerprint) -> Access {
+    async fn ask(
+        &self,
+        token: &Secret<String>,
+        key: &ObjectKey,
+        fingerprint: Fingerprint,
+        until: Instant,
+    ) -> Access {
         let line = self
             .lines
             .iter()
@@ -126,6 +132,10 @@ impl KubeAuthorizer {
         let _turn = line.lock().await;
         if let Some(access) = self.remembered(&fingerprint) {
             return access;
+        }
+        // Nobody would hear the answer: all who gave up at once would otherwise ask at once.
+        if Instant::now() >= until {
+            return Access::Unavailable;
         }
         let access = self.reviewer.review(token, key).await;
         let evicted = self.memory.lock().keep(fingerprint, access, Instant::now());
@@ -146,7 +156,8 @@ impl Authorizer for KubeAuthorizer {
         let access = if waiting.others >= WAITING {
             Access::Unavailable
         } else {
-            timeout(DEADLINE, self.ask(token, key, fingerprint))
+            let until = Instant::now() + DEADLINE;
+            timeout_at(until, self.ask(token, key, fingerprint, until))
                 .await
                 .unwrap_or(Access::Unavailable)
         };
@@ -351,14 +362,23 @@ mod tests {
         takes: Duration,
     }
 
+    struct Ended<'a>(&'a AtomicUsize);
+
+    impl Drop for Ended<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     #[async_trait]
     impl Reviewer for Scripted {
         async fn review(&self, token: &Secret<String>, _key: &ObjectKey) -> Access {
             self.asked.fetch_add(1, Ordering::SeqCst);
             let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(now, Ordering::SeqCst);
+            // Also when the question is dropped.
+            let _ended = Ended(&self.at_once);
             tokio::time::sleep(self.takes).await;
-            self.at_once.fetch_sub(1, Ordering::SeqCst);
             match token.expose().split('-').next() {
                 Some("good") => Access::Allowed,
                 Some("denied") => Access::Denied,
@@ -428,7 +448,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_questions_wait_in_bounded_lines_and_not_for_ever() {
-        let (authorizer, _, most) = authorizer(Duration::from_secs(1));
+        let (authorizer, asked, most) = authorizer(Duration::from_secs(1));
         let key = ObjectKey::new("a", "b");
         let tokens: Vec<_> = (0..WAITING + 10)
             .map(|number| token(&format!("good-{number}")))
@@ -438,6 +458,7 @@ mod tests {
             futures::future::join_all(tokens.iter().map(|token| authorizer.may_publish(token, &key))).await;
         assert!(started.elapsed() <= DEADLINE + Duration::from_millis(10));
         assert!(most.load(Ordering::SeqCst) <= LINES);
+        assert!(asked.load(Ordering::SeqCst) <= LINES * 5, "no question is asked for nobody");
         assert!(all.iter().any(|access| *access == Access::Allowed));
         let unavailable = all
             .iter()
