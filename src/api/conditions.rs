@@ -12,6 +12,8 @@ pub const DELIVERING: &str = "Delivering";
 pub const RECONCILING: &str = "Reconciling";
 /// Abnormal-true: a person must act.
 pub const STALLED: &str = "Stalled";
+/// Abnormal-true: start-up found the queue's file damaged and replaced it; the message says what was lost.
+pub const STORE_REPAIRED: &str = "StoreRepaired";
 
 /// Reasons of `Ready`, `Reconciling` and `Stalled`.
 pub mod reason {
@@ -29,6 +31,8 @@ pub mod reason {
     pub const AUTO_DISABLED: &str = "AutoDisabled";
     /// The receiver answered 410.
     pub const GONE: &str = "Gone";
+    /// The queue's file was damaged; of `StoreRepaired`.
+    pub const FILE_DAMAGED: &str = "FileDamaged";
     /// `spec.suspend` is true.
     pub const SUSPENDED: &str = "Suspended";
     /// No attempt has been made yet.

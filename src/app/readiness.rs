@@ -46,4 +46,12 @@ impl Readiness for AppReadiness {
         }
         missing
     }
+
+    fn notes(&self) -> Vec<String> {
+        let repaired = self.queue.state().repaired;
+        repaired
+            .map(|what| format!("queue: {what}"))
+            .into_iter()
+            .collect()
+    }
 }

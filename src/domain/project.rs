@@ -46,8 +46,30 @@ pub struct Project {
     pub key: ObjectKey,
     /// What its events carry.
     pub facts: Arc<ProjectFacts>,
-    /// The publish token; `None` while its Secret is not there, and then only Kubernetes callers may publish.
-    pub token: Option<Secret<String>>,
+    /// The publish token.
+    pub token: Token,
+}
+
+/// The publish token of a project, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub enum Token {
+    /// What a publisher must send.
+    Known(Secret<String>),
+    /// Its Secret was not read yet, could not be, or is no good. A publisher may well send the right one, so none is
+    /// called wrong; only Kubernetes callers may publish.
+    #[default]
+    Unknown,
+}
+
+impl Token {
+    /// The token, when it is known.
+    #[must_use]
+    pub const fn known(&self) -> Option<&Secret<String>> {
+        match self {
+            Self::Known(token) => Some(token),
+            Self::Unknown => None,
+        }
+    }
 }
 
 impl ProjectFacts {

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 pub use self::destination::{Configuration, Delivery, DestinationFacts, change, destination};
 pub use self::project::{ProjectState, ProjectSummary, project};
-use crate::api::conditions::{Condition, DELIVERING, READY, STALLED, Time, reason};
+use crate::api::conditions::{Condition, DELIVERING, READY, STALLED, STORE_REPAIRED, Time, reason};
 
 /// Most characters of a condition's message.
 const MAX_MESSAGE: usize = 4096;
@@ -148,8 +148,8 @@ pub struct Notice {
     pub message: String,
 }
 
-/// What happened between two statuses of one object: at most one notice for its configuration and one for its
-/// deliveries.
+/// What happened between two statuses of one object: at most one notice for its configuration, one for its
+/// deliveries and one for the store.
 #[must_use]
 pub fn notices(previous: &[Condition], next: &[Condition]) -> Vec<Notice> {
     let configuration = moved(previous, next, READY).map(|ready| {
@@ -179,7 +179,8 @@ pub fn notices(previous: &[Condition], next: &[Condition]) -> Vec<Notice> {
             .as_ref()
             .is_none_or(|told| told.reason != delivery.reason)
     });
-    configuration.into_iter().chain(delivery).collect()
+    let repair = moved(previous, next, STORE_REPAIRED).map(|repaired| notice(repaired, true));
+    configuration.into_iter().chain(delivery).chain(repair).collect()
 }
 
 fn notice(condition: &Condition, warning: bool) -> Notice {

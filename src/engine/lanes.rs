@@ -31,6 +31,10 @@ impl DeliveryView for Engine {
     fn changes(&self) -> &Changes {
         &self.core().changes
     }
+
+    fn store_repaired(&self) -> Option<String> {
+        self.core().queue.state().repaired
+    }
 }
 
 impl DirectoryListener for Engine {

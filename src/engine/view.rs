@@ -33,6 +33,9 @@ pub trait DeliveryView: Send + Sync {
 
     /// The destinations whose health made a transition, or that handled an enable request.
     fn changes(&self) -> &Changes;
+
+    /// What was done to a damaged store since the process started; `None` when it was sound.
+    fn store_repaired(&self) -> Option<String>;
 }
 
 /// Destinations that changed since somebody last looked.

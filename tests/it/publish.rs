@@ -20,10 +20,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use postrider::adapters::http::{
-    AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState,
+    AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState, Readiness,
 };
 use postrider::domain::id::{EventId, ObjectKey, Uid};
-use postrider::domain::project::{Project, ProjectFacts};
+use postrider::domain::project::{Project, ProjectFacts, Token};
 use postrider::domain::secret::Secret;
 use postrider::engine::publish::{Access, Authorizer, Draft, PublishError, Publisher, Receipt};
 use postrider::engine::queue::QueueError;
@@ -131,12 +131,29 @@ impl Authorizer for Reviews {
     }
 }
 
+/// Readiness as the test says it is.
+struct Lines {
+    missing: Arc<Mutex<Vec<String>>>,
+    notes: Arc<Mutex<Vec<String>>>,
+}
+
+impl Readiness for Lines {
+    fn missing(&self) -> Vec<String> {
+        self.missing.lock().clone()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.lock().clone()
+    }
+}
+
 /// Both servers, until dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) stub: Arc<Stub>,
     pub(crate) missing: Arc<Mutex<Vec<String>>>,
+    pub(crate) notes: Arc<Mutex<Vec<String>>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: Vec<JoinHandle<()>>,
     registry: Arc<Registry>,
@@ -159,7 +176,7 @@ impl Server {
             account_name: None,
         };
         let key = ObjectKey::new("team", "acme");
-        let token = Some(Secret::new(TOKEN.to_owned()));
+        let token = Token::Known(Secret::new(TOKEN.to_owned()));
         let stub = Arc::new(Stub {
             project: Arc::new(Project {
                 key,
@@ -176,6 +193,7 @@ impl Server {
         metrics.register(&mut registry);
         let registry = Arc::new(registry);
         let missing = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::new(Mutex::new(Vec::new()));
         let shutdown = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -190,7 +208,10 @@ impl Server {
         };
         let lines = Arc::clone(&missing);
         let admin_state = AdminState {
-            readiness: Arc::new(move || lines.lock().clone()),
+            readiness: Arc::new(Lines {
+                missing: lines,
+                notes: Arc::clone(&notes),
+            }),
             registry: Arc::clone(&registry),
             metrics,
         };
@@ -213,6 +234,7 @@ impl Server {
             admin,
             stub,
             missing,
+            notes,
             shutdown,
             tasks,
             registry,

@@ -72,7 +72,7 @@ async fn a_project_gets_a_token_and_a_url() {
     assert_eq!(status["observedGeneration"], 1);
     let key = postrider::domain::id::ObjectKey::new(ground.name(), "acme");
     let known = operator.directory.project(&key).unwrap();
-    assert_eq!(known.token.as_ref().unwrap().expose(), &token);
+    assert_eq!(known.token.known().unwrap().expose(), &token);
     operator.stop().await;
 }
 
@@ -339,4 +339,26 @@ fn there(object: Value) -> Result<Value, &'static str> {
     } else {
         Ok(object)
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repaired_store_shows_on_projects() {
+    let ground = Playground::new("repaired").await;
+    let operator = Operator::start(&ground.namespace).synced().await;
+    *operator.played.repaired.lock() = Some("the file was moved aside".to_owned());
+    ground.apply(PROJECT);
+    ground
+        .kubectl(&[
+            "wait",
+            "--for=condition=StoreRepaired",
+            "--timeout=5s",
+            "eproj/acme",
+        ])
+        .ok();
+    let object = ground.project("acme").await;
+    assert_eq!(truth(&object, "Ready"), "True");
+    let condition = condition(&object, "StoreRepaired");
+    assert_eq!(condition["reason"], "FileDamaged");
+    assert_eq!(condition["message"], "the file was moved aside");
+    operator.stop().await;
 }

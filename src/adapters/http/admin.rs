@@ -1,7 +1,7 @@
 //! The administration server: `/healthz`, `/readyz`, `/metrics`.
 //!
 //! Owns these routes. Invariants: `/healthz` asks nothing of anybody, so only a process that hangs fails it;
-//! `/readyz` names what is missing, one line each.
+//! `/readyz` names what is missing, one line each, or says `ok` first and then what else is worth knowing.
 //!
 //! Leaves to others: what readiness takes ([`Readiness`]), and what is counted (the registry's owners).
 
@@ -29,6 +29,11 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub trait Readiness: Send + Sync {
     /// What is missing, each in a few words on one line; nothing when ready. From memory.
     fn missing(&self) -> Vec<String>;
+
+    /// What a person should know although the process is ready, each on one line. From memory.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl<F: Fn() -> Vec<String> + Send + Sync> Readiness for F {
@@ -97,7 +102,9 @@ impl Admin {
     fn ready(&self) -> Response<Bytes> {
         let missing = self.0.readiness.missing();
         if missing.is_empty() {
-            return text(StatusCode::OK, TEXT, "ok\n".into());
+            let notes = self.0.readiness.notes().into_iter();
+            let lines: String = notes.map(|note| format!("note: {note}\n")).collect();
+            return text(StatusCode::OK, TEXT, format!("ok\n{lines}"));
         }
         let mut lines = missing.join("\n");
         lines.push('\n');

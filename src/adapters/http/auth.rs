@@ -3,7 +3,8 @@
 //! Owns reading the `Authorization` header and the order of questions: the project's own token, then Kubernetes.
 //! Invariants: tokens are compared by their digests in constant time; an unknown project and a wrong token give the
 //! same answer after the same work; whether a project exists is told only to a Kubernetes caller who may publish to
-//! a project of that name.
+//! a project of that name. The one exception: while a project's token is not known, no token is called wrong there,
+//! because a publisher that is told 401 gives up with the right one; it is told to come again instead.
 //!
 //! Leaves to others: asking Kubernetes (`kube::access`, behind [`Authorizer`]).
 
@@ -16,7 +17,7 @@ use subtle::ConstantTimeEq;
 
 use super::problem::{Kind, Problem};
 use crate::domain::id::ObjectKey;
-use crate::domain::project::Project;
+use crate::domain::project::{Project, Token};
 use crate::domain::secret::Secret;
 use crate::engine::publish::{Access, Authorizer, Publisher};
 
@@ -40,14 +41,22 @@ pub(super) async fn authenticate(
     // Without a project or token the comparison is made all the same, with a text that no token is.
     let expected = project
         .as_ref()
-        .and_then(|project| project.token.as_ref())
+        .and_then(|project| project.token.known())
         .map(|token| token.expose().as_str());
     if same(token, expected.unwrap_or_default())
         && let Some(project) = &project
     {
         return Ok(Arc::clone(project));
     }
-    let wrong = || Problem::new(Kind::Unauthorized, "the token is not valid for this project");
+    let unknown = project
+        .as_ref()
+        .is_some_and(|project| matches!(project.token, Token::Unknown));
+    let wrong = || {
+        if unknown {
+            return Problem::new(Kind::Unavailable, "the project's token is not known yet").retry_after(5);
+        }
+        Problem::new(Kind::Unauthorized, "the token is not valid for this project")
+    };
     if !looks_like_jwt(token) {
         return Err(wrong());
     }
@@ -100,7 +109,12 @@ fn looks_like_jwt(token: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+
     use super::*;
+    use crate::domain::id::Uid;
+    use crate::domain::project::ProjectFacts;
+    use crate::engine::publish::{Draft, PublishError, Receipt};
 
     fn headers(values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -108,6 +122,72 @@ mod tests {
             headers.append(AUTHORIZATION, value.parse().unwrap());
         }
         headers
+    }
+
+    /// One project, and Kubernetes tokens by their second part.
+    struct One(Arc<Project>);
+
+    #[async_trait]
+    impl Publisher for One {
+        fn is_ready(&self) -> bool {
+            true
+        }
+
+        fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
+            (*key == self.0.key).then(|| Arc::clone(&self.0))
+        }
+
+        async fn publish(&self, _: Arc<Project>, _: Vec<Draft>) -> Result<Vec<Receipt>, PublishError> {
+            Err(PublishError::Stopping)
+        }
+    }
+
+    #[async_trait]
+    impl Authorizer for One {
+        async fn may_publish(&self, token: &Secret<String>, _: &ObjectKey) -> Access {
+            match token.expose().split('.').nth(1) {
+                Some("allowed") => Access::Allowed,
+                Some("denied") => Access::Denied,
+                _ => Access::Unauthenticated,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_token_is_wrong_while_the_right_one_is_not_known() {
+        let right = || Token::Known(Secret::new("ptr_right".to_owned()));
+        for (token, name, sent, status, retry) in [
+            (Token::Unknown, "acme", "ptr_right", 503, Some(5)),
+            (Token::Unknown, "acme", "", 401, None),
+            (Token::Unknown, "acme", "eyJh.nobody.c2ln", 503, Some(5)),
+            (Token::Unknown, "acme", "eyJh.denied.c2ln", 403, None),
+            (Token::Unknown, "acme", "eyJh.allowed.c2ln", 200, None),
+            (Token::Unknown, "other", "ptr_right", 401, None),
+            (right(), "acme", "ptr_right", 200, None),
+            (right(), "acme", "ptr_wrong", 401, None),
+            (right(), "acme", "eyJh.nobody.c2ln", 401, None),
+        ] {
+            let facts = ProjectFacts {
+                uid: Uid::new("u"),
+                id: "u".into(),
+                name: "acme".into(),
+                environment: None,
+                account_id: None,
+                account_name: None,
+            };
+            let one = One(Arc::new(Project {
+                key: ObjectKey::new("team", "acme"),
+                facts: Arc::new(facts),
+                token,
+            }));
+            let headers = headers(&[&format!("Bearer {sent}")]);
+            let found = authenticate(&headers, &ObjectKey::new("team", name), &one, &one).await;
+            let answer = found.map_or_else(
+                |problem| (problem.status().as_u16(), problem.retry_after),
+                |_| (200, None),
+            );
+            assert_eq!(answer, (status, retry), "{name} {sent:?}");
+        }
     }
 
     #[test]

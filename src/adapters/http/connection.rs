@@ -6,7 +6,8 @@
 //!
 //! - A header has `header_timeout` from its first byte, the first one from connecting; then the client reads 408.
 //! - Between requests a connection has `idle_timeout`, which bytes that are no request do not extend on HTTP/2.
-//! - An answer that is not read for `write_timeout` ends the connection.
+//! - An answer that is not read for `write_timeout` ends the connection, be it that the socket is full or that an
+//!   HTTP/2 client opens no window.
 //! - While a request runs, its handler has the deadlines.
 //!
 //! A close that the client did not ask for lingers: what still arrives is read and dropped for a moment, since a
@@ -14,6 +15,7 @@
 //!
 //! Leaves to others: accepting, counting and stopping connections (`server`).
 
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -85,11 +87,20 @@ struct Watch {
     quiet_since: AtomicU64,
     header_since: AtomicU64,
     blocked_since: AtomicU64,
+    /// Answers that hyper cannot hand over. Only HTTP/2 has them: a stream without a window blocks no socket.
+    answers: Mutex<Answers>,
     /// Set once: the socket reports an error from now on.
     expired: AtomicBool,
     client_closed: AtomicBool,
     /// The socket, once hyper let go of it.
     socket: Mutex<Option<TcpStream>>,
+}
+
+/// Since when answers wait, in the order in which they were given.
+#[derive(Default)]
+struct Answers {
+    given: u64,
+    waiting: BTreeMap<u64, u64>,
 }
 
 impl Watch {
@@ -102,6 +113,7 @@ impl Watch {
             quiet_since: AtomicU64::new(1),
             header_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
+            answers: Mutex::default(),
             expired: AtomicBool::new(false),
             client_closed: AtomicBool::new(false),
             socket: Mutex::new(None),
@@ -129,10 +141,11 @@ impl Watch {
         let after = |since: u64, limit: Duration| {
             since.saturating_add(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
         };
-        let blocked = self.blocked_since.load(Ordering::Relaxed);
+        let blocked = Some(self.blocked_since.load(Ordering::Relaxed)).filter(|since| *since > 0);
+        let answer = self.answers.lock().waiting.values().next().copied();
         let header = self.header_since.load(Ordering::Relaxed);
-        if blocked > 0 {
-            (Wait::Write, after(blocked, settings.write_timeout))
+        if let Some(unread) = blocked.into_iter().chain(answer).min() {
+            (Wait::Write, after(unread, settings.write_timeout))
         } else if self.is_running() {
             (Wait::Handler, after(self.now(), settings.header_timeout))
         } else if !self.served.load(Ordering::Relaxed) {
@@ -177,21 +190,41 @@ impl Watch {
 }
 
 /// A request that runs, until its answer is handed over.
-struct Running(Arc<Watch>);
+struct Running {
+    watch: Arc<Watch>,
+    /// Its place among the answers that wait.
+    answer: Option<u64>,
+}
 
 impl Running {
     fn begin(watch: &Arc<Watch>) -> Self {
         watch.running.fetch_add(1, Ordering::AcqRel);
         watch.served.store(true, Ordering::Relaxed);
         watch.header_since.store(0, Ordering::Relaxed);
-        Self(Arc::clone(watch))
+        Self {
+            watch: Arc::clone(watch),
+            answer: None,
+        }
+    }
+
+    /// The handler is done; from now on it is the client that is waited for.
+    fn answered(&mut self) {
+        if self.watch.is(protocol::HTTP2) {
+            let answers = &mut *self.watch.answers.lock();
+            answers.given += 1;
+            answers.waiting.insert(answers.given, self.watch.now());
+            self.answer = Some(answers.given);
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.quiet_since.store(self.0.now(), Ordering::Relaxed);
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
+        if let Some(answer) = self.answer {
+            self.watch.answers.lock().waiting.remove(&answer);
+        }
+        self.watch.quiet_since.store(self.watch.now(), Ordering::Relaxed);
+        self.watch.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -371,7 +404,7 @@ pub(super) struct Shared {
 pub(super) async fn run<H: Handle>(stream: TcpStream, handler: H, shared: Shared) {
     let watch = Arc::new(Watch::new());
     let service = service_fn(|request| {
-        let running = Running::begin(&watch);
+        let mut running = Running::begin(&watch);
         let handler = handler.clone();
         async move {
             let response = AssertUnwindSafe(handler.handle(request))
@@ -382,6 +415,7 @@ pub(super) async fn run<H: Handle>(stream: TcpStream, handler: H, shared: Shared
                     Problem::new(Kind::Internal, "this is a fault of the server; its log says more")
                         .response()
                 });
+            running.answered();
             Ok::<_, std::convert::Infallible>(response.map(|body| Answer {
                 body: Full::new(body),
                 _running: running,

@@ -4,7 +4,9 @@
 //! project's name) and a memory of their results. Invariants: a token is kept only as a digest together with the
 //! name it was used for; a yes is believed for 10 s and a no for 2 s, in two stores of 1,024 each, so that made-up
 //! tokens cannot push good ones out; at most 16 questions are asked at a time, one for each digest, and a caller
-//! waits at most 5 s for an answer; when it is not known, nobody is let in.
+//! waits at most 5 s for an answer; when it is not known, nobody is let in. A digest that had a yes within the last
+//! 10 min asks in lines and a waiting room of its own, 4 more at a time, where callers with made-up tokens cannot
+//! get in its way.
 //!
 //! Leaves to others: what a token looks like, and the project's own token (`http::auth`).
 
@@ -23,7 +25,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::domain::id::ObjectKey;
 use crate::domain::secret::Secret;
@@ -33,13 +35,17 @@ use crate::engine::publish::{Access, Authorizer};
 const REMEMBERED: usize = 1_024;
 /// How long a yes is believed.
 const YES: Duration = Duration::from_secs(10);
+/// How long it is known of a token that there was a yes for it, after that is believed no more.
+const KNOWN: Duration = Duration::from_mins(10);
 /// How long a no is believed.
 const NO: Duration = Duration::from_secs(2);
 /// Longest wait for an answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Questions asked at a time.
 const LINES: usize = 16;
-/// Callers that wait for an answer; more are told at once that there is none.
+/// Questions asked at a time beside those, for tokens that had a yes.
+const RENEWALS: usize = 4;
+/// Callers that wait for an answer in each room; more are told at once that there is none.
 const WAITING: usize = 512;
 
 /// A token together with the project it is used for.
@@ -88,9 +94,33 @@ pub struct KubeAuthorizer {
     reviewer: Box<dyn Reviewer>,
     metrics: AccessMetrics,
     memory: Mutex<Memory>,
+    /// For tokens that nothing good is known of.
+    strangers: Room<LINES>,
+    /// For tokens that had a yes, which only their bearers have.
+    renewals: Room<RENEWALS>,
+}
+
+/// Lines in which callers wait to ask, and how many do.
+struct Room<const LINES: usize> {
     /// A fingerprint always takes the same line, so one question is asked for all who wait with it.
     lines: [tokio::sync::Mutex<()>; LINES],
     waiting: AtomicUsize,
+}
+
+impl<const LINES: usize> Default for Room<LINES> {
+    fn default() -> Self {
+        Self {
+            lines: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl<const LINES: usize> Room<LINES> {
+    fn line(&self, fingerprint: &Fingerprint) -> Option<&tokio::sync::Mutex<()>> {
+        let place = usize::from(fingerprint.first().copied().unwrap_or_default());
+        self.lines.iter().cycle().nth(place)
+    }
 }
 
 impl KubeAuthorizer {
@@ -105,8 +135,8 @@ impl KubeAuthorizer {
             reviewer,
             metrics,
             memory: Mutex::default(),
-            lines: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
-            waiting: AtomicUsize::new(0),
+            strangers: Room::default(),
+            renewals: Room::default(),
         }
     }
 
@@ -114,18 +144,39 @@ impl KubeAuthorizer {
         self.memory.lock().recall(fingerprint, Instant::now())
     }
 
-    async fn ask(&self, token: &Secret<String>, key: &ObjectKey, fingerprint: Fingerprint) -> Access {
-        let line = self
-            .lines
-            .iter()
-            .cycle()
-            .nth(usize::from(fingerprint.first().copied().unwrap_or_default()));
-        let Some(line) = line else {
+    /// Waits in a room, then asks.
+    async fn wait<const LINES: usize>(
+        &self,
+        room: &Room<LINES>,
+        token: &Secret<String>,
+        key: &ObjectKey,
+        fingerprint: Fingerprint,
+    ) -> Access {
+        let waiting = Waiting::join(&room.waiting);
+        let Some(line) = room.line(&fingerprint).filter(|_| waiting.others < WAITING) else {
             return Access::Unavailable;
         };
+        let until = Instant::now() + DEADLINE;
+        timeout_at(until, self.ask(line, token, key, fingerprint, until))
+            .await
+            .unwrap_or(Access::Unavailable)
+    }
+
+    async fn ask(
+        &self,
+        line: &tokio::sync::Mutex<()>,
+        token: &Secret<String>,
+        key: &ObjectKey,
+        fingerprint: Fingerprint,
+        until: Instant,
+    ) -> Access {
         let _turn = line.lock().await;
         if let Some(access) = self.remembered(&fingerprint) {
             return access;
+        }
+        // Nobody would hear the answer: all who gave up at once would otherwise ask at once.
+        if Instant::now() >= until {
+            return Access::Unavailable;
         }
         let access = self.reviewer.review(token, key).await;
         let evicted = self.memory.lock().keep(fingerprint, access, Instant::now());
@@ -142,13 +193,11 @@ impl Authorizer for KubeAuthorizer {
             self.metrics.count("remembered");
             return access;
         }
-        let waiting = Waiting::join(&self.waiting);
-        let access = if waiting.others >= WAITING {
-            Access::Unavailable
+        let known = self.memory.lock().knows(&fingerprint, Instant::now());
+        let access = if known {
+            self.wait(&self.renewals, token, key, fingerprint).await
         } else {
-            timeout(DEADLINE, self.ask(token, key, fingerprint))
-                .await
-                .unwrap_or(Access::Unavailable)
+            self.wait(&self.strangers, token, key, fingerprint).await
         };
         self.metrics.count(match access {
             Access::Allowed => "allowed",
@@ -195,16 +244,25 @@ fn fingerprint(token: &Secret<String>, key: &ObjectKey) -> Fingerprint {
     digest.finalize().into()
 }
 
-/// Results that are still believed.
-#[derive(Default)]
+/// Results that are still believed, and who had a yes.
 struct Memory {
     yes: Store,
     no: Store,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            yes: Store::kept(KNOWN),
+            no: Store::kept(Duration::ZERO),
+        }
+    }
+}
+
 /// Results of one kind, all believed for equally long, so the oldest is always the first.
-#[derive(Default)]
 struct Store {
+    /// How long a result stays after it is believed no more.
+    after: Duration,
     results: HashMap<Fingerprint, (Access, Instant)>,
     order: VecDeque<(Fingerprint, Instant)>,
 }
@@ -221,6 +279,12 @@ impl Memory {
         find(&self.yes)
             .or_else(|| find(&self.no))
             .map(|(access, _)| access)
+    }
+
+    /// Whether there was a yes lately, and no other answer since.
+    fn knows(&self, fingerprint: &Fingerprint, now: Instant) -> bool {
+        let yes = self.yes.results.get(fingerprint);
+        yes.is_some_and(|(_, end)| *end + KNOWN > now)
     }
 
     /// Remembers a result; answers how many had to go before their time.
@@ -240,13 +304,21 @@ impl Memory {
 }
 
 impl Store {
+    fn kept(after: Duration) -> Self {
+        Self {
+            after,
+            results: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
     fn keep(&mut self, fingerprint: Fingerprint, access: Access, now: Instant, end: Instant) -> u64 {
         self.results.insert(fingerprint, (access, end));
         self.order.push_back((fingerprint, end));
         let mut evicted = 0;
         while let Some((oldest, oldest_end)) = self.order.front().copied() {
             let over = self.order.len() > REMEMBERED;
-            if !over && oldest_end > now {
+            if !over && oldest_end + self.after > now {
                 break;
             }
             self.order.pop_front();
@@ -351,15 +423,23 @@ mod tests {
         takes: Duration,
     }
 
+    struct Ended<'a>(&'a AtomicUsize);
+
+    impl Drop for Ended<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     #[async_trait]
     impl Reviewer for Scripted {
         async fn review(&self, token: &Secret<String>, _key: &ObjectKey) -> Access {
             self.asked.fetch_add(1, Ordering::SeqCst);
-            // Counted down also when the caller gives up.
-            let now = Waiting::join(&self.at_once);
-            self.most.fetch_max(now.others + 1, Ordering::SeqCst);
+            let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            // Also when the question is dropped.
+            let _ended = Ended(&self.at_once);
             tokio::time::sleep(self.takes).await;
-            drop(now);
             match token.expose().split('-').next() {
                 Some("good") => Access::Allowed,
                 Some("denied") => Access::Denied,
@@ -429,7 +509,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_questions_wait_in_bounded_lines_and_not_for_ever() {
-        let (authorizer, _, most) = authorizer(Duration::from_secs(1));
+        let (authorizer, asked, most) = authorizer(Duration::from_secs(1));
         let key = ObjectKey::new("a", "b");
         let tokens: Vec<_> = (0..WAITING + 10)
             .map(|number| token(&format!("good-{number}")))
@@ -439,13 +519,59 @@ mod tests {
             futures::future::join_all(tokens.iter().map(|token| authorizer.may_publish(token, &key))).await;
         assert!(started.elapsed() <= DEADLINE + Duration::from_millis(10));
         assert!(most.load(Ordering::SeqCst) <= LINES);
-        assert!(all.contains(&Access::Allowed));
+        assert!(
+            asked.load(Ordering::SeqCst) <= LINES * 5,
+            "no question is asked for nobody"
+        );
+        assert!(all.iter().any(|access| *access == Access::Allowed));
         let unavailable = all
             .iter()
             .filter(|access| **access == Access::Unavailable)
             .count();
         assert!(unavailable >= 10, "{unavailable}");
-        assert_eq!(authorizer.waiting.load(Ordering::SeqCst), 0);
+        assert_eq!(authorizer.strangers.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_token_is_renewed_however_many_made_up_ones_wait() {
+        let (authorizer, asked, most) = authorizer(Duration::from_secs(1));
+        let key = ObjectKey::new("a", "b");
+        let good = token("good");
+        assert_eq!(authorizer.may_publish(&good, &key).await, Access::Allowed);
+        tokio::time::advance(YES + Duration::from_secs(1)).await;
+        assert_eq!(authorizer.remembered(&fingerprint(&good, &key)), None);
+        asked.store(0, Ordering::SeqCst);
+        let made_up: Vec<_> = (0..2 * WAITING)
+            .map(|number| token(&format!("bad-{number}")))
+            .collect();
+        let flood =
+            futures::future::join_all(made_up.iter().map(|token| authorizer.may_publish(token, &key)));
+        let renewed = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let started = Instant::now();
+            assert_eq!(authorizer.may_publish(&good, &key).await, Access::Allowed);
+            assert!(started.elapsed() <= Duration::from_millis(1_100));
+        };
+        futures::future::join(flood, renewed).await;
+        assert!(most.load(Ordering::SeqCst) <= LINES + RENEWALS);
+        assert_eq!(authorizer.renewals.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_yes_is_known_for_a_while_unless_there_is_a_no() {
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        let good = fingerprint(&token("good"), &ObjectKey::new("a", "b"));
+        assert!(!memory.knows(&good, now));
+        memory.keep(good, Access::Allowed, now);
+        let lapsed = now + YES;
+        assert_eq!(memory.recall(&good, lapsed), None);
+        assert!(memory.knows(&good, lapsed));
+        assert!(!memory.knows(&good, lapsed + KNOWN));
+        memory.keep(good, Access::Unavailable, lapsed);
+        assert!(memory.knows(&good, lapsed));
+        memory.keep(good, Access::Denied, lapsed);
+        assert!(!memory.knows(&good, lapsed));
     }
 
     #[tokio::test(start_paused = true)]
@@ -460,7 +586,7 @@ mod tests {
         assert_eq!(evicted, 2 * REMEMBERED as u64);
         assert_eq!(memory.no.results.len(), REMEMBERED);
         assert_eq!(memory.recall(&of("good"), now), Some(Access::Allowed));
-        memory.keep(of("another"), Access::Allowed, now + YES);
+        memory.keep(of("another"), Access::Allowed, now + YES + KNOWN);
         assert_eq!(memory.yes.order.len(), 1, "what is past its time goes");
     }
 }

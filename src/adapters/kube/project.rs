@@ -22,7 +22,7 @@ use super::watch::{Sink, wake_referring};
 use crate::api::v1alpha1::{EventProject, EventProjectSpec};
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
-use crate::domain::project::{Project, ProjectFacts};
+use crate::domain::project::{Project, ProjectFacts, Token};
 use crate::domain::secret::Secret;
 use crate::domain::status::{ProjectState, ProjectSummary, project};
 use crate::engine::directory::Kind;
@@ -149,19 +149,19 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
         Err(undecodable) => (State::Undecodable(undecodable.error.clone()), None),
         Ok(spec) => {
             let facts = facts(object, spec).ok_or(Error::Nameless)?;
-            let found = token(object, &key, shared).await;
-            let (state, token) = match found {
+            // The token that was good stays good while the API server cannot be asked; without one, publishers are
+            // told that it is not known, also when this look is cut short.
+            let known = shared
+                .directory()
+                .project(&key)
+                .filter(|known| known.facts.uid == uid)
+                .map(|known| known.token.clone())
+                .unwrap_or_default();
+            put(shared, &key, &facts, known.clone());
+            let (state, token) = match token(object, &key, shared).await {
                 Ok(found) => found,
                 Err(error) => {
-                    // The token that was good stays good while the API server cannot be asked.
-                    let known = shared
-                        .directory()
-                        .project(&key)
-                        .filter(|known| known.facts.uid == uid);
-                    let token = known.and_then(|known| known.token.clone());
-                    let told = error.told();
-                    put(shared, &key, &facts, token.clone());
-                    if let (Some(message), None) = (told, token) {
+                    if let (Some(message), Token::Unknown) = (error.told(), known) {
                         report(
                             shared,
                             object,
@@ -188,7 +188,7 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
     Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
 }
 
-fn put(shared: &Shared, key: &ObjectKey, facts: &Arc<ProjectFacts>, token: Option<Secret<String>>) {
+fn put(shared: &Shared, key: &ObjectKey, facts: &Arc<ProjectFacts>, token: Token) {
     shared.directory().put_project(Project {
         key: key.clone(),
         facts: Arc::clone(facts),
@@ -209,7 +209,7 @@ async fn token(
     object: &Observed<EventProject>,
     key: &ObjectKey,
     shared: &Shared,
-) -> Result<(State, Option<Secret<String>>), Error> {
+) -> Result<(State, Token), Error> {
     let name = token_secret_name(&key.name);
     let referrer = Referrer {
         kind: Kind::Project,
@@ -238,25 +238,25 @@ async fn token(
                 .references
                 .saw(&referrer, &name, Seen::of(secret.resource_version().as_deref()));
             if let Some(token) = secrets::data(&secret, TOKEN_KEY).and_then(parse) {
-                (State::Open, Some(token))
+                (State::Open, Token::Known(token))
             } else {
                 let message = format!(
                     "key {TOKEN_KEY:?} of Secret {name:?} must be {MIN_TOKEN} to {MAX_TOKEN} visible ASCII \
                      characters; delete the Secret to have a new one made"
                 );
-                (fault(message), None)
+                (fault(message), Token::Unknown)
             }
         }
         Ensured::Foreign => {
             let message =
                 format!("Secret {name:?} does not belong to this project; delete it to have one made");
-            (fault(message), None)
+            (fault(message), Token::Unknown)
         }
         Ensured::Leftover => (
             State::Waiting(format!(
                 "Secret {name:?} of a deleted project of the same name is being removed"
             )),
-            None,
+            Token::Unknown,
         ),
     })
 }
@@ -277,6 +277,7 @@ async fn report(
     project_id: Option<&Arc<str>>,
 ) -> Result<Option<std::time::Duration>, Error> {
     let previous = status::current(shared, object, uid);
+    let repaired = shared.context.view.store_repaired();
     let base = shared.context.public_url.as_str().trim_end_matches('/');
     let next = project(&ProjectSummary {
         generation: object.generation(),
@@ -293,6 +294,7 @@ async fn report(
         project_id: project_id.map(AsRef::as_ref),
         token_secret: &token_secret_name(&key.name),
         reconcile_request: object.reconcile_request(),
+        store_repaired: repaired.as_deref(),
         previous: previous.as_deref(),
         now: shared.context.clock.now(),
     });

@@ -86,7 +86,7 @@ pub struct EventProjectStatus {
     /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and, while true, `Reconciling` and `Stalled`.
+    /// `Ready`, and, while true, `Reconciling`, `Stalled` and `StoreRepaired`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

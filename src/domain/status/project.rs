@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Change, Conditions, Truth};
-use crate::api::conditions::{READY, RECONCILING, STALLED, reason};
+use crate::api::conditions::{READY, RECONCILING, STALLED, STORE_REPAIRED, reason};
 use crate::api::v1alpha1::{EventProjectStatus, LocalReference};
 use crate::domain::fault::Faults;
 
@@ -22,6 +22,8 @@ pub struct ProjectSummary<'a> {
     pub token_secret: &'a str,
     /// Token of the newest reconcile request.
     pub reconcile_request: Option<&'a str>,
+    /// What was done to a damaged store, which may have cost events of any project.
+    pub store_repaired: Option<&'a str>,
     /// The status as it is.
     pub previous: Option<&'a EventProjectStatus>,
     /// Now.
@@ -63,6 +65,9 @@ pub fn project(summary: &ProjectSummary<'_>) -> (EventProjectStatus, Change) {
             conditions.set(READY, Truth::False, reason::PROGRESSING, message);
             conditions.set(RECONCILING, Truth::True, reason::PROGRESSING, message);
         }
+    }
+    if let Some(repair) = summary.store_repaired {
+        conditions.set(STORE_REPAIRED, Truth::True, reason::FILE_DAMAGED, repair);
     }
     let next = EventProjectStatus {
         observed_generation: Some(summary.generation),

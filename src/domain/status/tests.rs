@@ -432,8 +432,48 @@ fn summary<'a>(state: ProjectState<'a>, previous: Option<&'a EventProjectStatus>
         project_id: Some("id"),
         token_secret: "x-publish-token",
         reconcile_request: None,
+        store_repaired: None,
         previous,
         now: at(5),
+    }
+}
+
+#[test]
+fn a_repaired_store_shows_on_every_project_and_is_told_once() {
+    for state in [
+        ProjectState::Open,
+        ProjectState::Waiting("soon"),
+        ProjectState::Undecodable("wrong"),
+    ] {
+        let (sound, _) = project(&summary(state, None));
+        assert_eq!(find(&sound.conditions, STORE_REPAIRED), None);
+        let repaired = |previous| ProjectSummary {
+            store_repaired: Some("the file was moved aside"),
+            ..summary(state, previous)
+        };
+        let (shown, change) = project(&repaired(Some(&sound)));
+        assert_eq!(change, Change::Configuration);
+        let condition = find(&shown.conditions, STORE_REPAIRED).unwrap();
+        assert_eq!(
+            (&*condition.status, &*condition.reason, &*condition.message),
+            ("True", "FileDamaged", "the file was moved aside")
+        );
+        let told = notices(&sound.conditions, &shown.conditions);
+        assert_eq!(
+            told,
+            [Notice {
+                warning: true,
+                reason: "FileDamaged".to_owned(),
+                message: "the file was moved aside".to_owned(),
+            }]
+        );
+        assert_eq!(notices(&[], &shown.conditions).len(), 2);
+        let again = project(&repaired(Some(&shown)));
+        assert_eq!(again, (shown.clone(), Change::Nothing));
+        assert_eq!(notices(&shown.conditions, &again.0.conditions), []);
+        let (after, _) = project(&summary(state, Some(&shown)));
+        assert_eq!(find(&after.conditions, STORE_REPAIRED), None);
+        assert_eq!(notices(&shown.conditions, &after.conditions), []);
     }
 }
 

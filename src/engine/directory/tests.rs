@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::domain::pattern::TypePattern;
-use crate::domain::project::ProjectFacts;
+use crate::domain::project::{ProjectFacts, Token};
 
 fn entry(uid: &str, namespace: &str, generation: i64, project: Option<&str>, events: &[&str]) -> Entry {
     Entry {
@@ -37,7 +37,7 @@ fn project(uid: &str, name: &str) -> Project {
     Project {
         key: ObjectKey::new("ns", name),
         facts: Arc::new(facts),
-        token: None,
+        token: Token::Unknown,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::domain::egress::EgressPolicy;
 use crate::domain::event::parse;
 use crate::domain::id::ObjectKey;
 use crate::domain::outcome::{Failure, FailureReason, Reply};
-use crate::domain::project::{Project, ProjectFacts};
+use crate::domain::project::{Project, ProjectFacts, Token};
 use crate::domain::retry;
 use crate::engine::directory::{DirectoryListener, Entry, EntryState, Kind};
 use crate::engine::publish::{PublishError, Publisher};
@@ -142,7 +142,7 @@ impl Fixture {
         let project = Arc::new(Project {
             key: ObjectKey::new("ns", "p"),
             facts: Arc::new(facts),
-            token: None,
+            token: Token::Unknown,
         });
         let shutdown = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the test waits for it")]

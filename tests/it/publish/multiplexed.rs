@@ -216,6 +216,35 @@ async fn an_idle_connection_is_closed_whatever_its_pings() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_window_ends_the_connection_whatever_its_pings() {
+    let server = Server::start(settings()).await;
+    let hostile = async {
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(0);
+        let (mut send, mut connection) = builder
+            .handshake::<_, Bytes>(server.connect().await)
+            .await
+            .unwrap();
+        let mut pings = connection.ping_pong().unwrap();
+        let connection = tokio::spawn(connection);
+        let (answer, _stream) = send.send_request(request("Bearer x"), true).unwrap();
+        let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 401);
+        let pinging = async { while pings.ping(h2::Ping::opaque()).await.is_ok() {} };
+        timeout(Duration::from_secs(5), pinging)
+            .await
+            .expect("closed in time");
+        drop(connection.await.unwrap());
+        drop(answer);
+    };
+    server.unharmed(hostile).await;
+    assert_eq!(
+        server.metric(r#"postrider_limit_hits_total{limit="write_timeout"}"#),
+        1
+    );
+}
+
+#[tokio::test]
 async fn too_many_header_fields_are_431() {
     let server = Server::start(settings()).await;
     let (mut send, _connection) = connect(&server).await;

@@ -99,6 +99,12 @@ async fn probes_say_whether_the_process_lives_and_what_it_lacks() {
     assert_eq!((answer.status, &*answer.body), (200, "ok\n"));
     let answer = get(server.admin, "GET", "/readyz").await;
     assert_eq!((answer.status, &*answer.body), (200, "ok\n"));
+    *server.notes.lock() = vec!["queue: the file was damaged".to_owned()];
+    let answer = get(server.admin, "GET", "/readyz").await;
+    assert_eq!(
+        (answer.status, &*answer.body),
+        (200, "ok\nnote: queue: the file was damaged\n")
+    );
     *server.missing.lock() = vec!["queue: read-only".to_owned(), "projects: not synced".to_owned()];
     let answer = get(server.admin, "GET", "/readyz").await;
     assert_eq!(

@@ -25,6 +25,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 pub(crate) struct Played {
     views: Mutex<HashMap<Uid, LaneView>>,
     changes: Changes,
+    pub(crate) repaired: Mutex<Option<String>>,
 }
 
 impl DeliveryView for Played {
@@ -34,6 +35,10 @@ impl DeliveryView for Played {
 
     fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    fn store_repaired(&self) -> Option<String> {
+        self.repaired.lock().clone()
     }
 }
 
