@@ -103,7 +103,9 @@ impl Admin {
         let missing = self.0.readiness.missing();
         if missing.is_empty() {
             let notes = self.0.readiness.notes().into_iter();
-            let lines: String = notes.map(|note| format!("note: {note}\n")).collect();
+            let lines: String = notes
+                .flat_map(|note| ["note: ".to_owned(), note, "\n".to_owned()])
+                .collect();
             return text(StatusCode::OK, TEXT, format!("ok\n{lines}"));
         }
         let mut lines = missing.join("\n");
