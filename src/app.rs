@@ -331,7 +331,8 @@ async fn open_queue(
     metrics.register(registry);
     let queue = sqlite::Settings {
         max_bytes: settings.queue_max_bytes,
-        retention_bytes: settings.retention_bytes,
+        // Delivered events must not keep the file full.
+        retention_bytes: settings.retention_bytes.min(settings.queue_max_bytes / 2),
         project_limit: settings.project_queue_limit,
         ..sqlite::Settings::new(folder.join("queue.db"))
     };

@@ -18,8 +18,9 @@ use crate::cli::LogFormat;
 const BUFFERED_LINES: usize = 16_384;
 /// Bytes that are written at once when lines come fast; the writer flushes whenever no line waits.
 const WRITE_BUFFER: usize = 64 * 1024;
-/// kube's client logs whole response bodies at `WARN` when they do not decode, and those may hold inline values.
-const ALWAYS: &str = "kube_client::client=error";
+/// kube's client logs whole response bodies when they do not decode, which may hold inline values, and every refused
+/// connection without saying what for. The controllers say both in their own words.
+const ALWAYS: &str = "kube_client=off";
 
 /// Writes what waits when it is dropped.
 pub struct LogGuard {

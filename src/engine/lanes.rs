@@ -73,12 +73,17 @@ pub(crate) fn totals(core: &Arc<Core>) -> Totals {
         let depth = core.queue.depth(&lane.uid);
         let health = lane.with(|state| state.health.clone());
         totals.pending += depth.pending;
-        if is_parked(core, &lane.uid, &health) {
+        let parked = is_parked(core, &lane.uid, &health);
+        if parked {
             totals.parked += depth.pending;
         }
         totals.disabled += u64::from(health.disabled.is_some());
         totals.failing += u64::from(health.is_failing());
-        let age = depth.oldest_due.map_or(0, |due| now.saturating_sub(due) / 1000);
+        // What is parked on purpose does not age: it is not late.
+        let age = depth
+            .oldest_due
+            .filter(|_| !parked)
+            .map_or(0, |due| now.saturating_sub(due) / 1000);
         totals.oldest_age = totals.oldest_age.max(u64::try_from(age).unwrap_or(0));
     }
     totals

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -31,6 +31,7 @@ use super::server;
 use crate::domain::event::parse::parse;
 use crate::domain::event::refusal::ParseError;
 use crate::domain::id::ObjectKey;
+use crate::domain::project::Project;
 use crate::engine::publish::{Authorizer, PublishError, Publisher, Receipt};
 use crate::engine::queue::QueueError;
 
@@ -187,25 +188,34 @@ impl Inner {
         }
     }
 
-    async fn events(&self, key: ObjectKey, request: Request<Incoming>) -> Result<Response<Bytes>, Problem> {
-        let (head, body) = request.into_parts();
+    /// What can be refused without reading the body.
+    async fn admit(&self, headers: &HeaderMap, key: &ObjectKey) -> Result<Arc<Project>, Problem> {
         let state = &self.state;
         if !state.publisher.is_ready() {
             // Projects that are not known yet would look like wrong tokens.
             return Err(refused(&PublishError::Starting));
         }
-        let project = authenticate(&head.headers, &key, &*state.publisher, &*state.authorizer).await?;
-        let encoded = head
-            .headers
+        let project = authenticate(headers, key, &*state.publisher, &*state.authorizer).await?;
+        if headers
             .get(CONTENT_ENCODING)
-            .is_some_and(|encoding| encoding != "identity");
-        if encoded {
-            return Err(Problem::new(
-                Kind::UnsupportedMediaType,
-                "send the body without a content encoding",
-            ));
+            .is_some_and(|encoding| encoding != "identity")
+        {
+            let detail = "send the body without a content encoding";
+            return Err(Problem::new(Kind::UnsupportedMediaType, detail));
         }
+        Ok(project)
+    }
+
+    async fn events(&self, key: ObjectKey, request: Request<Incoming>) -> Result<Response<Bytes>, Problem> {
+        let (head, body) = request.into_parts();
+        let state = &self.state;
+        // A body that stays unread is in the way of the next request, so the answer must say that none is possible.
         let unread = !body.is_end_stream();
+        let project = match self.admit(&head.headers, &key).await {
+            Ok(project) => project,
+            Err(problem) if unread && head.version <= Version::HTTP_11 => return Ok(last(&problem)),
+            Err(problem) => return Err(problem),
+        };
         let (body, share) = match read(&head.headers, body, &self.settings, &self.budget).await {
             Ok(read) => read,
             Err(problem) if unread && head.version <= Version::HTTP_11 => return Ok(last(&problem)),
