@@ -1,8 +1,10 @@
 //! What survives a restart, and what a deletion takes along.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::support::{Manner, Stage, condition};
+use crate::support::{Manner, Operator, Settings, Stage, condition, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_are_counted_across_a_crash() {
@@ -44,9 +46,9 @@ async fn a_deleted_destination_takes_its_work_along_and_a_new_one_of_its_name_st
         .cluster
         .kubectl(&["delete", "-n", stage.namespace.name(), "ed/hook", "--wait"])
         .ok();
-    crate::support::eventually(
+    eventually(
         "the work is dropped and counted",
-        std::time::Duration::from_secs(10),
+        Duration::from_secs(10),
         || async {
             let line = "postrider_deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"}";
             let dropped = stage.operator().metric(line).await;
@@ -63,6 +65,30 @@ async fn a_deleted_destination_takes_its_work_along_and_a_new_one_of_its_name_st
     let received = stage.receiver.wait_for("/hook", 1).await;
     assert_eq!(received[0].json()["type"], "new");
     assert_eq!(received.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_during_start_up_ends_the_process() {
+    let stage = Stage::set("lifecycle").await;
+    for number in 0..5 {
+        let settings = Settings {
+            kubeconfig: stage.cluster.kubeconfig(),
+            namespace: stage.namespace.name().to_owned(),
+            data_dir: stage
+                .cluster
+                .folder()
+                .join(format!("operators/start-up-{number}")),
+            flags: Vec::new(),
+        };
+        let operator = Operator::spawn(settings);
+        eventually("its signal handlers are there", Duration::from_secs(20), || {
+            let log = operator.log();
+            std::future::ready(if log.contains("started") { Ok(()) } else { Err(log) })
+        })
+        .await;
+        let (code, _) = operator.stop().await;
+        assert_eq!(code, Some(0), "run {number}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
