@@ -33,7 +33,7 @@ pub struct QueueMetrics {
     pub failed_settlements: Counter,
     /// Files found damaged and moved aside.
     pub moved_aside: Counter,
-    /// Deliveries read back from disk because a lane had outgrown its window in memory.
+    /// Events read back from disk because a lane had outgrown its window in memory.
     pub read_back: Counter,
     /// Events that retention removed.
     pub trimmed: Counter,
@@ -103,7 +103,7 @@ impl QueueMetrics {
                 &self.failed_settlements,
             ),
             ("moved_aside", "Damaged files moved aside", &self.moved_aside),
-            ("read_back", "Deliveries read back from disk", &self.read_back),
+            ("read_back", "Events read back from disk", &self.read_back),
             ("trimmed_events", "Events removed by retention", &self.trimmed),
         ];
         for (name, help, counter) in counters {

@@ -43,6 +43,7 @@ mod inbox;
 mod keeper;
 mod lanes;
 mod opening;
+mod pool;
 mod raw;
 mod reader;
 mod rows;

@@ -12,8 +12,9 @@
 //! - While a refill reads the disk, keys that are left to the disk are remembered (`missed`), and so are keys that
 //!   leave it (`gone`); the refill's result is corrected by both.
 //!
-//! Bounds: [`Limits`]. A window over its bound gives its latest entries back to the disk. What is claimed is bounded
-//! by the callers' in-flight limits.
+//! Bounds: [`Limits`]. A window over its bound gives its latest entries back to the disk. An event that several lanes
+//! wait for is held, and charged, once. A refill may go over the bytes by [`LEAST_REFILL`] or one event, so that every
+//! lane gets on. What is claimed is bounded by the callers' in-flight limits.
 //!
 //! Writing and reading the disk is left to the writer and the reader.
 
@@ -21,11 +22,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::sync::oneshot;
 
+use super::pool::Pool;
 use crate::domain::id::Uid;
 use crate::engine::queue::{Depth, QueueError, Stored};
 
 /// Due time in milliseconds since 1970, and position of the event.
 pub(super) type Key = (i64, i64);
+
+/// Bytes a refill may read although the windows are full.
+const LEAST_REFILL: usize = 64 << 10;
+/// Most bytes a refill reads, unless a single event is larger.
+const MOST_REFILL: usize = 4 << 20;
 
 /// How much the windows hold.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +101,30 @@ pub(super) struct ClaimRow {
     pub(super) attempts: u32,
 }
 
+/// Where a refill reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// From this key on.
+    pub(super) from: Key,
+    /// Most deliveries.
+    pub(super) deliveries: usize,
+    /// Most bytes of events, unless a single one is larger.
+    pub(super) bytes: usize,
+}
+
+/// A delivery that a refill found on disk.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its key.
+    pub(super) key: Key,
+    /// Attempts made.
+    pub(super) attempts: u32,
+    /// Number of its project.
+    pub(super) project: i64,
+    /// Its event and what that costs, when another lane has it in memory.
+    pub(super) event: Option<(Stored, usize)>,
+}
+
 #[derive(Debug, Default)]
 struct Refill {
     missed: Option<Key>,
@@ -111,6 +142,8 @@ struct Lane {
     refill: Option<Refill>,
     waiters: Vec<oneshot::Sender<Result<(), QueueError>>>,
     last_used: u64,
+    /// When it was refilled, in uses.
+    last_refill: u64,
 }
 
 /// All lanes.
@@ -118,7 +151,7 @@ struct Lane {
 pub(super) struct Lanes {
     by_uid: HashMap<Uid, Lane>,
     limits: Limits,
-    bytes: usize,
+    pool: Pool,
     uses: u64,
     tokens: u64,
 }
@@ -132,40 +165,44 @@ impl Lane {
         }
     }
 
-    /// Takes the last entry out of the window and leaves it to the disk; returns what it cost.
-    fn shrink(&mut self) -> usize {
-        let Some((key, hot)) = self.window.pop_last() else {
-            return 0;
-        };
-        self.spill(key);
-        hot.cost
+    fn insert(&mut self, key: Key, hot: Hot, pool: &mut Pool) {
+        pool.acquire(key.1, &hot.stored, hot.cost);
+        if self.window.insert(key, hot).is_some() {
+            pool.release(key.1);
+        }
     }
 
-    /// Puts a delivery that is on disk into the window, or leaves it to the disk. Returns the change in bytes.
-    fn place(&mut self, key: Key, hot: Hot, limits: Limits, bytes: usize) -> isize {
+    /// Takes the last entry out of the window and leaves it to the disk.
+    fn shrink(&mut self, pool: &mut Pool) {
+        if let Some((key, _)) = self.window.pop_last() {
+            pool.release(key.1);
+            self.spill(key);
+        }
+    }
+
+    /// Puts a delivery that is on disk into the window, or leaves it to the disk.
+    fn place(&mut self, key: Key, hot: Hot, limits: Limits, pool: &mut Pool) {
         if self.window.contains_key(&key) || self.claims.get(&key.1).is_some_and(|claim| claim.key == key) {
-            return 0;
+            return;
         }
         let known = self.window.len().saturating_add(self.claims.len());
         let cold = usize::try_from(self.pending)
             .unwrap_or(usize::MAX)
             .saturating_sub(known);
         let below = self.horizon.is_none_or(|horizon| key < horizon);
-        let mut freed = 0;
         if below
             && self.window.len() >= limits.per_lane
             && self.window.last_key_value().is_some_and(|(k, _)| *k > key)
         {
-            freed = self.shrink();
+            self.shrink(pool);
         }
-        let fits = self.window.len() < limits.per_lane && bytes.saturating_add(hot.cost) <= limits.bytes;
+        let bytes = pool.bytes().saturating_add(pool.price(key.1, hot.cost));
+        let fits = self.window.len() < limits.per_lane && bytes <= limits.bytes;
         if fits && (below || cold <= limits.per_lane) {
-            let cost = hot.cost;
-            self.window.insert(key, hot);
-            return cost.cast_signed() - freed.cast_signed();
+            self.insert(key, hot, pool);
+        } else {
+            self.spill(key);
         }
-        self.spill(key);
-        -freed.cast_signed()
     }
 
     /// Due time of the next unclaimed delivery.
@@ -177,10 +214,6 @@ impl Lane {
             (first, horizon) => first.or(horizon),
         }
     }
-
-    fn window_bytes(&self) -> usize {
-        self.window.values().map(|hot| hot.cost).sum()
-    }
 }
 
 impl Lanes {
@@ -189,7 +222,7 @@ impl Lanes {
         Self {
             by_uid: HashMap::new(),
             limits,
-            bytes: 0,
+            pool: Pool::default(),
             uses: 0,
             tokens: 0,
         }
@@ -197,13 +230,13 @@ impl Lanes {
 
     /// Bytes in all windows.
     pub(super) const fn bytes(&self) -> usize {
-        self.bytes
+        self.pool.bytes()
     }
 
     /// Starts over with what a file holds. Claims of deliveries that may still be there stay.
     pub(super) fn reload(&mut self, found: Vec<(Uid, LaneRow)>) {
         let mut old = std::mem::take(&mut self.by_uid);
-        self.bytes = 0;
+        self.pool = Pool::default();
         for (uid, row) in found {
             let mut lane = Lane {
                 number: row.number,
@@ -219,13 +252,8 @@ impl Lanes {
         }
     }
 
-    fn charge(&mut self, change: isize) {
-        self.bytes = self.bytes.saturating_add_signed(change);
-    }
-
     /// A delivery was written.
     pub(super) fn add(&mut self, uid: &Uid, number: i64, key: Key, hot: Hot) {
-        let (limits, bytes) = (self.limits, self.bytes);
         let lane = match self.by_uid.get_mut(uid) {
             Some(lane) => lane,
             None => self.by_uid.entry(uid.clone()).or_insert_with(|| Lane {
@@ -233,9 +261,8 @@ impl Lanes {
                 ..Lane::default()
             }),
         };
-        let change = lane.place(key, hot, limits, bytes);
+        lane.place(key, hot, self.limits, &mut self.pool);
         lane.pending = lane.pending.saturating_add(1);
-        self.charge(change);
     }
 
     /// Hands out due deliveries, into `grants` until it has `limit`.
@@ -245,7 +272,6 @@ impl Lanes {
         };
         self.uses += 1;
         lane.last_used = self.uses;
-        let mut freed = 0_usize;
         while grants.len() < limit {
             let Some(first) = lane.window.first_entry() else {
                 break;
@@ -255,7 +281,7 @@ impl Lanes {
                 break;
             }
             let hot = first.remove();
-            freed = freed.saturating_add(hot.cost);
+            self.pool.release(key.1);
             self.tokens += 1;
             let token = self.tokens;
             grants.push(Grant {
@@ -284,7 +310,6 @@ impl Lanes {
                 granted.wait = Some(wait);
             }
         }
-        self.bytes = self.bytes.saturating_sub(freed);
         granted
     }
 
@@ -303,7 +328,6 @@ impl Lanes {
 
     /// A claim ended without being settled.
     pub(super) fn release(&mut self, uid: &Uid, seq: i64, token: u64) {
-        let (limits, bytes) = (self.limits, self.bytes);
         let Some(lane) = self.by_uid.get_mut(uid) else {
             return;
         };
@@ -313,8 +337,7 @@ impl Lanes {
         let Some(claim) = lane.claims.remove(&seq) else {
             return;
         };
-        let change = lane.place(claim.key, claim.hot, limits, bytes);
-        self.charge(change);
+        lane.place(claim.key, claim.hot, self.limits, &mut self.pool);
     }
 
     /// A settlement was written; the delivery is gone, or has a new key.
@@ -353,42 +376,54 @@ impl Lanes {
         let Some(lane) = self.by_uid.remove(uid) else {
             return false;
         };
-        self.bytes = self.bytes.saturating_sub(lane.window_bytes());
+        for key in lane.window.keys() {
+            self.pool.release(key.1);
+        }
         true
     }
 
-    /// From where a refill reads, and how many. Makes room by emptying the windows of lanes that nobody reads from.
-    pub(super) fn refill_from(&mut self, uid: &Uid, number: i64) -> Option<(Key, usize)> {
-        let lane = self
-            .by_uid
-            .get(uid)
+    /// Where a refill reads. Makes room by emptying the windows of lanes that nobody has read from since the lane's
+    /// last refill; the windows of busy lanes stay, because they would be read again at once.
+    pub(super) fn refill_from(&mut self, uid: &Uid, number: i64) -> Option<Room> {
+        let Self {
+            by_uid, pool, limits, ..
+        } = self;
+        let lane = by_uid
+            .get_mut(uid)
             .filter(|lane| lane.number == number && lane.refill.is_some())?;
-        let horizon = lane.horizon?;
-        let room = self.limits.per_lane.saturating_sub(lane.window.len()).max(64);
-        while self.bytes > self.limits.bytes / 2 {
-            let others = self
-                .by_uid
+        let from = lane.horizon?;
+        let deliveries = limits.per_lane.saturating_sub(lane.window.len()).max(64);
+        let since = std::mem::replace(&mut lane.last_refill, self.uses);
+        while pool.bytes() > limits.bytes / 2 {
+            let idle = by_uid
                 .iter_mut()
-                .filter(|(other, lane)| *other != uid && !lane.window.is_empty());
-            let Some((_, idle)) = others.min_by_key(|(_, lane)| lane.last_used) else {
+                .filter(|(other, lane)| *other != uid && !lane.window.is_empty() && lane.last_used <= since);
+            let Some((_, idle)) = idle.min_by_key(|(_, lane)| lane.last_used) else {
                 break;
             };
-            let mut freed = 0;
             while !idle.window.is_empty() {
-                freed += idle.shrink();
+                idle.shrink(pool);
             }
-            self.bytes = self.bytes.saturating_sub(freed);
         }
-        Some((horizon, room))
+        let bytes = limits.bytes.saturating_sub(pool.bytes());
+        Some(Room {
+            from,
+            deliveries,
+            bytes: bytes.clamp(LEAST_REFILL, MOST_REFILL),
+        })
     }
 
-    /// Which of the keys a refill found are unknown.
-    pub(super) fn unknown(&self, uid: &Uid, number: i64, keys: &mut Vec<(Key, u32, i64)>) {
+    /// Leaves of what a refill found the unknown, with the events that other lanes have in memory.
+    pub(super) fn unknown(&self, uid: &Uid, number: i64, found: &mut Vec<Found>) {
         let Some(lane) = self.by_uid.get(uid).filter(|lane| lane.number == number) else {
-            keys.clear();
+            found.clear();
             return;
         };
-        keys.retain(|(key, ..)| !lane.window.contains_key(key) && !lane.claims.contains_key(&key.1));
+        found
+            .retain(|found| !lane.window.contains_key(&found.key) && !lane.claims.contains_key(&found.key.1));
+        for found in found {
+            found.event = self.pool.get(found.key.1);
+        }
     }
 
     /// Ends a refill: everything below `horizon` was read and what was unknown of it is in `read`.
@@ -398,8 +433,6 @@ impl Lanes {
             return;
         };
         let Some(refill) = lane.refill.take() else { return };
-        let mut added = 0_usize;
-        let mut freed = 0_usize;
         for (key, hot) in read {
             if lane.claims.contains_key(&key.1)
                 || refill.gone.contains(&key)
@@ -407,18 +440,16 @@ impl Lanes {
             {
                 continue;
             }
-            added += hot.cost;
-            lane.window.insert(key, hot);
+            lane.insert(key, hot, &mut self.pool);
         }
         lane.horizon = match (horizon, refill.missed) {
             (Some(horizon), Some(missed)) => Some(horizon.min(missed)),
             (horizon, missed) => horizon.or(missed),
         };
         while lane.window.len() > limits.per_lane {
-            freed += lane.shrink();
+            lane.shrink(&mut self.pool);
         }
         let waiters = std::mem::take(&mut lane.waiters);
-        self.bytes = self.bytes.saturating_add(added).saturating_sub(freed);
         for waiter in waiters {
             waiter.send(Ok(())).ok();
         }

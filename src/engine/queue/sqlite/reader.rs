@@ -10,14 +10,11 @@ use std::sync::mpsc::Receiver;
 use super::Shared;
 use super::fault::StoreError;
 use super::inbox::Op;
-use super::lanes::{Hot, Key};
+use super::lanes::{Found, Hot, Key};
 use super::rows::{FactsCache, read_event};
 use super::schema;
 use crate::domain::id::Uid;
 use crate::engine::queue::Stored;
-
-/// Bytes one refill reads, unless a single event is larger.
-const MAX_BYTES: usize = 4 << 20;
 
 /// A lane that needs deliveries.
 #[derive(Debug)]
@@ -66,7 +63,7 @@ pub(super) fn run(shared: &Arc<Shared>, asked: &Receiver<Refill>) {
 
 fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreError> {
     let Refill { lane, number, now } = refill;
-    let Some((from, room)) = shared.lanes.lock().refill_from(lane, *number) else {
+    let Some(room) = shared.lanes.lock().refill_from(lane, *number) else {
         shared.lanes.lock().refilled(lane, *number, Vec::new(), None);
         return Ok(());
     };
@@ -80,37 +77,55 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
     };
     let transaction = connection.transaction()?;
     let mut horizon: Option<Key> = None;
-    let mut keys: Vec<(Key, u32, i64)> = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     {
         let mut statement = transaction.prepare_cached(
             "SELECT due, seq, attempts, project FROM deliveries WHERE lane = ?1 AND (due, seq) >= (?2, ?3)
              ORDER BY due, seq LIMIT ?4",
         )?;
-        let most = i64::try_from(room.saturating_add(1)).unwrap_or(i64::MAX);
-        let mut rows = statement.query((number, from.0, from.1, most))?;
+        let most = i64::try_from(room.deliveries.saturating_add(1)).unwrap_or(i64::MAX);
+        let mut rows = statement.query((number, room.from.0, room.from.1, most))?;
         while let Some(row) = rows.next()? {
             let key: Key = (row.get(0)?, row.get(1)?);
-            if key.0 > *now || keys.len() >= room {
+            if key.0 > *now || found.len() >= room.deliveries {
                 horizon = Some(key);
                 break;
             }
-            keys.push((key, row.get(2)?, row.get(3)?));
+            found.push(Found {
+                key,
+                attempts: row.get(2)?,
+                project: row.get(3)?,
+                event: None,
+            });
         }
     }
-    shared.lanes.lock().unknown(lane, *number, &mut keys);
-    let mut read = Vec::with_capacity(keys.len());
+    shared.lanes.lock().unknown(lane, *number, &mut found);
+    let mut read = Vec::with_capacity(found.len());
     let mut bytes = 0_usize;
-    for (key, attempts, project) in keys {
-        if bytes > MAX_BYTES {
+    for Found {
+        key,
+        attempts,
+        project,
+        event,
+    } in found
+    {
+        if bytes > room.bytes {
             horizon = Some(key);
             break;
         }
-        let (stored, cost) = read_event(&transaction, facts, key.1)?;
-        if matches!(stored, Stored::Corrupt { .. }) {
-            shared.metrics.damaged.inc();
-            tracing::error!(event.seq = key.1, destination.uid = %lane, "a stored event is damaged");
-        }
-        bytes = bytes.saturating_add(cost);
+        let (stored, cost) = match event {
+            Some(event) => event,
+            None => {
+                let (stored, cost) = read_event(&transaction, facts, key.1)?;
+                if matches!(stored, Stored::Corrupt { .. }) {
+                    shared.metrics.damaged.inc();
+                    tracing::error!(event.seq = key.1, destination.uid = %lane, "a stored event is damaged");
+                }
+                bytes = bytes.saturating_add(cost);
+                shared.metrics.read_back.inc();
+                (stored, cost)
+            }
+        };
         read.push((
             key,
             Hot {
@@ -122,7 +137,6 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
         ));
     }
     transaction.commit()?;
-    shared.metrics.read_back.inc_by(read.len() as u64);
     shared.lanes.lock().refilled(lane, *number, read, horizon);
     Ok(())
 }
