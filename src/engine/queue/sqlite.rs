@@ -20,7 +20,7 @@
 //!
 //! One writer thread owns the only connection that writes. It takes whatever waits in a bounded inbox, writes it in
 //! one transaction (WAL, `synchronous=FULL`), and then answers. A reader thread reads deliveries back that did not fit
-//! into memory; a keeper thread plans retention, and checks the file after an unclean stop.
+//! into memory; a checkpointer thread copies the log back into the file; a keeper thread plans retention, and checks the file after an unclean stop.
 //!
 //! Crash between any two lines: before the commit nothing of the group is there and nobody was answered; after it
 //! everything is. Claims are in memory and vanish, so what was in flight is delivered again.
@@ -38,6 +38,7 @@
 //!
 //! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back.
 
+mod checkpoint;
 mod fault;
 mod inbox;
 mod keeper;
@@ -143,6 +144,7 @@ struct Shared {
     inbox: Inbox,
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
+    checkpoints: checkpoint::Checkpoints,
 }
 
 #[derive(Debug, Default)]
@@ -211,6 +213,7 @@ impl SqliteQueue {
             state: Mutex::default(),
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
+            checkpoints: checkpoint::Checkpoints::default(),
             settings,
             metrics,
             clock,
@@ -226,9 +229,12 @@ impl SqliteQueue {
         thread("reader").spawn(move || reader::run(&for_reader, &asked))?;
         let for_keeper = Arc::clone(&shared);
         thread("keeper").spawn(move || keeper::run(&for_keeper, &stop))?;
+        let (checkpoint, wanted) = sync_channel(1);
+        let for_checkpointer = Arc::clone(&shared);
+        thread("checkpointer").spawn(move || checkpoint::run(&for_checkpointer, &wanted))?;
         let for_writer = Arc::clone(&shared);
         thread("writer").spawn(move || {
-            writer::run(&for_writer, opened);
+            writer::run(&for_writer, opened, checkpoint);
             end.send(()).ok();
         })?;
         first.await.ok();

@@ -113,18 +113,17 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
             horizon = Some(key);
             break;
         }
-        let (stored, cost) = match event {
-            Some(event) => event,
-            None => {
-                let (stored, cost) = read_event(&transaction, facts, key.1)?;
-                if matches!(stored, Stored::Corrupt { .. }) {
-                    shared.metrics.damaged.inc();
-                    tracing::error!(event.seq = key.1, destination.uid = %lane, "a stored event is damaged");
-                }
-                bytes = bytes.saturating_add(cost);
-                shared.metrics.read_back.inc();
-                (stored, cost)
+        let (stored, cost) = if let Some(event) = event {
+            event
+        } else {
+            let (stored, cost) = read_event(&transaction, facts, key.1)?;
+            if matches!(stored, Stored::Corrupt { .. }) {
+                shared.metrics.damaged.inc();
+                tracing::error!(event.seq = key.1, destination.uid = %lane, "a stored event is damaged");
             }
+            bytes = bytes.saturating_add(cost);
+            shared.metrics.read_back.inc();
+            (stored, cost)
         };
         read.push((
             key,

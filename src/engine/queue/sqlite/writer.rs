@@ -4,11 +4,13 @@
 //! that could not be written wait for at most `settle_patience`.
 
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::Shared;
+use super::checkpoint;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
 use super::keeper;
@@ -50,10 +52,12 @@ struct Writer {
     lock: Option<std::fs::File>,
     parked: Vec<Settling>,
     dropping: Vec<(i64, u64, Option<Reply<u64>>)>,
+    /// Asks for a checkpoint.
+    checkpoint: SyncSender<()>,
 }
 
 /// Serves the inbox until it is closed and empty.
-pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>) {
+pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>, checkpoint: SyncSender<()>) {
     let phase = Phase::Down {
         error: StoreError::Down("it is not open yet".to_owned()),
         next: Instant::now(),
@@ -64,6 +68,7 @@ pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>) {
         lock: None,
         parked: Vec::new(),
         dropping: Vec::new(),
+        checkpoint,
     };
     writer.reopen(None);
     opened.send(()).ok();
@@ -128,6 +133,7 @@ impl Writer {
         self.shared.state.lock().closed = true;
         self.shared.reader_slot.lock().close();
         *self.shared.keeper_slot.lock() = None;
+        self.shared.checkpoints.close();
         let down = Phase::Down {
             error: StoreError::Down("it is closed".to_owned()),
             next: Instant::now(),
@@ -140,6 +146,7 @@ impl Writer {
     fn reopen(&mut self, damage: Option<&str>) {
         self.shared.reader_slot.lock().close();
         *self.shared.keeper_slot.lock() = None;
+        self.shared.checkpoints.close();
         let down = Phase::Down {
             error: StoreError::Down("it is being opened".to_owned()),
             next: Instant::now(),
@@ -169,6 +176,10 @@ impl Writer {
             None => opening::open(&self.shared),
             Some(damage) => opening::replace(&self.shared, damage),
         }
+        .and_then(|mut opened| {
+            checkpoint::watch(&mut opened.store, &self.shared, &self.checkpoint)?;
+            Ok(opened)
+        })
     }
 
     /// Goes down until the next try.

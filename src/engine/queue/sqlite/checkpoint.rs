@@ -1,0 +1,122 @@
+//! The checkpointer thread: copies the log back into the file while the writer goes on, so that a commit rarely waits
+//! for it.
+//!
+//! The writer's hook sees the log's length after each commit. From [`START`] pages on it asks for a checkpoint; the
+//! thread copies what is there, and again what came meanwhile, at most [`PASSES`] times. Once all of it is copied the
+//! next commit starts the log anew. A writer that never pauses is not caught up with this way, so it is then told to
+//! copy the short rest itself. It also does so from [`LONGEST`] pages on, whatever the thread does.
+//!
+//! Both kinds are *passive* (<https://sqlite.org/c3ref/wal_checkpoint_v2.html>): neither waits for the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, MAIN_DB};
+
+use super::Shared;
+use super::fault::StoreError;
+use super::inbox::Op;
+use super::schema;
+use super::store::Store;
+
+/// Pages of log from which on it is copied back.
+const START: u32 = 1000;
+/// Pages of log from which on the writer copies it back.
+const LONGEST: u32 = 4000;
+/// How often the thread copies before it leaves the rest to the writer.
+const PASSES: usize = 3;
+/// Requests are ignored for so long after a failure, such as a full disk.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What writer and checkpointer share.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    /// The writer is to copy the rest at its next commit.
+    finish: AtomicBool,
+    slot: Mutex<Option<Connection>>,
+}
+
+impl Checkpoints {
+    /// Closes the connection, after the checkpoint that is under way.
+    pub(super) fn close(&self) {
+        *self.slot.lock() = None;
+    }
+}
+
+/// Asks for checkpoints whenever the writer's log is long.
+pub(super) fn watch(
+    store: &mut Store,
+    shared: &Arc<Shared>,
+    ask: &SyncSender<()>,
+) -> Result<(), rusqlite::Error> {
+    let (shared, ask) = (Arc::downgrade(shared), ask.clone());
+    store.on_commit(move |log, pages| {
+        let Some(shared) = shared.upgrade() else { return };
+        let asked = shared.checkpoints.finish.swap(false, Ordering::Relaxed);
+        if pages >= LONGEST || (asked && pages >= START) {
+            if let Err(error) = log.checkpoint()
+                && !is_busy(&error)
+            {
+                shared.metrics.failed_checkpoints.inc();
+            }
+        } else if pages >= START {
+            // One request is enough.
+            ask.try_send(()).ok();
+        }
+    })
+}
+
+/// Serves requests until nobody can ask.
+pub(super) fn run(shared: &Arc<Shared>, asked: &Receiver<()>) {
+    let mut failed: Option<Instant> = None;
+    while asked.recv().is_ok() {
+        if failed.is_some_and(|failed| failed.elapsed() < PAUSE) {
+            continue;
+        }
+        let mut slot = shared.checkpoints.slot.lock();
+        // Asked under the lock: a file that is being replaced is down before `close` is called.
+        if shared.down().is_some() {
+            continue;
+        }
+        let done = copy(shared, &mut slot);
+        if done.is_err() {
+            *slot = None;
+        }
+        drop(slot);
+        failed = done.is_err().then(Instant::now);
+        match done {
+            Ok(complete) => shared.checkpoints.finish.store(!complete, Ordering::Relaxed),
+            Err(StoreError::Damaged(what)) => drop(shared.inbox.push(Op::Damaged(what))),
+            Err(error) => {
+                shared.metrics.failed_checkpoints.inc();
+                tracing::warn!(error = %error, "the queue's log could not be copied back; it is tried again");
+            }
+        }
+    }
+}
+
+/// Copies the log back; whether all of it was.
+fn copy(shared: &Shared, slot: &mut Option<Connection>) -> Result<bool, StoreError> {
+    let connection = match slot {
+        Some(connection) => connection,
+        None => slot.insert(schema::open_reader(&shared.settings.path)?),
+    };
+    for _ in 0..PASSES {
+        match connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
+            Ok((log, copied)) if log == copied => return Ok(true),
+            Ok(_) => {}
+            // The writer is at it.
+            Err(error) if is_busy(&error) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+}
