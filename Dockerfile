@@ -5,6 +5,7 @@ FROM rust:1.95.0-alpine AS build
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /src
 COPY rust-toolchain.toml Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY src src
 COPY benches benches
 COPY tests/it/main.rs tests/it/main.rs

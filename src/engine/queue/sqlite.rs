@@ -123,7 +123,7 @@ impl Settings {
             max_ids: 5_000_000,
             project_limit: 1_000_000,
             window_bytes: 64 << 20,
-            window_deliveries: 16_384,
+            window_deliveries: 32_768,
             group: 512,
             inbox: 4096,
             inbox_bytes: 64 << 20,
