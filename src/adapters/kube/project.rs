@@ -241,8 +241,8 @@ async fn token(
                 (State::Open, Token::Known(token))
             } else {
                 let message = format!(
-                    "key {TOKEN_KEY:?} of Secret {name:?} must be {MIN_TOKEN} to {MAX_TOKEN} visible ASCII \
-                     characters; delete the Secret to have a new one made"
+                    "Secret {name:?} key {TOKEN_KEY:?}: a token is {MIN_TOKEN} to {MAX_TOKEN} visible ASCII \
+                     characters; delete the Secret to have a new one made, and give publishers the new token"
                 );
                 (fault(message), Token::Unknown)
             }

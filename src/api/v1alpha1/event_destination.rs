@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::common::{
-    DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource, duration_rule,
-    header_name_rule,
+    DEFAULT_HEADERS, DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource,
+    duration_rule, header_name_rule,
 };
 
 /// Go's idea of a URL, with the parts we need; `domain` has the last word.
@@ -190,7 +190,7 @@ pub struct SigningSpec {
     /// `HmacSHA256`: name of the header that carries the signature, for example `X-Acme-HMAC-SHA-256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new(header_name_rule(&["content-type"])).message(HEADER_NAME_MESSAGE))]
+    #[x_kube(validation = Rule::new(header_name_rule(&DEFAULT_HEADERS)).message(HEADER_NAME_MESSAGE))]
     pub header: Option<String>,
     /// `HmacSHA256`: text before the signature, for example `sha256=`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -254,6 +254,10 @@ const DESTINATION: &[(&str, &str)] = &[
         HEADER,
     ),
     (
+        "{webhook: {signing: {scheme: HmacSHA256, header: User-Agent}}}",
+        HEADER,
+    ),
+    (
         "{webhook: {signing: {scheme: HmacSHA256, header: webhook-signature}}}",
         HEADER,
     ),

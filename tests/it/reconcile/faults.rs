@@ -83,6 +83,52 @@ async fn every_fault_is_listed_and_heals_when_its_cause_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spoilt_generated_secret_is_named_and_made_anew_when_deleted() {
+    let ground = Playground::new("spoilt").await;
+    let _operator = Operator::start(&ground.namespace).synced().await;
+    ground.apply(&format!("{PROJECT}{}", destination("hook", HOOK)));
+    ground.await_destination("hook", "ready", ready).await;
+    let spoil = |name: &str, key: &str| {
+        let patch = json!({"stringData": {key: "oops"}}).to_string();
+        ground
+            .kubectl(&["patch", "secret", name, "--type=merge", "-p", &patch])
+            .ok();
+    };
+    spoil("hook-signing", "secret");
+    spoil("acme-publish-token", "token");
+    let object = ground
+        .await_destination("hook", "the fault shows", |object| {
+            truth(object, "Stalled") == "True"
+        })
+        .await;
+    assert_eq!(
+        condition(&object, "Ready")["message"],
+        "status.signingSecretRef: Secret \"hook-signing\" key \"secret\": the signing key must start with whsec_, \
+         followed by base64; delete the Secret to have a new one made, and give the receiver the new key"
+    );
+    let project = eventually("the project's fault shows", SOON, async || {
+        match ground.project("acme").await {
+            object if truth(&object, "Stalled") == "True" => Ok(object),
+            object => Err(object["status"].to_string()),
+        }
+    })
+    .await;
+    assert_eq!(
+        condition(&project, "Ready")["message"],
+        "status.tokenSecretRef: Secret \"acme-publish-token\" key \"token\": a token is 16 to 512 visible ASCII \
+         characters; delete the Secret to have a new one made, and give publishers the new token"
+    );
+    assert!(!format!("{object}{project}").contains("oops"));
+    ground
+        .kubectl(&["delete", "secret/hook-signing", "secret/acme-publish-token"])
+        .ok();
+    ground.await_destination("hook", "ready again", ready).await;
+    ground
+        .kubectl(&["wait", "--for=condition=Ready", "--timeout=5s", "eproj/acme"])
+        .ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_secret_is_in_force_within_seconds() {
     let ground = Playground::new("secret").await;
     let operator = Operator::start(&ground.namespace).synced().await;
