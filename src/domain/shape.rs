@@ -20,6 +20,7 @@ use super::catalogue;
 use super::delivery::Attempt;
 use super::destination::Identity;
 use super::event::{Event, json};
+use super::fault::field_path;
 use super::project::{AccountId, ProjectFacts};
 use super::template::Template;
 use crate::api::v1alpha1::event_destination::PayloadFormat;
@@ -62,7 +63,9 @@ pub struct Rendered {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RenderError {
     /// The event lacks what the format cannot do without.
-    #[error("format {format} needs {field}, which the event does not have")]
+    #[error(
+        "format {format} needs {field}, which the event does not have; publish it or choose another format"
+    )]
     Missing {
         /// Name of the format.
         format: &'static str,
@@ -70,15 +73,19 @@ pub enum RenderError {
         field: &'static str,
     },
     /// The template asks for something the event does not have.
-    #[error("template {pointer}: the event has no {path}; publish it or add `| default(…)`")]
+    #[error(
+        "spec.webhook.payload.template{pointer}: the event has no {path}; publish it or add `| default(…)`"
+    )]
     NoValue {
-        /// Where in the template (RFC 6901); shown as the root when empty.
+        /// Where in the template (RFC 6901).
         pointer: Place,
         /// The path that leads nowhere.
         path: String,
     },
     /// The template puts an object or array into text.
-    #[error("template {pointer}: {path} is {kind} and cannot stand inside text; add `| json`")]
+    #[error(
+        "spec.webhook.payload.template{pointer}: {path} is {kind} and cannot stand inside text; add `| json`"
+    )]
     NotText {
         /// Where in the template (RFC 6901).
         pointer: Place,
@@ -88,17 +95,17 @@ pub enum RenderError {
         kind: &'static str,
     },
     /// The body would be over the bound.
-    #[error("the body would be over {0} bytes")]
+    #[error("the body would be over {0} bytes; send less of the event")]
     TooLarge(usize),
 }
 
-/// A place in a template, for messages.
+/// A place in a template, which messages show as a field path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place(pub Box<str>);
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "root" } else { &self.0 })
+        f.write_str(&field_path(&self.0))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::api::v1alpha1::event_destination::{
 use crate::api::v1alpha1::{DurationString, SecretKeyRef};
 use crate::domain::duration;
 use crate::domain::egress::EgressPolicy;
-use crate::domain::fault::Faults;
+use crate::domain::fault::{Faults, field_path};
 use crate::domain::health::DisablePolicy;
 use crate::domain::pattern::TypePattern;
 use crate::domain::retry::{MAX_ATTEMPTS, RetryPolicy};
@@ -420,19 +420,3 @@ fn in_secret(key: &SecretKeyRef, fault: &str) -> String {
 
 const SIGNING_HEADER_PATH: &str = "spec.webhook.signing.header";
 const DAYS_30: Duration = Duration::from_secs(720 * 3600);
-
-/// A JSON pointer as a field path: `/a/0/b` is `.a[0].b`.
-fn field_path(pointer: &str) -> String {
-    pointer
-        .split('/')
-        .skip(1)
-        .map(|part| part.replace("~1", "/").replace("~0", "~"))
-        .map(|part| {
-            if part.bytes().all(|b| b.is_ascii_digit()) {
-                format!("[{part}]")
-            } else {
-                format!(".{part}")
-            }
-        })
-        .collect()
-}

@@ -112,7 +112,9 @@ fn sync_names_the_field_it_cannot_do_without() {
         );
         assert_eq!(
             error.to_string(),
-            format!("format Sync needs {field}, which the event does not have")
+            format!(
+                "format Sync needs {field}, which the event does not have; publish it or choose another format"
+            )
         );
     }
     let mut body = full.clone();
