@@ -209,6 +209,21 @@ async fn a_generated_value_is_made_once_and_again_only_when_it_is_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_without_a_spec_is_ready_under_its_own_name() {
+    let ground = Playground::new("bare").await;
+    let operator = Operator::start(&ground.namespace).synced().await;
+    let bare = "{apiVersion: postrider.dev/v1alpha1, kind: EventProject, metadata: {name: bare}}";
+    ground.apply(bare);
+    ground
+        .kubectl(&["wait", "--for=condition=Ready", "--timeout=5s", "eproj/bare"])
+        .ok();
+    let key = postrider::domain::id::ObjectKey::new(ground.name(), "bare");
+    assert_eq!(&*operator.directory.project(&key).unwrap().facts.name, "bare");
+    ground.apply(bare);
+    assert_eq!(ground.project("bare").await["metadata"]["generation"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_of_somebody_else_is_a_fault_and_stays_as_it_is() {
     let ground = Playground::new("foreign").await;
     let _operator = Operator::start(&ground.namespace).synced().await;

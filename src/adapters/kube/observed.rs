@@ -192,6 +192,11 @@ impl<'de, K: Watched> Deserialize<'de> for Observed<K> {
         if let Some(annotations) = &mut metadata.annotations {
             annotations.remove(LAST_APPLIED);
         }
+        // What is left out is empty: the fault, if that is one, names the missing field.
+        let spec = match spec {
+            Value::Null => Value::Object(serde_json::Map::new()),
+            spec => spec,
+        };
         let spec = K::Spec::deserialize(&spec).map_err(|error| Undecodable::of::<K::Spec>(&spec, &error));
         Ok(Self {
             metadata,
@@ -279,6 +284,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::v1alpha1::EventProjectSpec;
 
     fn read(spec: &Value) -> Observed<EventDestination> {
         let metadata = json!({
@@ -324,6 +330,23 @@ mod tests {
                 &[]
             };
             assert_eq!(bad.events, wanted);
+        }
+    }
+
+    #[test]
+    fn a_spec_that_is_left_out_is_empty() {
+        let metadata = json!({"name": "x", "namespace": "ns", "uid": "u"});
+        for object in [
+            json!({"metadata": metadata}),
+            json!({"metadata": metadata, "spec": null}),
+        ] {
+            let project: Observed<EventProject> = serde_json::from_value(object.clone()).unwrap();
+            assert_eq!(project.spec.unwrap(), EventProjectSpec::default());
+            let destination: Observed<EventDestination> = serde_json::from_value(object).unwrap();
+            assert_eq!(
+                destination.spec.unwrap_err().error,
+                "spec: missing field `events`"
+            );
         }
     }
 

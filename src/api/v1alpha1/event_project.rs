@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::LocalReference;
 
-/// A producer of events: who may publish, and what its events say about their origin.
+/// A producer of events: what its events say about their origin. Every field may be left out, and so may `spec`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[kube(
     group = "postrider.dev",

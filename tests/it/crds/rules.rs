@@ -496,6 +496,28 @@ async fn projects_are_accepted_and_refused_as_they_should() {
 }
 
 #[tokio::test]
+async fn a_project_may_leave_out_its_spec_and_a_destination_may_not() {
+    let namespace = TempNamespace::new(Cluster::shared(), "specless").await;
+    let client = namespace.client();
+    let send = async |kind: &str, plural: &str, name: &str, more: Value| {
+        let path = format!(
+            "/apis/postrider.dev/v1alpha1/namespaces/{}/{plural}",
+            namespace.name()
+        );
+        let mut object =
+            json!({"apiVersion": "postrider.dev/v1alpha1", "kind": kind, "metadata": {"name": name}});
+        merge(&mut object, &more);
+        send(&client, "POST", format!("{path}?fieldValidation=Strict"), &object).await
+    };
+    for (name, more) in [("left-out", json!({})), ("empty", json!({"spec": {}}))] {
+        let made = send("EventProject", "eventprojects", name, more).await.unwrap();
+        assert_eq!(made["spec"], json!({}), "{name}");
+    }
+    let refused = send("EventDestination", "eventdestinations", "left-out", json!({})).await;
+    assert!(refused.unwrap_err().contains("spec: Required value"));
+}
+
+#[tokio::test]
 async fn names_leave_room_for_what_is_added_to_them() {
     let namespace = TempNamespace::new(Cluster::shared(), "names").await;
     let client = namespace.client();
