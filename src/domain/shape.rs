@@ -150,11 +150,17 @@ fn render_format(
     })
 }
 
-/// The `Event` format.
+/// The `Event` format: the members that built-in types have, and for all others also what else their producers sent.
+///
+/// Receivers of the types whose own format this is know exactly those members.
 pub(crate) fn whole_event(event: &Event) -> String {
     let mut json = Json::with_capacity(capacity(event));
     json.open();
     event_members(event, &mut json);
+    let is_known = |entry: &catalogue::EventType| entry.format == PayloadFormat::Event;
+    if !catalogue::find(&event.content.event_type).is_some_and(is_known) {
+        further_members(event, &mut json);
+    }
     json.close();
     json.finish()
 }
@@ -162,19 +168,12 @@ pub(crate) fn whole_event(event: &Event) -> String {
 /// What templates see as `event`: the members of the `Event` format, then `id`, `sync`, `error`, `cloudEvent`,
 /// `environment` and `account`, each only when there is one.
 pub(crate) fn event_view(event: &Event) -> String {
-    let (content, project) = (&event.content, &event.project);
+    let project = &event.project;
     let mut json = Json::with_capacity(capacity(event));
     json.open();
     event_members(event, &mut json);
     json.member("id", event.id.as_str());
-    if let Some(sync) = &content.sync {
-        json.name("sync").open().member("id", &sync.id);
-        json.optional("integration", sync.integration.as_deref());
-        json.optional("credentialId", sync.credential_id.as_deref())
-            .close();
-    }
-    json.optional_raw("error", content.error.as_deref());
-    json.optional_raw("cloudEvent", content.cloud_event.as_deref());
+    further_members(event, &mut json);
     json.optional("environment", project.environment.as_deref());
     if project.account_id.is_some() || project.account_name.is_some() {
         json.name("account").open();
@@ -183,6 +182,19 @@ pub(crate) fn event_view(event: &Event) -> String {
     }
     json.close();
     json.finish()
+}
+
+/// What a producer may send beside [`event_members`].
+fn further_members(event: &Event, json: &mut Json) {
+    let content = &event.content;
+    if let Some(sync) = &content.sync {
+        json.name("sync").open().member("id", &sync.id);
+        json.optional("integration", sync.integration.as_deref());
+        json.optional("credentialId", sync.credential_id.as_deref())
+            .close();
+    }
+    json.optional_raw("error", content.error.as_deref());
+    json.optional_raw("cloudEvent", content.cloud_event.as_deref());
 }
 
 fn event_members(event: &Event, json: &mut Json) {
