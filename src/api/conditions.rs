@@ -39,6 +39,8 @@ pub mod reason {
     pub const NO_ATTEMPTS: &str = "NoAttempts";
     /// The last attempt succeeded.
     pub const DELIVERED: &str = "Delivered";
-    /// Re-enabled after a disable.
+    /// Of a Kubernetes Event: the first success after failures.
     pub const RECOVERED: &str = "Recovered";
+    /// Of a Kubernetes Event: `spec.suspend` holds events back no more.
+    pub const RESUMED: &str = "Resumed";
 }

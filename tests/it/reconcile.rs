@@ -377,3 +377,26 @@ async fn a_repaired_store_shows_on_projects() {
     assert_eq!(condition["message"], "the file was moved aside");
     operator.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_repaired_later_shows_without_being_asked() {
+    let ground = Playground::new("late").await;
+    let interval = Duration::from_millis(200);
+    let operator = Operator::start_with(ground.namespace.client(), Some(ground.name()), interval)
+        .synced()
+        .await;
+    ground.apply(PROJECT);
+    ground
+        .kubectl(&["wait", "--for=condition=Ready", "--timeout=5s", "eproj/acme"])
+        .ok();
+    for repair in ["the file was moved aside", "another one was moved aside"] {
+        *operator.played.repaired.lock() = Some(repair.to_owned());
+        eventually("the repair shows", SOON, async || {
+            let object = ground.project("acme").await;
+            let told = condition(&object, "StoreRepaired")["message"].clone();
+            if told == repair { Ok(()) } else { Err(told) }
+        })
+        .await;
+    }
+    operator.stop().await;
+}
