@@ -351,8 +351,8 @@ mod tests {
                 "f: EventDestination/d: spec.events[1]: use letters, digits, \"_\", \".\", \"-\" and \"*\", at most \
                  128 characters",
                 "f: EventDestination/d: spec.webhook: set exactly one target: spec.webhook",
-                "f: EventDestination/d: spec.delivery.timeout: must be a duration between 100ms and 1m, such as 5s \
-                 or 1h30m",
+                "f: EventDestination/d: spec.delivery.timeout: must be a duration between 100ms and 1m, such as \
+                 500ms or 5s",
                 "f: EventDestination/d: spec.delivery.maxInFlight: must be between 1 and 1024",
             ]
         );

@@ -351,10 +351,15 @@ impl Check<'_> {
         let text = text?;
         let duration = duration::parse(&text.0).filter(|duration| (least..=most).contains(duration));
         if duration.is_none() {
+            let example = if most < EXAMPLE {
+                "500ms or 5s"
+            } else {
+                "5s or 1h30m"
+            };
             let (least, most) = (duration::format(least), duration::format(most));
             self.faults.invalid(
                 path,
-                format!("must be a duration between {least} and {most}, such as 5s or 1h30m"),
+                format!("must be a duration between {least} and {most}, such as {example}"),
             );
         }
         duration
@@ -419,4 +424,6 @@ fn in_secret(key: &SecretKeyRef, fault: &str) -> String {
 }
 
 const SIGNING_HEADER_PATH: &str = "spec.webhook.signing.header";
+/// The longest duration that messages give as an example.
+const EXAMPLE: Duration = Duration::from_mins(90);
 const DAYS_30: Duration = Duration::from_secs(720 * 3600);

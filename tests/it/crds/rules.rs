@@ -11,7 +11,7 @@ const ACCEPTED: &str = "";
 const URL: &str = "url must be an absolute http or https URL with a host and without user name or password";
 const HEADER: &str =
     "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
-const TIMEOUT: &str = "timeout must be a duration between 100ms and 60s, such as 15s or 1h30m";
+const TIMEOUT: &str = "timeout must be a duration between 100ms and 60s, such as 500ms or 15s";
 const MAX_AGE: &str = "maxAge must be a duration between 1s and 720h";
 const WAIT: &str = "each wait must be a duration of at most 168h, such as 5s or 1h30m";
 const MINIMUM: &str = "minimumDuration must be a duration between 0s and 720h";
