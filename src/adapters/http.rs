@@ -15,6 +15,7 @@ mod body;
 mod connection;
 mod limits;
 mod metrics;
+mod parsing;
 mod problem;
 mod publish;
 mod server;

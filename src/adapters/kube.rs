@@ -78,8 +78,12 @@ pub fn system_random() -> Random {
 /// # Errors
 /// When a part ends unasked. A missing API server or missing CRDs are waited for, without an end.
 pub async fn run(client: Client, context: Context, shutdown: CancellationToken) -> Result<(), Error> {
-    let (notices, writer) =
-        notices::notices(client.clone(), context.instance.clone(), context.metrics.clone());
+    let (notices, writer) = notices::notices(
+        client.clone(),
+        context.instance.clone(),
+        Arc::clone(&context.clock),
+        context.metrics.clone(),
+    );
     let namespace = context.namespace.clone();
     let shared = Arc::new(Shared::new(client.clone(), context, notices));
     let (projects, project_writer) = store::<Observed<EventProject>>();
@@ -219,7 +223,8 @@ async fn control<K, F>(
         .await;
 }
 
-/// Follows health and counters: a transition triggers a reconcile at once, other numbers at most once per interval.
+/// Follows health and counters: a transition triggers a reconcile at once, other numbers, and a store that was
+/// repaired, at most once per interval.
 async fn follow_deliveries(
     shared: Arc<Shared>,
     projects: Store<Observed<EventProject>>,
@@ -228,6 +233,7 @@ async fn follow_deliveries(
 ) {
     let mut sweep = tokio::time::interval(shared.context.counter_interval.max(Duration::from_millis(100)));
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut repaired = None;
     loop {
         tokio::select! {
             changed = shared.context.view.changes().next() => {
@@ -246,6 +252,14 @@ async fn follow_deliveries(
                 forget_the_gone(&shared, &projects, &destinations);
             }
             () = shutdown.cancelled() => return,
+        }
+        // The store may also be opened, and mended, while this runs.
+        let now = shared.context.view.store_repaired();
+        if now != repaired {
+            repaired = now;
+            for key in projects.state().iter().filter_map(|object| object.key()) {
+                shared.project_triggers.push(key);
+            }
         }
     }
 }

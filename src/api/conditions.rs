@@ -12,7 +12,7 @@ pub const DELIVERING: &str = "Delivering";
 pub const RECONCILING: &str = "Reconciling";
 /// Abnormal-true: a person must act.
 pub const STALLED: &str = "Stalled";
-/// Abnormal-true: start-up found the queue's file damaged and replaced it; the message says what was lost.
+/// Abnormal-true: the queue's file was found damaged and replaced; the message says what was lost.
 pub const STORE_REPAIRED: &str = "StoreRepaired";
 
 /// Reasons of `Ready`, `Reconciling` and `Stalled`.
@@ -39,6 +39,8 @@ pub mod reason {
     pub const NO_ATTEMPTS: &str = "NoAttempts";
     /// The last attempt succeeded.
     pub const DELIVERED: &str = "Delivered";
-    /// Re-enabled after a disable.
+    /// Of a Kubernetes Event: the first success after failures.
     pub const RECOVERED: &str = "Recovered";
+    /// Of a Kubernetes Event: `spec.suspend` holds events back no more.
+    pub const RESUMED: &str = "Resumed";
 }

@@ -2,7 +2,7 @@
 //!
 //! [`crds`] takes what the types' schemas say and makes it structural and plain: no `nullable` (an optional field is
 //! left out, and `has()` of a rule must mean that it is set), no number formats that Kubernetes does not know, whole
-//! numbers without a fraction. The result depends on nothing but the types, so the files in `crds/` can be compared
+//! numbers without a fraction, and a `spec` that need not be written when everything in it is optional. The result depends on nothing but the types, so the files in `crds/` can be compared
 //! with it byte by byte. Writing it as YAML is the command line's business.
 
 use kube::CustomResourceExt as _;
@@ -26,6 +26,10 @@ pub struct Manifest {
 pub fn crds() -> Result<Vec<Manifest>, serde_json::Error> {
     let manifest = |name, definition| {
         serde_json::to_value(definition).map(|mut definition| {
+            let versions = definition
+                .pointer_mut("/spec/versions")
+                .and_then(Value::as_array_mut);
+            versions.into_iter().flatten().for_each(default_spec);
             tidy(&mut definition);
             Manifest { name, definition }
         })
@@ -34,6 +38,28 @@ pub fn crds() -> Result<Vec<Manifest>, serde_json::Error> {
         manifest("eventdestinations", EventDestination::crd())?,
         manifest("eventprojects", EventProject::crd())?,
     ])
+}
+
+/// Makes a `spec` of which nothing is required an empty one when it is left out.
+fn default_spec(version: &mut Value) {
+    let schema = version.pointer_mut("/schema/openAPIV3Schema");
+    let Some(schema) = schema.and_then(Value::as_object_mut) else {
+        return;
+    };
+    let spec = schema
+        .get_mut("properties")
+        .and_then(|properties| properties.get_mut("spec"))
+        .and_then(Value::as_object_mut);
+    let Some(spec) = spec.filter(|spec| !spec.contains_key("required")) else {
+        return;
+    };
+    spec.insert("default".to_owned(), Value::Object(Map::new()));
+    if let Some(Value::Array(required)) = schema.get_mut("required") {
+        required.retain(|name| name != "spec");
+        if required.is_empty() {
+            schema.remove("required");
+        }
+    }
 }
 
 /// Kubernetes' own number formats; it warns of others, such as `uint32`.

@@ -60,7 +60,7 @@ pub enum PrepareError {
 
 /// Renders and signs.
 ///
-/// The destination's own headers win over `Content-Type` and `User-Agent`; two of one name are both sent. What
+/// The destination's own headers win over `Content-Type` and `User-Agent`. What
 /// Postrider says about the delivery, and the signature, is written last and cannot be replaced.
 ///
 /// # Errors

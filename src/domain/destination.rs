@@ -190,6 +190,18 @@ pub struct SigningKeyRef {
     pub generated: bool,
 }
 
+impl SigningKeyRef {
+    /// Path of the field that names the Secret: one of the status when the spec names none.
+    #[must_use]
+    pub const fn path(&self) -> &'static str {
+        if self.generated {
+            "status.signingSecretRef"
+        } else {
+            "spec.webhook.signing.secretRef"
+        }
+    }
+}
+
 /// Every Secret that a spec needs, with the path of the field that names it.
 #[must_use]
 pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String, SecretKeyRef)> {
@@ -208,12 +220,10 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
         }
     }
     if let Some(signing) = signing_key_ref(name, spec) {
-        references.push((SIGNING_PATH.to_owned(), signing.key));
+        references.push((signing.path().to_owned(), signing.key));
     }
     references
 }
-
-const SIGNING_PATH: &str = "spec.webhook.signing.secretRef";
 
 impl Destination {
     /// Validates a spec.
@@ -282,3 +292,6 @@ impl Endpoint {
         Ok(Self(url))
     }
 }
+
+#[cfg(test)]
+mod tests;

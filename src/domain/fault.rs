@@ -79,6 +79,25 @@ impl Faults {
     }
 }
 
+/// A JSON pointer (RFC 6901) as a field path: `/a/0/b c` is `.a[0]["b c"]`.
+#[must_use]
+pub fn field_path(pointer: &str) -> String {
+    let parts = pointer.split('/').skip(1);
+    parts
+        .map(|part| part.replace("~1", "/").replace("~0", "~"))
+        .map(|part| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            if part.is_empty() || !part.bytes().all(is_plain) {
+                format!("[{part:?}]")
+            } else if part.bytes().all(|byte| byte.is_ascii_digit()) {
+                format!("[{part}]")
+            } else {
+                format!(".{part}")
+            }
+        })
+        .collect()
+}
+
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, fault) in self.0.iter().take(LISTED).enumerate() {
@@ -89,5 +108,23 @@ impl fmt::Display for Faults {
             write!(f, "; and {} more", self.0.len() - LISTED)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_reads_as_a_field_path() {
+        for (pointer, path) in [
+            ("", ""),
+            ("/a/0/b", ".a[0].b"),
+            ("/b c/x.y", "[\"b c\"][\"x.y\"]"),
+            ("/a~1b/~0", "[\"a/b\"][\"~\"]"),
+            ("/", "[\"\"]"),
+        ] {
+            assert_eq!(field_path(pointer), path, "{pointer}");
+        }
     }
 }

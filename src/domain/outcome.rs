@@ -78,7 +78,7 @@ pub enum FailureReason {
     TooManyRequests,
     /// 502, 503, 504.
     Unavailable,
-    /// Other 5xx, and codes outside 200–599.
+    /// Other 5xx.
     ServerError,
     /// The deadline passed.
     Timeout,
@@ -92,7 +92,7 @@ pub enum FailureReason {
     ConnectionReset,
     /// Connecting failed in another way.
     ConnectionFailed,
-    /// The answer is not HTTP, or not HTTP that we accept.
+    /// The answer is not HTTP, or not HTTP that we accept: a code outside 200–599 is no final answer.
     ProtocolError,
     /// The answer's body is over [`MAX_REPLY_READ`].
     ResponseTooLarge,
@@ -145,12 +145,15 @@ pub fn classify(reply: &Reply, now: Timestamp) -> Outcome {
         429 => FailureReason::TooManyRequests,
         400..=499 => FailureReason::ClientError,
         502..=504 => FailureReason::Unavailable,
-        _ => FailureReason::ServerError,
+        500..=599 => FailureReason::ServerError,
+        // RFC 9110 §15: 1xx comes before the final answer, and there is nothing below 100 or from 600 on. The RFC
+        // has the latter treated like 5xx, which is what being tried again amounts to.
+        _ => FailureReason::ProtocolError,
     };
     let retry_after = reply
         .retry_after
         .as_deref()
-        .filter(|_| reason.slows_lane() || reason == FailureReason::ServerError)
+        .filter(|_| reason.slows_lane() || reply.status >= 500)
         .and_then(|text| retry_after(text, now));
     let message = match reason {
         FailureReason::Redirect => {
@@ -160,6 +163,18 @@ pub fn classify(reply: &Reply, now: Timestamp) -> Outcome {
             )
         }
         FailureReason::Gone => "the receiver answered 410 Gone and wants no more events".to_owned(),
+        FailureReason::ProtocolError if (100..=199).contains(&reply.status) => {
+            format!(
+                "the receiver answered {}, which announces another answer and is none; it must answer 2xx",
+                reply.status
+            )
+        }
+        FailureReason::ProtocolError => {
+            format!(
+                "the receiver answered {}, which is no status of HTTP; it must answer 2xx",
+                reply.status
+            )
+        }
         _ => format!("the receiver answered {}", reply.status),
     };
     Outcome::Failed(Failure {
@@ -236,7 +251,8 @@ mod tests {
             (vec![410], Some(R::Gone)),
             (vec![429], Some(R::TooManyRequests)),
             (vec![502, 503, 504], Some(R::Unavailable)),
-            (vec![500, 501, 505, 599, 600, 999, 100, 101], Some(R::ServerError)),
+            (vec![500, 501, 505, 599], Some(R::ServerError)),
+            (vec![0, 99, 100, 101, 199, 600, 999], Some(R::ProtocolError)),
         ] {
             for status in statuses {
                 assert_eq!(reason(status), expected, "{status}");
@@ -273,7 +289,14 @@ mod tests {
             retry_after: Some("30".into()),
             ..Reply::default()
         };
-        for (status, expected) in [(404, None), (429, Some(30)), (503, Some(30))] {
+        for (status, expected) in [
+            (101, None),
+            (404, None),
+            (429, Some(30)),
+            (500, Some(30)),
+            (503, Some(30)),
+            (600, Some(30)),
+        ] {
             let Outcome::Failed(failure) = classify(&reply(status), now()) else {
                 panic!("{status} is a failure")
             };

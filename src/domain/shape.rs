@@ -20,6 +20,7 @@ use super::catalogue;
 use super::delivery::Attempt;
 use super::destination::Identity;
 use super::event::{Event, json};
+use super::fault::field_path;
 use super::project::{AccountId, ProjectFacts};
 use super::template::Template;
 use crate::api::v1alpha1::event_destination::PayloadFormat;
@@ -62,7 +63,9 @@ pub struct Rendered {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RenderError {
     /// The event lacks what the format cannot do without.
-    #[error("format {format} needs {field}, which the event does not have")]
+    #[error(
+        "format {format} needs {field}, which the event does not have; publish it or choose another format"
+    )]
     Missing {
         /// Name of the format.
         format: &'static str,
@@ -70,15 +73,19 @@ pub enum RenderError {
         field: &'static str,
     },
     /// The template asks for something the event does not have.
-    #[error("template {pointer}: the event has no {path}; publish it or add `| default(…)`")]
+    #[error(
+        "spec.webhook.payload.template{pointer}: the event has no {path}; publish it or add `| default(…)`"
+    )]
     NoValue {
-        /// Where in the template (RFC 6901); shown as the root when empty.
+        /// Where in the template (RFC 6901).
         pointer: Place,
         /// The path that leads nowhere.
         path: String,
     },
     /// The template puts an object or array into text.
-    #[error("template {pointer}: {path} is {kind} and cannot stand inside text; add `| json`")]
+    #[error(
+        "spec.webhook.payload.template{pointer}: {path} is {kind} and cannot stand inside text; add `| json`"
+    )]
     NotText {
         /// Where in the template (RFC 6901).
         pointer: Place,
@@ -88,17 +95,17 @@ pub enum RenderError {
         kind: &'static str,
     },
     /// The body would be over the bound.
-    #[error("the body would be over {0} bytes")]
+    #[error("the body would be over {0} bytes; send less of the event")]
     TooLarge(usize),
 }
 
-/// A place in a template, for messages.
+/// A place in a template, which messages show as a field path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place(pub Box<str>);
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "root" } else { &self.0 })
+        f.write_str(&field_path(&self.0))
     }
 }
 
@@ -143,11 +150,17 @@ fn render_format(
     })
 }
 
-/// The `Event` format.
+/// The `Event` format: the members that built-in types have, and for all others also what else their producers sent.
+///
+/// Receivers of the types whose own format this is know exactly those members.
 pub(crate) fn whole_event(event: &Event) -> String {
     let mut json = Json::with_capacity(capacity(event));
     json.open();
     event_members(event, &mut json);
+    let is_known = |entry: &catalogue::EventType| entry.format == PayloadFormat::Event;
+    if !catalogue::find(&event.content.event_type).is_some_and(is_known) {
+        further_members(event, &mut json);
+    }
     json.close();
     json.finish()
 }
@@ -155,19 +168,12 @@ pub(crate) fn whole_event(event: &Event) -> String {
 /// What templates see as `event`: the members of the `Event` format, then `id`, `sync`, `error`, `cloudEvent`,
 /// `environment` and `account`, each only when there is one.
 pub(crate) fn event_view(event: &Event) -> String {
-    let (content, project) = (&event.content, &event.project);
+    let project = &event.project;
     let mut json = Json::with_capacity(capacity(event));
     json.open();
     event_members(event, &mut json);
     json.member("id", event.id.as_str());
-    if let Some(sync) = &content.sync {
-        json.name("sync").open().member("id", &sync.id);
-        json.optional("integration", sync.integration.as_deref());
-        json.optional("credentialId", sync.credential_id.as_deref())
-            .close();
-    }
-    json.optional_raw("error", content.error.as_deref());
-    json.optional_raw("cloudEvent", content.cloud_event.as_deref());
+    further_members(event, &mut json);
     json.optional("environment", project.environment.as_deref());
     if project.account_id.is_some() || project.account_name.is_some() {
         json.name("account").open();
@@ -176,6 +182,19 @@ pub(crate) fn event_view(event: &Event) -> String {
     }
     json.close();
     json.finish()
+}
+
+/// What a producer may send beside [`event_members`].
+fn further_members(event: &Event, json: &mut Json) {
+    let content = &event.content;
+    if let Some(sync) = &content.sync {
+        json.name("sync").open().member("id", &sync.id);
+        json.optional("integration", sync.integration.as_deref());
+        json.optional("credentialId", sync.credential_id.as_deref())
+            .close();
+    }
+    json.optional_raw("error", content.error.as_deref());
+    json.optional_raw("cloudEvent", content.cloud_event.as_deref());
 }
 
 fn event_members(event: &Event, json: &mut Json) {

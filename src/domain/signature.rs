@@ -125,11 +125,7 @@ impl Signer {
         encoding: SignatureEncoding,
         key: &[u8],
     ) -> Result<Self, String> {
-        if prefix.len() > MAX_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!(
-                "the prefix must be at most {MAX_PREFIX} visible ASCII characters"
-            ));
-        }
+        check_prefix(prefix)?;
         if key.is_empty() {
             return Err("the signing key is empty".to_owned());
         }
@@ -234,6 +230,19 @@ impl Signer {
             }
         }
     }
+}
+
+/// Checks the text before a plain signature.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_prefix(prefix: &str) -> Result<(), String> {
+    if prefix.len() > MAX_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "the prefix must be at most {MAX_PREFIX} visible ASCII characters"
+        ));
+    }
+    Ok(())
 }
 
 /// A new key as text: `whsec_` and base64 of the bytes. It serves both schemes, as plain HMAC takes any text.

@@ -157,20 +157,22 @@ pub fn notices(previous: &[Condition], next: &[Condition]) -> Vec<Notice> {
         let told = find(next, STALLED).unwrap_or(ready);
         notice(told, ready.status != Truth::True.as_str())
     });
+    let before = find(previous, DELIVERING).filter(|before| before.status == Truth::False.as_str());
     let delivery =
-        moved(previous, next, DELIVERING).and_then(|delivering| match delivering.status.as_str() {
-            "True"
-                if find(previous, DELIVERING)
-                    .is_some_and(|before| before.status == Truth::False.as_str()) =>
-            {
-                Some(Notice {
-                    reason: reason::RECOVERED.to_owned(),
-                    ..notice(delivering, false)
-                })
-            }
-            "True" => Some(notice(delivering, false)),
-            "False" if delivering.reason == reason::SUSPENDED => Some(notice(delivering, false)),
-            "False" => Some(notice(delivering, true)),
+        moved(previous, next, DELIVERING).and_then(|delivering| match (delivering.status.as_str(), before) {
+            ("True", Some(before)) if is_failure(&before.reason) => Some(Notice {
+                reason: reason::RECOVERED.to_owned(),
+                ..notice(delivering, false)
+            }),
+            // No receiver had failed. That the configuration is in force again is told already.
+            ("True", Some(_)) => configuration.is_none().then(|| Notice {
+                warning: false,
+                reason: reason::RESUMED.to_owned(),
+                message: "events are sent again".to_owned(),
+            }),
+            ("True", None) => Some(notice(delivering, false)),
+            ("False", _) if delivering.reason == reason::SUSPENDED => Some(notice(delivering, false)),
+            ("False", _) => Some(notice(delivering, true)),
             _ => None,
         });
     // A destination that is not in force delivers nothing: one notice is enough.
@@ -198,6 +200,11 @@ fn moved<'a>(previous: &[Condition], next: &'a [Condition], kind: &str) -> Optio
         before.status == condition.status && essence(&before.reason) == essence(&condition.reason)
     });
     (!same).then_some(condition)
+}
+
+/// Whether a reason of `Delivering` says that attempts failed, and not only that none is made.
+fn is_failure(reason: &str) -> bool {
+    reason == reason::AUTO_DISABLED || reason.parse::<crate::domain::outcome::FailureReason>().is_ok()
 }
 
 /// All reasons of failed attempts count as one: a receiver may answer each attempt differently.

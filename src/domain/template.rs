@@ -70,7 +70,7 @@ pub struct Template {
 pub struct TemplateFault {
     /// Where in the template (RFC 6901); empty for the root.
     pub pointer: String,
-    /// What is wrong, with the position inside the string; lower case, no full stop.
+    /// What is wrong and what to do, with the position inside the string; lower case, no full stop.
     pub message: String,
 }
 
@@ -117,7 +117,7 @@ impl Template {
             }]);
         }
         let is_text = match source {
-            Value::String(text) => compiler.root_string(text.trim()),
+            Value::String(text) => compiler.root_string(text),
             tree => {
                 compiler.value(tree);
                 false
@@ -188,20 +188,22 @@ struct Compiler {
 
 impl Compiler {
     /// Compiles a template that is one string; tells whether the body is text.
-    fn root_string(&mut self, text: &str) -> bool {
+    fn root_string(&mut self, whole: &str) -> bool {
+        let (cut, text) = whole.split_at(whole.len() - whole.trim_start().len());
+        let text = text.trim_end();
         if text.starts_with(['{', '['])
             && let Ok(tree @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str(text)
         {
             if depth(&tree) > MAX_DEPTH {
                 self.fault(format!(
-                    "the template nests deeper than {MAX_DEPTH} objects and arrays"
+                    "the template nests deeper than {MAX_DEPTH} objects and arrays; make it flatter"
                 ));
             } else {
                 self.value(&tree);
             }
             return false;
         }
-        let pieces = self.pieces(text);
+        let pieces = self.pieces(cut, text);
         if let [grammar::Piece::Placeholder(_)] = pieces.as_slice() {
             self.string(pieces);
             return false;
@@ -223,7 +225,7 @@ impl Compiler {
         let length = self.pointer.len();
         match value {
             Value::String(text) => {
-                let pieces = self.pieces(text);
+                let pieces = self.pieces("", text);
                 self.string(pieces);
             }
             Value::Array(items) => {
@@ -249,7 +251,7 @@ impl Compiler {
                     self.pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
                     if name.contains("{{") {
                         self.fault(
-                            "member names are literal; a placeholder can stand in values only".to_owned(),
+                            "this member name holds a placeholder, but names are literal; placeholders stand in values only".to_owned(),
                         );
                     }
                     self.quoted(name);
@@ -287,8 +289,8 @@ impl Compiler {
     }
 
     /// The pieces of a string; none after a fault in it.
-    fn pieces<'a>(&mut self, text: &'a str) -> Vec<grammar::Piece<'a>> {
-        match grammar::pieces(text, &self.pointer, MAX_PLACEHOLDERS - self.placeholders) {
+    fn pieces<'a>(&mut self, cut: &str, text: &'a str) -> Vec<grammar::Piece<'a>> {
+        match grammar::pieces(cut, text, &self.pointer, MAX_PLACEHOLDERS - self.placeholders) {
             Ok(pieces) => {
                 let placeholders = pieces
                     .iter()
@@ -329,14 +331,15 @@ impl Compiler {
 fn oversized(source: &Value) -> Option<String> {
     if depth(source) > MAX_DEPTH {
         return Some(format!(
-            "the template nests deeper than {MAX_DEPTH} objects and arrays"
+            "the template nests deeper than {MAX_DEPTH} objects and arrays; make it flatter"
         ));
     }
     let length = match source {
         Value::String(text) => text.len(),
         tree => tree.to_string().len(),
     };
-    (length > MAX_SOURCE).then(|| format!("the template is longer than {MAX_SOURCE} bytes"))
+    (length > MAX_SOURCE)
+        .then(|| format!("the template is longer than {MAX_SOURCE} bytes as JSON; shorten it"))
 }
 
 /// Nesting of a value; counting ends one past [`MAX_DEPTH`].

@@ -209,6 +209,21 @@ async fn a_generated_value_is_made_once_and_again_only_when_it_is_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_without_a_spec_is_ready_under_its_own_name() {
+    let ground = Playground::new("bare").await;
+    let operator = Operator::start(&ground.namespace).synced().await;
+    let bare = "{apiVersion: postrider.dev/v1alpha1, kind: EventProject, metadata: {name: bare}}";
+    ground.apply(bare);
+    ground
+        .kubectl(&["wait", "--for=condition=Ready", "--timeout=5s", "eproj/bare"])
+        .ok();
+    let key = postrider::domain::id::ObjectKey::new(ground.name(), "bare");
+    assert_eq!(&*operator.directory.project(&key).unwrap().facts.name, "bare");
+    ground.apply(bare);
+    assert_eq!(ground.project("bare").await["metadata"]["generation"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_of_somebody_else_is_a_fault_and_stays_as_it_is() {
     let ground = Playground::new("foreign").await;
     let _operator = Operator::start(&ground.namespace).synced().await;
@@ -360,5 +375,28 @@ async fn a_repaired_store_shows_on_projects() {
     let condition = condition(&object, "StoreRepaired");
     assert_eq!(condition["reason"], "FileDamaged");
     assert_eq!(condition["message"], "the file was moved aside");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_repaired_later_shows_without_being_asked() {
+    let ground = Playground::new("late").await;
+    let interval = Duration::from_millis(200);
+    let operator = Operator::start_with(ground.namespace.client(), Some(ground.name()), interval)
+        .synced()
+        .await;
+    ground.apply(PROJECT);
+    ground
+        .kubectl(&["wait", "--for=condition=Ready", "--timeout=5s", "eproj/acme"])
+        .ok();
+    for repair in ["the file was moved aside", "another one was moved aside"] {
+        *operator.played.repaired.lock() = Some(repair.to_owned());
+        eventually("the repair shows", SOON, async || {
+            let object = ground.project("acme").await;
+            let told = condition(&object, "StoreRepaired")["message"].clone();
+            if told == repair { Ok(()) } else { Err(told) }
+        })
+        .await;
+    }
     operator.stop().await;
 }

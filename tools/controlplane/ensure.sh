@@ -39,7 +39,12 @@ usable() { # program path
   esac
 }
 
-cached() { echo "$cache/$1-$(version_of "$1")/$1"; } # program
+# What is built differently than before gets another name, so that a cache of old is not taken for it.
+cached() { # program
+  local edition=
+  if [ "$1" = helm ]; then edition=-kubernetes-$kubernetes_version; fi
+  echo "$cache/$1-$(version_of "$1")$edition/$1"
+}
 
 # Prints where the program is; fails when it has to be built.
 find_program() { # program
@@ -55,19 +60,24 @@ find_program() { # program
 }
 
 build() { # program
-  local program=$1 output module package flags="-s -w" go
+  local program=$1 output module package flags="-s -w" go major minor of
   output=$(cached "$program")
+  IFS=. read -r major minor _ <<<"$kubernetes_version"
   go=$("$here/go.sh")
   case $program in
     etcd) module=etcd package=go.etcd.io/etcd/server/v3 ;;
     helm)
       module=helm package=helm.sh/helm/v3/cmd/helm
       flags+=" -X helm.sh/helm/v3/internal/version.version=v$helm_version"
+      # Without a cluster, helm renders and lints for this Kubernetes; unset, it would be 1.20.
+      for of in pkg/chartutil pkg/lint/rules; do
+        flags+=" -X helm.sh/helm/v3/$of.k8sVersionMajor=$major -X helm.sh/helm/v3/$of.k8sVersionMinor=$minor"
+      done
       ;;
     *)
       module=kubernetes package=k8s.io/kubernetes/cmd/$program
       flags+=" -X k8s.io/component-base/version.gitVersion=v$kubernetes_version"
-      flags+=" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"
+      flags+=" -X k8s.io/component-base/version.gitMajor=$major -X k8s.io/component-base/version.gitMinor=$minor"
       ;;
   esac
   say "building $program $(version_of "$program") from source (once; minutes on a small machine)"

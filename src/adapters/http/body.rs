@@ -49,6 +49,14 @@ pub(super) struct Share {
 }
 
 impl Share {
+    /// A share without bytes.
+    pub(super) fn empty(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            bytes: 0,
+        }
+    }
+
     fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
         let held = self
             .budget
@@ -105,10 +113,7 @@ pub(super) async fn read(
 }
 
 async fn collect(mut body: Incoming, limit: usize, budget: &Arc<Budget>) -> Result<(Bytes, Share), Problem> {
-    let mut share = Share {
-        budget: Arc::clone(budget),
-        bytes: 0,
-    };
+    let mut share = Share::empty(budget);
     let mut whole: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {

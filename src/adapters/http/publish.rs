@@ -26,9 +26,9 @@ use super::body::{Budget, read};
 use super::connection::Handle;
 use super::limits::{HttpSettings, Limit};
 use super::metrics::HttpMetrics;
+use super::parsing::Parsers;
 use super::problem::{Fault, Kind, Problem};
 use super::server;
-use crate::domain::event::parse::parse;
 use crate::domain::event::refusal::ParseError;
 use crate::domain::id::ObjectKey;
 use crate::domain::project::Project;
@@ -73,6 +73,7 @@ impl PublishServer {
             state,
             settings: settings.clone(),
             budget,
+            parsers: Parsers::default(),
         }));
         server::serve("publish", listener, api, settings, metrics, shutdown).await;
     }
@@ -85,6 +86,7 @@ struct Inner {
     state: PublishState,
     settings: HttpSettings,
     budget: Arc<Budget>,
+    parsers: Parsers,
 }
 
 /// What a path names.
@@ -221,8 +223,14 @@ impl Inner {
             Err(problem) if unread && head.version <= Version::HTTP_11 => return Ok(last(&problem)),
             Err(problem) => return Err(problem),
         };
-        let drafts = parse(&body, &head.headers).map_err(|error| self.unreadable(&error))?;
-        drop(body);
+        let parsing = self.parsers.parse(body, head.headers, share);
+        let Ok(parsed) = timeout(self.settings.answer_timeout, parsing).await else {
+            state.metrics.hit(Limit::AnswerTimeout);
+            let detail = "more is published than can be read; nothing was accepted";
+            return Err(Problem::new(Kind::Unavailable, detail).retry_after(5));
+        };
+        let (drafts, share) = parsed.ok_or_else(|| refused(&PublishError::Stopping))?;
+        let drafts = drafts.map_err(|error| self.unreadable(&error))?;
         let events = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
         let answer = timeout(
             self.settings.answer_timeout,

@@ -35,7 +35,7 @@ use crate::domain::secret::Secret;
 use crate::domain::status::{Configuration, Delivery, DestinationFacts, destination};
 use crate::engine::directory::{Entry, EntryState, Kind};
 
-/// Where a fault of the signing key's Secret is.
+/// Where another Secret for the signing key can be named.
 const SIGNING_PATH: &str = "spec.webhook.signing.secretRef";
 
 /// What the watch of destinations does.

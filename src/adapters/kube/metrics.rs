@@ -68,7 +68,7 @@ impl KubeMetrics {
         );
         registry.register(
             "kubernetes_events_dropped",
-            "Kubernetes Events that were not written: too many at once, or refused",
+            "Kubernetes Events that were not written: too many at once or of one object, or refused",
             self.events_dropped.clone(),
         );
     }

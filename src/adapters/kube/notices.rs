@@ -1,20 +1,30 @@
 //! Kubernetes Events: what people read in `kubectl describe` and `kubectl get events`.
 //!
 //! They are told from a queue of their own, so that neither status nor delivery waits for them, and dropped (and
-//! counted) when there are too many at once: the conditions say the same and are never dropped.
+//! counted) when there are too many at once: the conditions say the same and are never dropped. Repetitions are
+//! counted in the Event that there is ([`series`]); kube's own recorder would do so by reason alone and drop the text.
 
+mod series;
+
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event as KubeEvent;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::series::{Deed, Series, Subject};
 use super::metrics::KubeMetrics;
 use crate::api::FIELD_MANAGER;
 use crate::domain::status::Notice;
+use crate::engine::clock::Clock;
 
 /// Events that wait.
 const WAITING: usize = 4096;
@@ -22,6 +32,8 @@ const WAITING: usize = 4096;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Most bytes of a note that Kubernetes takes.
 const MAX_NOTE: usize = 1024;
+/// Most characters of a name, less a dot and 64 bits in hexadecimal.
+const MAX_NAME: usize = 253 - 17;
 
 /// Where events are put.
 #[derive(Debug)]
@@ -33,23 +45,21 @@ pub(super) struct Notices {
 /// Writes the events that were put.
 pub(super) struct NoticeWriter {
     receiver: mpsc::Receiver<(Notice, ObjectReference)>,
-    recorder: Recorder,
+    client: Client,
+    /// Name of this process.
+    instance: String,
+    clock: Arc<dyn Clock>,
     metrics: KubeMetrics,
+    series: Series,
 }
 
 pub(super) fn notices(
     client: Client,
     instance: Option<String>,
+    clock: Arc<dyn Clock>,
     metrics: KubeMetrics,
 ) -> (Notices, NoticeWriter) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let recorder = Recorder::new(
-        client,
-        Reporter {
-            controller: FIELD_MANAGER.to_owned(),
-            instance,
-        },
-    );
     (
         Notices {
             sender,
@@ -57,8 +67,11 @@ pub(super) fn notices(
         },
         NoticeWriter {
             receiver,
-            recorder,
+            client,
+            instance: instance.unwrap_or_else(|| FIELD_MANAGER.to_owned()),
+            clock,
             metrics,
+            series: Series::default(),
         },
     )
 }
@@ -81,18 +94,7 @@ impl NoticeWriter {
                 () = shutdown.cancelled() => None,
             };
             let Some((notice, about)) = next else { return };
-            let event = KubeEvent {
-                type_: if notice.warning {
-                    EventType::Warning
-                } else {
-                    EventType::Normal
-                },
-                reason: notice.reason,
-                note: Some(cut(notice.message)),
-                action: "Reconcile".to_owned(),
-                secondary: None,
-            };
-            match timeout(DEADLINE, self.recorder.publish(&event, &about)).await {
+            match timeout(DEADLINE, self.write(notice, &about)).await {
                 Ok(Ok(())) => {}
                 // The object's namespace is going, and with it everybody who could read this.
                 Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_not_found() => {
@@ -106,6 +108,82 @@ impl NoticeWriter {
             }
         }
     }
+
+    async fn write(&mut self, notice: Notice, about: &ObjectReference) -> kube::Result<()> {
+        let namespace = about.namespace.as_deref().unwrap_or_default();
+        let api = Api::<KubeEvent>::namespaced(self.client.clone(), namespace);
+        let now = self.clock.now();
+        let note = cut(notice.message);
+        let subject = Subject {
+            uid: about.uid.clone().unwrap_or_default(),
+            warning: notice.warning,
+            reason: notice.reason,
+        };
+        if let Deed::Count {
+            name,
+            count,
+            other_text,
+        } = self.series.decide(&subject, &note, now)
+        {
+            let series = json!({"series": {"count": count, "lastObservedTime": MicroTime(now)}});
+            let params = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            match api.patch(&name, &params, &Patch::Merge(&series)).await {
+                Ok(_) => {
+                    self.series.counted(&subject, &name, now);
+                    if other_text {
+                        self.metrics.event_dropped();
+                    }
+                    return Ok(());
+                }
+                Err(kube::Error::Api(status)) if status.is_not_found() => {
+                    self.series.gone(&subject, &name); // it expired, or somebody deleted it
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let event = self.event(&subject, &note, about, now);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        api.create(&params, &event).await?;
+        let name = event.metadata.name.unwrap_or_default();
+        self.series.made(subject, name, note, now);
+        Ok(())
+    }
+
+    fn event(&self, subject: &Subject, note: &str, about: &ObjectReference, now: Timestamp) -> KubeEvent {
+        let kind = if subject.warning { "Warning" } else { "Normal" };
+        KubeEvent {
+            metadata: ObjectMeta {
+                name: Some(name(about.name.as_deref().unwrap_or(FIELD_MANAGER), now)),
+                namespace: about.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            type_: Some(kind.to_owned()),
+            reason: Some(subject.reason.clone()),
+            note: Some(note.to_owned()),
+            action: Some("Reconcile".to_owned()),
+            regarding: Some(about.clone()),
+            event_time: Some(MicroTime(now)),
+            reporting_controller: Some(FIELD_MANAGER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            ..KubeEvent::default()
+        }
+    }
+}
+
+/// The name of an Event: the object's, as far as there is room, and the time.
+fn name(object: &str, now: Timestamp) -> String {
+    // Names of objects are ASCII.
+    let part = object
+        .get(..MAX_NAME)
+        .unwrap_or(object)
+        .trim_end_matches(['.', '-']);
+    format!("{part}.{:x}", now.as_nanosecond())
 }
 
 fn cut(mut note: String) -> String {
@@ -131,5 +209,14 @@ mod tests {
             assert!(cut.len() <= MAX_NOTE && cut.ends_with('…'), "{}", cut.len());
         }
         assert_eq!(cut("short".to_owned()), "short");
+    }
+
+    #[test]
+    fn an_event_of_the_longest_object_has_a_name_that_kubernetes_takes() {
+        let now: Timestamp = "2026-01-31T08:15:30.123456789Z".parse().unwrap();
+        assert_eq!(name("hook", now), "hook.188fc2c50aaea115");
+        let long = name(&format!("{}.{}", "a".repeat(235), "b".repeat(9)), now);
+        assert_eq!(long, format!("{}.188fc2c50aaea115", "a".repeat(235)));
+        assert!(long.len() <= 253);
     }
 }

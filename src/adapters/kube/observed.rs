@@ -26,8 +26,8 @@ use crate::engine::directory::Kind;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Most characters of a decoding error; it quotes the offending value.
 const MAX_ERROR: usize = 512;
-/// Most trials when looking for the field that does not decode.
-const MAX_TRIALS: usize = 256;
+/// Deepest level at which the field that does not decode is looked for.
+const MAX_LEVELS: usize = 32;
 
 /// A kind that is watched.
 pub(super) trait Watched:
@@ -192,6 +192,11 @@ impl<'de, K: Watched> Deserialize<'de> for Observed<K> {
         if let Some(annotations) = &mut metadata.annotations {
             annotations.remove(LAST_APPLIED);
         }
+        // What is left out is empty: the fault, if that is one, names the missing field.
+        let spec = match spec {
+            Value::Null => Value::Object(serde_json::Map::new()),
+            spec => spec,
+        };
         let spec = K::Spec::deserialize(&spec).map_err(|error| Undecodable::of::<K::Spec>(&spec, &error));
         Ok(Self {
             metadata,
@@ -217,61 +222,91 @@ impl Undecodable {
     }
 }
 
-/// The path below `spec` of the value that an error is about: without it, the error is another one.
+/// The path below `spec` of the value that an error is about.
+///
+/// Decoding goes through a list or object in its order and ends at the first error. So the guilty member is the last
+/// one of the shortest beginning that fails in the same way, and halving finds it: a few decodings for each level,
+/// however long a list is. What fails with no member at all lacks something, and is itself what the error is about.
 fn locate<S: DeserializeOwned>(spec: &Value, error: &str) -> String {
-    let mut trials = MAX_TRIALS;
-    let mut path = String::new();
-    let mut pointer = String::new();
-    loop {
-        let Some(here) = spec.pointer(&pointer) else {
-            return path;
+    let is_lack = error.starts_with("missing field");
+    let (mut path, mut pointer) = (String::new(), String::new());
+    let mut copy = spec.clone();
+    for _ in 0..MAX_LEVELS {
+        let Some(here) = spec.pointer(&pointer) else { break };
+        let mut fails = |count: usize| {
+            let Some(place) = copy.pointer_mut(&pointer) else {
+                return false;
+            };
+            *place = beginning(here, count);
+            S::deserialize(&copy).is_err_and(|other: serde_json::Error| other.to_string() == error)
         };
-        let steps: Vec<(String, String)> = match here {
-            Value::Object(members) => members
-                .keys()
-                .map(|key| {
-                    (
-                        format!(".{key}"),
-                        format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-                    )
-                })
-                .collect(),
-            Value::Array(items) => (0..items.len())
-                .map(|at| (format!("[{at}]"), format!("/{at}")))
-                .collect(),
-            _ => return path,
+        let Some(count) = shortest(length(here), &mut fails) else {
+            break;
         };
-        let guilty = steps.into_iter().find(|(_, step)| {
-            trials = trials.saturating_sub(1);
-            trials > 0 && differs_without::<S>(spec, &format!("{pointer}{step}"), error)
-        });
-        let Some((name, step)) = guilty else { return path };
+        fails(count);
+        let (name, step, guilty) = match here {
+            Value::Object(members) => match members.iter().nth(count - 1) {
+                Some((key, guilty)) => {
+                    let step = key.replace('~', "~0").replace('/', "~1");
+                    (format!(".{key}"), step, guilty)
+                }
+                None => break,
+            },
+            Value::Array(items) => match items.get(count - 1) {
+                Some(guilty) => (format!("[{}]", count - 1), (count - 1).to_string(), guilty),
+                None => break,
+            },
+            _ => break,
+        };
+        // Only an object can lack a field: another one beside this member is lacking.
+        if is_lack && length(guilty) == 0 && !guilty.is_object() {
+            break;
+        }
         path.push_str(&name);
-        pointer.push_str(&step);
+        pointer = format!("{pointer}/{step}");
+    }
+    path
+}
+
+/// The least number, above none and up to `most`, with which it fails; `None` when none does, or nothing is enough.
+fn shortest(most: usize, fails: &mut impl FnMut(usize) -> bool) -> Option<usize> {
+    if fails(0) || !fails(most) {
+        return None;
+    }
+    let (mut good, mut bad) = (0, most);
+    while bad - good > 1 {
+        let middle = good.midpoint(bad);
+        if fails(middle) {
+            bad = middle;
+        } else {
+            good = middle;
+        }
+    }
+    Some(bad)
+}
+
+fn length(value: &Value) -> usize {
+    match value {
+        Value::Object(members) => members.len(),
+        Value::Array(items) => items.len(),
+        _ => 0,
     }
 }
 
-fn differs_without<S: DeserializeOwned>(spec: &Value, pointer: &str, error: &str) -> bool {
-    let mut spec = spec.clone();
-    let Some((parent, key)) = pointer.rsplit_once('/') else {
-        return false;
-    };
-    match spec.pointer_mut(parent) {
-        Some(Value::Object(members)) => {
-            members.remove(&key.replace("~1", "/").replace("~0", "~"));
+/// The first members of a list or object.
+fn beginning(value: &Value, count: usize) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.iter().take(count);
+            Value::Object(
+                members
+                    .map(|(name, member)| (name.clone(), member.clone()))
+                    .collect(),
+            )
         }
-        Some(Value::Array(items)) => {
-            let Some(at) = key.parse().ok().filter(|at| *at < items.len()) else {
-                return false;
-            };
-            items.remove(at);
-        }
-        _ => return false,
+        Value::Array(items) => Value::Array(items.iter().take(count).cloned().collect()),
+        other => other.clone(),
     }
-    // A missing field is an error, too, but one that removing something else does not change.
-    S::deserialize(&spec)
-        .err()
-        .is_none_or(|other: serde_json::Error| other.to_string() != error)
 }
 
 #[cfg(test)]
@@ -279,6 +314,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::v1alpha1::EventProjectSpec;
 
     fn read(spec: &Value) -> Observed<EventDestination> {
         let metadata = json!({
@@ -314,6 +350,18 @@ mod tests {
                 json!({"projectRef": {"name": "acme"}}),
                 "spec: missing field `events`",
             ),
+            (
+                json!({"events": ["a", "b"], "projectRef": {"name": "acme"}, "webhook": {"urlFrom": {"secretKeyRef": {"name": "s"}}}}),
+                "spec.webhook.urlFrom.secretKeyRef: missing field `key`",
+            ),
+            (
+                json!({"events": ["a", "b"], "projectRef": {"name": "acme"}, "webhook": {"headers": [{"name": "A"}, {"value": "1"}]}}),
+                "spec.webhook.headers[1]: missing field `name`",
+            ),
+            (
+                json!({"events": ["a", "b"], "projectRef": {"name": "acme"}, "suspend": null}),
+                "spec.suspend: invalid type: null, expected a boolean",
+            ),
         ] {
             let bad = read(&spec).spec.unwrap_err();
             assert_eq!(bad.error, expected);
@@ -328,11 +376,38 @@ mod tests {
     }
 
     #[test]
-    fn the_search_for_a_fault_is_bounded() {
-        let headers: Vec<Value> = (0..2000).map(|n| json!({"name": n.to_string()})).collect();
-        let bad = read(&json!({"events": ["a"], "suspend": "no", "webhook": {"headers": headers}}))
-            .spec
-            .unwrap_err();
-        assert!(bad.error.contains("expected a boolean"), "{}", bad.error);
+    fn a_spec_that_is_left_out_is_empty() {
+        let metadata = json!({"name": "x", "namespace": "ns", "uid": "u"});
+        for object in [
+            json!({"metadata": metadata}),
+            json!({"metadata": metadata, "spec": null}),
+        ] {
+            let project: Observed<EventProject> = serde_json::from_value(object.clone()).unwrap();
+            assert_eq!(project.spec.unwrap(), EventProjectSpec::default());
+            let destination: Observed<EventDestination> = serde_json::from_value(object).unwrap();
+            assert_eq!(
+                destination.spec.unwrap_err().error,
+                "spec: missing field `events`"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fault_far_down_a_long_list_is_found_with_few_trials() {
+        let mut headers: Vec<Value> = (0..5000).map(|n| json!({"name": n.to_string()})).collect();
+        headers[4321] = json!({"name": 7});
+        let spec = json!({"events": ["a"], "webhook": {"headers": headers}});
+        let bad = read(&spec).spec.unwrap_err();
+        assert_eq!(
+            bad.error,
+            "spec.webhook.headers[4321].name: invalid type: integer `7`, expected a string"
+        );
+        let mut trials = 0;
+        let found = shortest(5000, &mut |count| {
+            trials += 1;
+            count > 4321
+        });
+        assert_eq!(found, Some(4322));
+        assert!(trials < 20, "{trials}");
     }
 }

@@ -227,11 +227,6 @@ async fn token(
         first: object.status.is_none(),
     };
     let make = || format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(shared.random()));
-    let fault = |message: String| {
-        let mut faults = Faults::default();
-        faults.missing(TOKEN_PATH, message);
-        State::Faulty(faults)
-    };
     Ok(match secrets::ensure(&shared.client, wanted, make).await? {
         Ensured::Ours(secret) => {
             shared
@@ -241,16 +236,20 @@ async fn token(
                 (State::Open, Token::Known(token))
             } else {
                 let message = format!(
-                    "key {TOKEN_KEY:?} of Secret {name:?} must be {MIN_TOKEN} to {MAX_TOKEN} visible ASCII \
-                     characters; delete the Secret to have a new one made"
+                    "Secret {name:?} key {TOKEN_KEY:?}: a token is {MIN_TOKEN} to {MAX_TOKEN} visible ASCII \
+                     characters; delete the Secret to have a new one made, and give publishers the new token"
                 );
-                (fault(message), Token::Unknown)
+                let mut faults = Faults::default();
+                faults.invalid(TOKEN_PATH, message);
+                (State::Faulty(faults), Token::Unknown)
             }
         }
         Ensured::Foreign => {
             let message =
                 format!("Secret {name:?} does not belong to this project; delete it to have one made");
-            (fault(message), Token::Unknown)
+            let mut faults = Faults::default();
+            faults.missing(TOKEN_PATH, message);
+            (State::Faulty(faults), Token::Unknown)
         }
         Ensured::Leftover => (
             State::Waiting(format!(

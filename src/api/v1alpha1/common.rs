@@ -25,6 +25,9 @@ pub const RESERVED_HEADERS: [&str; 15] = [
     "webhook-signature",
 ];
 
+/// Headers that every request has, unless the spec sets them to something else. A signature must not take their place.
+pub const DEFAULT_HEADERS: [&str; 2] = ["content-type", "user-agent"];
+
 /// Beginning of the headers that Postrider sets beside the standard ones.
 pub const OWN_HEADER_PREFIX: &str = "x-postrider-";
 

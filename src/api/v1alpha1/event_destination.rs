@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::common::{
-    DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource, duration_rule,
-    header_name_rule,
+    DEFAULT_HEADERS, DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource,
+    duration_rule, header_name_rule,
 };
 
 /// Go's idea of a URL, with the parts we need; `domain` has the last word.
@@ -70,7 +70,7 @@ pub struct EventDestinationSpec {
     #[x_kube(validation = Rule::new("self.all(pattern, pattern.matches('^[A-Za-z0-9_.*-]+$'))").message("use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern"))]
     pub events: Vec<String>,
 
-    /// True keeps events and sends nothing; false sends what was kept, oldest first.
+    /// True keeps events and sends nothing. False (default) sends; what was kept goes in the order in which it is due.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 
@@ -93,17 +93,18 @@ pub struct EventDestinationSpec {
 #[x_kube(validation = Rule::new("!has(self.headers) || !has(self.signing) || !has(self.signing.header) || self.headers.all(one, one.name.lowerAscii() != self.signing.header.lowerAscii())").message("signing.header is also set in headers; choose another name"))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
-    /// URL of the endpoint, `http` or `https`. Use `urlFrom` when the URL is itself a secret.
+    /// URL of the endpoint, `http` or `https`, at most 2048 characters. Use `urlFrom` when the URL is itself a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(URL_RULE).message("url must be an absolute http or https URL with a host and without user name or password, for example https://hooks.example.com/in"))]
     pub url: Option<String>,
 
-    /// Secret that holds the URL. Only its scheme and host are ever shown.
+    /// Secret that holds the URL. White space around it does not count; only its scheme and host are ever shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_from: Option<SecretKeySource>,
 
-    /// Extra request headers, at most 32. Headers that Postrider or HTTP itself sets are refused.
+    /// Extra request headers, at most 32. Headers that Postrider or HTTP itself sets are refused, except
+    /// `Content-Type` and `User-Agent`, which these replace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -124,16 +125,16 @@ pub struct WebhookTarget {
 #[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)").message("set exactly one of value and valueFrom"))]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderSpec {
-    /// Name of the header.
+    /// Name of the header, at most 128 characters. Upper and lower case are the same name.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new(header_name_rule(&[])).message(HEADER_NAME_MESSAGE))]
     pub name: String,
-    /// Value of the header, visible ASCII. Use `valueFrom` for secrets.
+    /// Value of the header, visible ASCII of at most 4096 characters. Use `valueFrom` for secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new(r"self.matches('^[ -~\t]*$')").message("use visible ASCII without line breaks"))]
     pub value: Option<String>,
-    /// Secret that holds the value.
+    /// Secret that holds the value. White space around it does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<SecretKeySource>,
 }
@@ -147,7 +148,8 @@ pub struct PayloadSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<PayloadFormat>,
     /// The body as any JSON value. Strings in it may hold `{{ $.event.… }}` placeholders: one that is the whole
-    /// string keeps the value's type, one inside text becomes text. At most 64 KiB.
+    /// string keeps the value's type, one inside text becomes text. At most 64 KiB and 32 levels. A path that leads
+    /// nowhere gives the event up, unless `| default(…)` follows. Members are sent in alphabetical order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_json")]
     pub template: Option<serde_json::Value>,
@@ -187,12 +189,13 @@ pub struct SigningSpec {
     /// `StandardWebhooks` (default), `HmacSHA256` over the raw body in a header of your choice, or `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheme: Option<SigningScheme>,
-    /// `HmacSHA256`: name of the header that carries the signature, for example `X-Acme-HMAC-SHA-256`.
+    /// `HmacSHA256`, which needs it: name of the header that carries the signature, for example
+    /// `X-Acme-HMAC-SHA-256`. No header that the request has anyway or that `headers` sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new(header_name_rule(&["content-type"])).message(HEADER_NAME_MESSAGE))]
+    #[x_kube(validation = Rule::new(header_name_rule(&DEFAULT_HEADERS)).message(HEADER_NAME_MESSAGE))]
     pub header: Option<String>,
-    /// `HmacSHA256`: text before the signature, for example `sha256=`. Default: none.
+    /// `HmacSHA256`: text before the signature, for example `sha256=`, at most 64 characters. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[!-~]*$')").message("use visible ASCII without spaces"))]
@@ -201,7 +204,8 @@ pub struct SigningSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<SignatureEncoding>,
     /// Secret that holds the key. Default: a generated one, named in `status.signingSecretRef`.
-    /// `StandardWebhooks`: `whsec_` and base64 of 24 to 64 bytes. `HmacSHA256`: the text itself is the key.
+    /// `StandardWebhooks`: `whsec_` and base64 of 24 to 64 bytes. `HmacSHA256`: the text itself is the key, at most
+    /// 4096 bytes without a newline at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKeyRef>,
 }
@@ -236,7 +240,7 @@ pub enum SignatureEncoding {
 pub struct DeliverySpec {
     /// One deadline over connecting, TLS, the request and the whole answer. 100ms to 60s; default 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new(duration_rule("self", "100ms", "60s")).message("timeout must be a duration between 100ms and 60s, such as 15s or 1h30m"))]
+    #[x_kube(validation = Rule::new(duration_rule("self", "100ms", "60s")).message("timeout must be a duration between 100ms and 60s, such as 500ms or 15s"))]
     pub timeout: Option<DurationString>,
     /// When to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,10 +312,10 @@ pub struct EventDestinationStatus {
     /// Health and counters of deliveries; counters are written at most every 30 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryStatus>,
-    /// Token of the last handled reconcile request.
+    /// The last handled value of the annotation `postrider.dev/reconcile` or `reconcile.fluxcd.io/requestedAt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
-    /// Token of the last handled `postrider.dev/enable` request.
+    /// The last handled value of the annotation `postrider.dev/enable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_enable: Option<String>,
 }
@@ -320,7 +324,8 @@ pub struct EventDestinationStatus {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryStatus {
-    /// `Idle`, `Delivering`, `Failing`, `Suspended`, `Disabled` or `Parked`.
+    /// `Idle` (nothing waits), `Delivering` (something does), `Failing` (the last attempt failed), `Suspended`,
+    /// `Disabled` or `Parked` (not ready).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Deliveries that wait, parked ones included.
@@ -339,7 +344,7 @@ pub struct DeliveryStatus {
     /// When an attempt last failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure_time: Option<Time>,
-    /// The last failed attempt.
+    /// The last failed attempt. It stays after a success; `consecutiveFailures` says whether it is still so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
     /// When the current row of failures began.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::LocalReference;
 
-/// A producer of events: who may publish, and what its events say about their origin.
+/// A producer of events: what its events say about their origin. Every field may be left out, and so may `spec`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[kube(
     group = "postrider.dev",
@@ -43,24 +43,26 @@ use super::common::LocalReference;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EventProjectSpec {
-    /// Name that events carry as `project.name`. Default: the object's name.
+    /// Name that events carry as `project.name`, at most 256 characters. Default: the object's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub display_name: Option<String>,
 
-    /// Id that events carry as `project.id`. Default: the object's uid. Receivers may key on it, so set it when
+    /// Id that events carry as `project.id`, at most 128 characters. Default: the object's uid. Receivers may key on it, so set it when
     /// the project must keep its id if it is ever deleted and created again.
     #[serde(default, rename = "projectID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9_.:-]*$')").message("begin with a letter or digit; use letters, digits, \"_\", \".\", \":\" and \"-\""))]
     pub project_id: Option<String>,
 
-    /// Name of the environment, such as `production`; events carry it in the `Flat` format.
+    /// Name of the environment, such as `production`, at most 128 characters. Events carry it in the formats `Flat`
+    /// and `CloudEvent`, and templates reach it. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub environment: Option<String>,
 
-    /// The customer account that the project belongs to; events carry it in the `Flat` format.
+    /// The customer account that the project belongs to. Events carry it in the formats `Flat` and `CloudEvent`, and
+    /// templates reach it. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
 }
@@ -69,11 +71,12 @@ pub struct EventProjectSpec {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
-    /// Id of the account: an integer stays an integer in payloads, a string a string.
+    /// Id of the account, an integer or at most 128 characters: an integer stays an integer in payloads, a string a
+    /// string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("type(self) == int || size(string(self)) <= 128").message("account.id must be an integer or at most 128 characters"))]
     pub id: Option<IntOrString>,
-    /// Name of the account.
+    /// Name of the account, at most 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub name: Option<String>,
@@ -99,7 +102,7 @@ pub struct EventProjectStatus {
     /// Secret whose key `token` holds the bearer token for publishing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<LocalReference>,
-    /// Token of the last handled reconcile request.
+    /// The last handled value of the annotation `postrider.dev/reconcile` or `reconcile.fluxcd.io/requestedAt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::input::{self, Document};
 use super::schema::Schemas;
@@ -210,7 +210,7 @@ impl Linter {
         let meaning = match kind {
             "EventDestination" => serde_json::from_value::<EventDestination>(document.value.clone())
                 .map(|object| self.meaning(document, &object, secrets)),
-            _ => serde_json::from_value::<EventProject>(document.value.clone()).map(|_| Faults::default()),
+            _ => project(document).map(|_| Faults::default()),
         };
         let meaning = match meaning {
             Ok(meaning) => meaning,
@@ -252,6 +252,20 @@ impl Linter {
         }
         kept
     }
+}
+
+/// A project as the API server would hold it: a spec that is left out is empty.
+///
+/// # Errors
+/// When it does not decode.
+pub(super) fn project(document: &Document) -> serde_json::Result<EventProject> {
+    let mut value = document.value.clone();
+    if let Some(object) = value.as_object_mut()
+        && object.get("spec").is_none_or(Value::is_null)
+    {
+        object.insert("spec".to_owned(), json!({}));
+    }
+    serde_json::from_value(value)
 }
 
 /// Who an object is; a stand-in is used for what only the API server says.
@@ -337,8 +351,8 @@ mod tests {
                 "f: EventDestination/d: spec.events[1]: use letters, digits, \"_\", \".\", \"-\" and \"*\", at most \
                  128 characters",
                 "f: EventDestination/d: spec.webhook: set exactly one target: spec.webhook",
-                "f: EventDestination/d: spec.delivery.timeout: must be a duration between 100ms and 1m, such as 5s \
-                 or 1h30m",
+                "f: EventDestination/d: spec.delivery.timeout: must be a duration between 100ms and 1m, such as \
+                 500ms or 5s",
                 "f: EventDestination/d: spec.delivery.maxInFlight: must be between 1 and 1024",
             ]
         );
@@ -355,6 +369,16 @@ mod tests {
             "\n---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {url: 'ftp://x'}}";
         let wrong = lint(&format!("{START}{spec}{secret}"));
         assert!(wrong[0].contains("scheme must be http or https"), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_project_needs_no_spec_and_a_destination_does() {
+        let head = "apiVersion: postrider.dev/v1alpha1\nmetadata: {name: a}\n";
+        assert_eq!(lint(&format!("{head}kind: EventProject")), [""; 0]);
+        assert_eq!(
+            lint(&format!("{head}kind: EventDestination")),
+            ["f: EventDestination/a: spec: is missing"]
+        );
     }
 
     #[test]

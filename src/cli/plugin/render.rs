@@ -234,7 +234,7 @@ fn project(
             other.is_none() || namespace.is_none() || other == namespace
         });
     let mut project = if let Some(document) = given {
-        serde_json::from_value::<EventProject>(document.value.clone())
+        lint::project(document)
             .with_context(|| format!("{}: the EventProject is faulty, see lint", document.file))?
     } else {
         let name = wanted.unwrap_or("project");

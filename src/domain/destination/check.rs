@@ -5,10 +5,10 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, Reference, References, SIGNING_PATH,
-    SigningKeyRef, Webhook, signing_key_ref,
+    DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, Reference, References, Webhook,
+    signing_key_ref,
 };
-use crate::api::v1alpha1::common::{OWN_HEADER_PREFIX, RESERVED_HEADERS};
+use crate::api::v1alpha1::common::{DEFAULT_HEADERS, OWN_HEADER_PREFIX, RESERVED_HEADERS};
 use crate::api::v1alpha1::event_destination::{
     AutoDisableSpec, DeliverySpec, EventDestinationSpec, HeaderSpec, PayloadFormat, PayloadSpec,
     SigningScheme, SigningSpec, WebhookTarget,
@@ -16,13 +16,13 @@ use crate::api::v1alpha1::event_destination::{
 use crate::api::v1alpha1::{DurationString, SecretKeyRef};
 use crate::domain::duration;
 use crate::domain::egress::EgressPolicy;
-use crate::domain::fault::Faults;
+use crate::domain::fault::{Faults, field_path};
 use crate::domain::health::DisablePolicy;
 use crate::domain::pattern::TypePattern;
 use crate::domain::retry::{MAX_ATTEMPTS, RetryPolicy};
 use crate::domain::secret::Secret;
 use crate::domain::shape::Payload;
-use crate::domain::signature::Signer;
+use crate::domain::signature::{Signer, check_prefix};
 use crate::domain::template::Template;
 
 /// Most bytes of a header's value.
@@ -85,6 +85,10 @@ impl Check<'_> {
         match Endpoint::parse(&text, self.egress) {
             Ok(endpoint) => Some(endpoint),
             Err(fault) => {
+                let fault = match &target.url_from {
+                    Some(source) => in_secret(&source.secret_key_ref, &fault),
+                    None => fault,
+                };
                 self.faults.invalid(path, fault);
                 None
             }
@@ -96,13 +100,15 @@ impl Check<'_> {
         for (index, spec) in specs.iter().enumerate() {
             let path = format!("spec.webhook.headers[{index}]");
             let name = self.header_name(&format!("{path}.name"), &spec.name);
-            if name
-                .as_ref()
-                .is_some_and(|name| headers.iter().any(|(other, _)| other == name))
-            {
+            let same = |other: &HeaderSpec| other.name.eq_ignore_ascii_case(&spec.name);
+            if let Some(first) = specs.iter().take(index).position(same) {
                 self.faults.invalid(
                     format!("{path}.name"),
-                    format!("header {:?} is set twice", spec.name),
+                    format!(
+                        "header {:?} is set already by headers[{first}]; upper and lower case are the same name; \
+                         remove one of them",
+                        spec.name
+                    ),
                 );
             }
             let value = self.header_value(&path, spec);
@@ -147,10 +153,12 @@ impl Check<'_> {
             .ok()
             .filter(|_| visible && bytes.len() <= MAX_HEADER_VALUE);
         let Some(mut value) = value else {
-            self.faults.invalid(
-                path,
-                "a header value is visible ASCII of at most 4096 characters, without line breaks",
-            );
+            let rule = "a header value is visible ASCII of at most 4096 characters, without line breaks";
+            let fault = match &spec.value_from {
+                Some(source) => in_secret(&source.secret_key_ref, rule),
+                None => rule.to_owned(),
+            };
+            self.faults.invalid(path, fault);
             return None;
         };
         value.set_sensitive(sensitive);
@@ -187,41 +195,65 @@ impl Check<'_> {
         spec: &EventDestinationSpec,
         signing: Option<&SigningSpec>,
     ) -> Option<Signer> {
-        let Some(SigningKeyRef { key, scheme, .. }) = signing_key_ref(&identity.key.name, spec) else {
+        let Some(reference) = signing_key_ref(&identity.key.name, spec) else {
             return Some(Signer::None);
         };
-        let key = self.secret(SIGNING_PATH, &key);
+        let key = self.secret(reference.path(), &reference.key);
         let signing = signing.cloned().unwrap_or_default();
-        let header = match (scheme, &signing.header) {
+        let header = match (reference.scheme, &signing.header) {
             (SigningScheme::HmacSha256, Some(header)) => {
-                Some(self.header_name("spec.webhook.signing.header", header)?)
+                let own = spec.webhook.as_ref().map_or(&[][..], |webhook| &webhook.headers);
+                Some(self.signature_header(header, own)?)
             }
             (SigningScheme::HmacSha256, None) => {
                 self.faults.invalid(
-                    "spec.webhook.signing.header",
+                    SIGNING_HEADER_PATH,
                     "scheme HmacSHA256 needs the name of a header",
                 );
                 return None;
             }
             _ => None,
         };
+        let prefix = signing.prefix.as_deref().unwrap_or_default();
+        if let Err(fault) = check_prefix(prefix) {
+            self.faults.invalid("spec.webhook.signing.prefix", fault);
+            return None;
+        }
         let key = key?;
         let signer = match header {
-            Some(header) => Signer::hmac(
-                header,
-                signing.prefix.as_deref().unwrap_or_default(),
-                signing.encoding.unwrap_or_default(),
-                key.expose(),
-            ),
+            Some(header) => Signer::hmac(header, prefix, signing.encoding.unwrap_or_default(), key.expose()),
             None => Signer::standard(key.expose()),
         };
         match signer {
             Ok(signer) => Some(signer),
             Err(fault) => {
-                self.faults.invalid(SIGNING_PATH, fault);
+                let mut fault = in_secret(&reference.key, &fault);
+                if reference.generated {
+                    fault.push_str(
+                        "; delete the Secret to have a new one made, and give the receiver the new key",
+                    );
+                }
+                self.faults.invalid(reference.path(), fault);
                 None
             }
         }
+    }
+
+    /// The header that carries the signature: it must not take the place of another one that is sent.
+    fn signature_header(&mut self, name: &str, own: &[HeaderSpec]) -> Option<HeaderName> {
+        let header = self.header_name(SIGNING_HEADER_PATH, name)?;
+        let same = |other: &HeaderSpec| other.name.eq_ignore_ascii_case(header.as_str());
+        let fault = if let Some(index) = own.iter().position(same) {
+            format!(
+                "this header is also set by spec.webhook.headers[{index}]; choose another name for one of them"
+            )
+        } else if DEFAULT_HEADERS.contains(&header.as_str()) {
+            "every request has this header with another meaning; choose another name".to_owned()
+        } else {
+            return Some(header);
+        };
+        self.faults.invalid(SIGNING_HEADER_PATH, fault);
+        None
     }
 
     pub(super) fn delivery(&mut self, spec: DeliverySpec) -> (Duration, RetryPolicy, u32) {
@@ -319,10 +351,15 @@ impl Check<'_> {
         let text = text?;
         let duration = duration::parse(&text.0).filter(|duration| (least..=most).contains(duration));
         if duration.is_none() {
+            let example = if most < EXAMPLE {
+                "500ms or 5s"
+            } else {
+                "5s or 1h30m"
+            };
             let (least, most) = (duration::format(least), duration::format(most));
             self.faults.invalid(
                 path,
-                format!("must be a duration between {least} and {most}, such as 5s or 1h30m"),
+                format!("must be a duration between {least} and {most}, such as {example}"),
             );
         }
         duration
@@ -368,37 +405,25 @@ impl Check<'_> {
         match std::str::from_utf8(value.expose()) {
             Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
             Ok(_) => {
-                self.faults.invalid(
-                    path,
-                    format!("key {:?} of Secret {:?} is empty", key.key, key.name),
-                );
+                self.faults
+                    .invalid(path, in_secret(key, "the value is empty; fill it in"));
                 None
             }
             Err(_) => {
-                self.faults.invalid(
-                    path,
-                    format!("key {:?} of Secret {:?} is not UTF-8 text", key.key, key.name),
-                );
+                self.faults
+                    .invalid(path, in_secret(key, "the value is not UTF-8 text; replace it"));
                 None
             }
         }
     }
 }
 
-const DAYS_30: Duration = Duration::from_secs(720 * 3600);
-
-/// A JSON pointer as a field path: `/a/0/b` is `.a[0].b`.
-fn field_path(pointer: &str) -> String {
-    pointer
-        .split('/')
-        .skip(1)
-        .map(|part| part.replace("~1", "/").replace("~0", "~"))
-        .map(|part| {
-            if part.bytes().all(|b| b.is_ascii_digit()) {
-                format!("[{part}]")
-            } else {
-                format!(".{part}")
-            }
-        })
-        .collect()
+/// A fault of what a Secret holds: the field of the spec is right, so the Secret and its key are named.
+fn in_secret(key: &SecretKeyRef, fault: &str) -> String {
+    format!("Secret {:?} key {:?}: {fault}", key.name, key.key)
 }
+
+const SIGNING_HEADER_PATH: &str = "spec.webhook.signing.header";
+/// The longest duration that messages give as an example.
+const EXAMPLE: Duration = Duration::from_mins(90);
+const DAYS_30: Duration = Duration::from_secs(720 * 3600);

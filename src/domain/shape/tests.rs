@@ -3,6 +3,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::event::parse::parse;
 use crate::domain::event::sample;
 
 fn golden(name: &str) -> Value {
@@ -77,6 +78,74 @@ fn every_format_of_a_hostile_event_is_valid_json() {
 }
 
 #[test]
+fn the_event_format_loses_nothing_that_was_sent_unless_receivers_know_the_type() {
+    let published = |event_type: &str| {
+        json!({
+            "id": "e", "type": event_type, "timestamp": 5, "message": "m",
+            "user": {"id": "u", "metadata": {"plan": "pro"}},
+            "integration": {"id": "i", "type": "slack", "name": "Slack"},
+            "workflow": {"id": "w", "name": "W"},
+            "sync": {"id": "s", "integration": "drive", "credentialId": "c"},
+            "error": {"message": "gone", "code": 7, "details": {"x": 1.10}},
+            "data": {"n": 1},
+        })
+    };
+    for event_type in ["custom.type", "sync_errored"] {
+        let published = published(event_type);
+        let event = sample::event(&published);
+        let sent: Value = serde_json::from_str(&body(PayloadFormat::Event, &event)).unwrap();
+        for (name, value) in published.as_object().unwrap() {
+            if name != "id" {
+                assert_eq!(
+                    &sent[name], value,
+                    "{event_type}: {name} (the id is in the headers)"
+                );
+            }
+        }
+    }
+    for event_type in ["workflow_failure", "credentials_failure"] {
+        let event = sample::event(&published(event_type));
+        let sent: Value = serde_json::from_str(&body(PayloadFormat::Event, &event)).unwrap();
+        let names: Vec<&String> = sent.as_object().unwrap().keys().collect();
+        assert_eq!(
+            names,
+            [
+                "type",
+                "timestamp",
+                "timestampISO",
+                "message",
+                "user",
+                "project",
+                "integration",
+                "workflow",
+                "data"
+            ],
+            "{event_type}"
+        );
+    }
+}
+
+#[test]
+fn a_cloud_event_of_a_custom_type_keeps_where_it_came_from() {
+    let published = json!({
+        "specversion": "1.0", "id": "e", "type": "custom.type", "source": "/crm", "subject": "row/7",
+        "traceparent": "00-abc", "data": {"n": 1},
+    })
+    .to_string();
+    let mut drafts = parse(
+        published.as_bytes(),
+        &sample::headers("application/cloudevents+json"),
+    )
+    .unwrap();
+    let event = sample::accepted(drafts.remove(0), sample::project());
+    let sent: Value = serde_json::from_str(&body(PayloadFormat::Event, &event)).unwrap();
+    assert_eq!(
+        sent["cloudEvent"],
+        json!({"source": "/crm", "subject": "row/7", "traceparent": "00-abc"})
+    );
+}
+
+#[test]
 fn raw_members_reach_the_receiver_as_they_were_written() {
     let data = r#"{ "big":123456789012345678901234567890, "z":1.10,"a":1e2 ,"é":"\u00e9"}"#;
     let event = sample::event_of(
@@ -112,7 +181,9 @@ fn sync_names_the_field_it_cannot_do_without() {
         );
         assert_eq!(
             error.to_string(),
-            format!("format Sync needs {field}, which the event does not have")
+            format!(
+                "format Sync needs {field}, which the event does not have; publish it or choose another format"
+            )
         );
     }
     let mut body = full.clone();
@@ -211,9 +282,7 @@ fn a_cloud_event_that_came_in_keeps_its_attributes_on_the_way_out() {
         "traceparent": "00-1", "data": {"a": 1},
     });
     let headers = sample::headers("application/cloudevents+json");
-    let draft = crate::domain::event::parse::parse(body.to_string().as_bytes(), &headers)
-        .unwrap()
-        .remove(0);
+    let draft = parse(body.to_string().as_bytes(), &headers).unwrap().remove(0);
     let facts = ProjectFacts {
         id: "p 1/ä".into(),
         environment: None,

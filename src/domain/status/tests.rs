@@ -412,6 +412,14 @@ fn people_are_told_once_of_each_turn() {
     assert_eq!(told(&[], &invalid), ["!InvalidSpec"]);
     assert_eq!(told(&invalid, &fresh), ["Succeeded"]);
     assert_eq!(told(&good, &paused), ["Suspended"]);
+    assert_eq!(told(&paused, &good), ["Resumed"]);
+    assert_eq!(told(&paused, &bad), ["!ServerError"]);
+    assert_eq!(
+        told(&invalid, &good),
+        ["Succeeded"],
+        "nothing recovered: no receiver had failed"
+    );
+    assert_eq!(told(&invalid, &bad), ["Succeeded", "!ServerError"]);
 }
 
 #[test]

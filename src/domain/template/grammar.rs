@@ -7,14 +7,22 @@ use super::path::{self, Path, Root, Segment};
 use super::{Filter, Head, MAX_FILTERS, MAX_PLACEHOLDERS, MAX_SEGMENTS, Placeholder};
 use crate::domain::event::json;
 
+/// Most characters of a template that a message repeats.
+const MAX_FOUND: usize = 32;
+
 /// A part of a string.
 pub(super) enum Piece<'a> {
     Text(&'a str),
     Placeholder(Placeholder),
 }
 
-/// Splits a string; the error says what is wrong and at which character.
-pub(super) fn pieces<'a>(text: &'a str, pointer: &str, most: usize) -> Result<Vec<Piece<'a>>, String> {
+/// Splits a string; the error says what is wrong and where in `text` with what was cut off before it.
+pub(super) fn pieces<'a>(
+    cut: &str,
+    text: &'a str,
+    pointer: &str,
+    most: usize,
+) -> Result<Vec<Piece<'a>>, String> {
     let mut pieces = Vec::new();
     let mut placeholders = 0;
     let mut rest = text;
@@ -24,17 +32,25 @@ pub(super) fn pieces<'a>(text: &'a str, pointer: &str, most: usize) -> Result<Ve
         }
         if placeholders == most {
             return Err(format!(
-                "the template has more than {MAX_PLACEHOLDERS} placeholders"
+                "the template has more than {MAX_PLACEHOLDERS} placeholders; send whole objects instead of each \
+                 member"
             ));
         }
         placeholders += 1;
         let mut cursor = Cursor { rest: tail };
         match cursor.placeholder(pointer) {
             Ok(placeholder) => pieces.push(Piece::Placeholder(placeholder)),
+            Err(_) if is_unclosed(tail) => {
+                let opened = text.len() - tail.len() - "{{".len();
+                return Err(format!(
+                    "`{{{{` {} is never closed; add `}}}}` after its path, or write `{{{{ \"{{{{\" }}}}` for the \
+                     braces themselves",
+                    place(cut, text, opened)
+                ));
+            }
             Err(message) => {
                 let read = text.len() - cursor.rest.len();
-                let character = 1 + text.get(..read).unwrap_or_default().chars().count();
-                return Err(format!("{message}, at character {character}"));
+                return Err(format!("{message}, {}", place(cut, text, read)));
             }
         }
         rest = cursor.rest;
@@ -43,6 +59,29 @@ pub(super) fn pieces<'a>(text: &'a str, pointer: &str, most: usize) -> Result<Ve
         pieces.push(Piece::Text(rest));
     }
     Ok(pieces)
+}
+
+/// Whether a faulty placeholder has no end, or none before the next one begins.
+fn is_unclosed(tail: &str) -> bool {
+    match (tail.find("}}"), tail.find("{{")) {
+        (None, _) => true,
+        (Some(end), next) => next.is_some_and(|next| next < end),
+    }
+}
+
+/// A position for people: the line is only named when there are several.
+fn place(cut: &str, text: &str, at: usize) -> String {
+    let read = [cut, text.get(..at).unwrap_or_default()].concat();
+    let line = read.rsplit('\n').next().unwrap_or_default();
+    let character = 1 + line.chars().count();
+    if read.contains('\n') || text.contains('\n') {
+        format!(
+            "at line {}, character {character}",
+            1 + read.matches('\n').count()
+        )
+    } else {
+        format!("at character {character}")
+    }
 }
 
 struct Cursor<'a> {
@@ -70,7 +109,7 @@ impl<'a> Cursor<'a> {
                 });
             }
             if !self.eat("|") {
-                return Err("expected `|` or `}}`".to_owned());
+                return Err(format!("expected `|` or `}}}}` here, not {}", self.found()));
             }
             if filters.len() == MAX_FILTERS {
                 return Err(format!("a placeholder has at most {MAX_FILTERS} filters"));
@@ -82,19 +121,26 @@ impl<'a> Cursor<'a> {
     fn path(&mut self) -> Result<Path, String> {
         let start = self.rest;
         if self.eat("$") && !self.eat(".") {
-            return Err("expected `.` and event, project, destination or delivery after `$`".to_owned());
+            return Err(
+                "expected `.` and event, project, destination or delivery after `$`, as in $.event.message"
+                    .to_owned(),
+            );
         }
         let name = self.name().unwrap_or_default();
         let Some(root) = Root::parse(name) else {
             self.rest = start;
-            return Err("a path starts with event, project, destination or delivery".to_owned());
+            let found = self.found();
+            return Err(format!(
+                "a path starts with event, project, destination or delivery, as in $.event.message, not with {found}"
+            ));
         };
         let mut segments = Vec::new();
         loop {
             let segment = if self.eat(".") {
                 let name = self
                     .name()
-                    .ok_or("expected a name after `.`; write other names as [\"…\"]")?;
+                    .ok_or("expected a name after `.`; a name with other characters than letters, digits, `_` and `-` is written as \
+                     [\"…\"]")?;
                 Segment::Name(name.into())
             } else if self.eat("[") {
                 self.skip_space();
@@ -104,7 +150,7 @@ impl<'a> Cursor<'a> {
                 };
                 self.skip_space();
                 if !self.eat("]") {
-                    return Err("expected `]`".to_owned());
+                    return Err(format!("expected `]` here, not {}", self.found()));
                 }
                 segment
             } else {
@@ -132,7 +178,7 @@ impl<'a> Cursor<'a> {
             Some("json") => {
                 self.skip_space();
                 if self.peek() == Some('(') {
-                    Err("json takes no argument".to_owned())
+                    Err("json takes no argument; write `| json`".to_owned())
                 } else {
                     Ok(Filter::Json)
                 }
@@ -146,14 +192,20 @@ impl<'a> Cursor<'a> {
                 let value = self.literal()?;
                 self.skip_space();
                 if !self.eat(")") {
-                    return Err("expected `)`".to_owned());
+                    return Err(format!(
+                        "expected `)` after the value of default, not {}",
+                        self.found()
+                    ));
                 }
                 Ok(Filter::Default(value))
             }
             name => {
                 self.rest = start;
                 match name {
-                    Some(_) => Err("unknown filter; known are default and json".to_owned()),
+                    Some(_) => {
+                        let found = self.found();
+                        Err(format!("unknown filter {found}; known are default and json"))
+                    }
                     None => Err("expected a filter, default or json, after `|`".to_owned()),
                 }
             }
@@ -166,7 +218,7 @@ impl<'a> Cursor<'a> {
             return self.string().map(Value::String);
         }
         self.json()
-            .ok_or_else(|| "expected a JSON value, such as \"none\", 0 or null".to_owned())
+            .ok_or_else(|| "expected a JSON value inside default(…), such as \"none\", 0 or null".to_owned())
     }
 
     fn string(&mut self) -> Result<String, String> {
@@ -174,15 +226,15 @@ impl<'a> Cursor<'a> {
             let (text, rest) = self
                 .rest
                 .split_once('\'')
-                .ok_or("the text has no closing quote")?;
+                .ok_or("this text has no closing `'`; add one")?;
             self.rest = rest;
             return Ok(text.to_owned());
         }
         match self.peek() {
-            Some('"') => self
-                .json()
-                .ok_or_else(|| "expected a string in quotes".to_owned()),
-            _ => Err("expected a string in quotes".to_owned()),
+            Some('"') => self.json().ok_or_else(|| {
+                "this text is no JSON string; add the closing `\"`, or use single quotes".to_owned()
+            }),
+            _ => Err("expected text in quotes".to_owned()),
         }
     }
 
@@ -215,6 +267,20 @@ impl<'a> Cursor<'a> {
         let (name, rest) = self.rest.split_at(end);
         self.rest = rest;
         (!name.is_empty()).then_some(name)
+    }
+
+    /// What comes next, for messages: a word, or one character.
+    fn found(&self) -> String {
+        let rest = self.rest;
+        let word = rest.find(|c| !path::is_name_character(c)).unwrap_or(rest.len());
+        let length = word.max(self.peek().map_or(0, char::len_utf8));
+        match rest.get(..length) {
+            None | Some("") => "the end".to_owned(),
+            Some(found) if found.chars().nth(MAX_FOUND).is_some() => {
+                format!("`{}…`", found.chars().take(MAX_FOUND).collect::<String>())
+            }
+            Some(found) => format!("`{found}`"),
+        }
     }
 
     fn peek(&self) -> Option<char> {

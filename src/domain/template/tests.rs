@@ -120,7 +120,7 @@ fn objects_in_text_ask_for_json() {
     let error = try_render(json!({"a": {"b": "x {{ $.event.data.list }}"}})).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "template /a/b: $.event.data.list is an array and cannot stand inside text; add `| json`"
+        "spec.webhook.payload.template.a.b: $.event.data.list is an array and cannot stand inside text; add `| json`"
     );
 }
 
@@ -129,7 +129,7 @@ fn a_path_that_leads_nowhere_is_an_error_unless_it_has_a_default() {
     let error = try_render(json!({"a": ["{{ $.event.data.gone[0].x }}"]})).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "template /a/0: the event has no $.event.data.gone[0].x; publish it or add `| default(…)`"
+        "spec.webhook.payload.template.a[0]: the event has no $.event.data.gone[0].x; publish it or add `| default(…)`"
     );
     for path in [
         "$.event.data.n.x",
@@ -234,9 +234,13 @@ fn what_cannot_work_is_refused_when_parsed() {
     let filters = format!("{{{{ $.event.data.a{} }}}}", " | json".repeat(9));
     for (text, part) in [
         ("{{ }}", "the placeholder is empty"),
-        ("{{", "a path starts with"),
-        ("{{ $.event.data.a", "expected `|` or `}}`"),
-        ("{{ $.event.data.a }", "expected `|` or `}}`"),
+        ("{{", "`{{` at character 1 is never closed"),
+        ("{{ $.event.data.a", "`{{` at character 1 is never closed"),
+        ("{{ $.event.data.a }", "`{{` at character 1 is never closed"),
+        (
+            "{{ $.event.id }} and {{ $.event.data.a } and {{ $.event.id }}",
+            "`{{` at character 22 is never closed",
+        ),
         ("{{ $ }}", "expected `.`"),
         ("{{ $event.a }}", "expected `.`"),
         (
@@ -265,18 +269,23 @@ fn what_cannot_work_is_refused_when_parsed() {
         ("{{ $.event.data[-1] }}", "expected a position"),
         ("{{ $.event.data[99999999999999999999] }}", "expected a position"),
         ("{{ $.event.data[0 }}", "expected `]`"),
-        ("{{ $.event.data['a] }}", "no closing quote"),
+        ("{{ $.event.data['a] }}", "no closing `'`"),
+        ("{{ $.event.data[\"a] }}", "add the closing `\"`"),
         (
             "{{ $.event.data.a | upper }}",
-            "unknown filter; known are default and json",
+            "unknown filter `upper`; known are default and json",
         ),
         ("{{ $.event.data.a | }}", "expected a filter"),
         ("{{ $.event.data.a | default }}", "default needs an argument"),
         ("{{ $.event.data.a | default() }}", "expected a JSON value"),
         ("{{ $.event.data.a | default(\"x\" }}", "expected `)`"),
         ("{{ $.event.data.a | json(1) }}", "json takes no argument"),
-        ("{{ $.event.data.a + 1 }}", "expected `|` or `}}`"),
-        ("{{{ $.event.data.a }}}", "a path starts with"),
+        ("{{ $.event.data.a + 1 }}", "expected `|` or `}}` here, not `+`"),
+        (
+            "{{ $.event.data.my key }}",
+            "expected `|` or `}}` here, not `key`",
+        ),
+        ("{{{ $.event.data.a }}}", "as in $.event.message, not with `{`"),
         (&long_path, "at most 32 segments"),
         (&filters, "at most 8 filters"),
     ] {
@@ -286,6 +295,18 @@ fn what_cannot_work_is_refused_when_parsed() {
     }
     let (_, message) = fault(json!({"x": "größe {{ $.event.mesage }}"}));
     assert!(message.ends_with(", at character 10"), "{message}");
+    for (text, end) in [
+        ("größe\n\n  {{ $.event.mesage }}", ", at line 3, character 6"),
+        ("\n\n{{ $.event.mesage }}", ", at line 3, character 4"),
+        (
+            "a\nb {{ $.event.id",
+            "`{{` at line 2, character 3 is never closed; add `}}` after its path, or write `{{ \"{{\" }}` for the \
+             braces themselves",
+        ),
+    ] {
+        let (_, message) = fault(json!(text));
+        assert!(message.ends_with(end), "{message}");
+    }
     let (pointer, message) = fault(json!({"{{ $.event.id }}": 1}));
     assert_eq!(
         (pointer.as_str(), message.contains("names are literal")),

@@ -11,7 +11,7 @@ const ACCEPTED: &str = "";
 const URL: &str = "url must be an absolute http or https URL with a host and without user name or password";
 const HEADER: &str =
     "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
-const TIMEOUT: &str = "timeout must be a duration between 100ms and 60s, such as 15s or 1h30m";
+const TIMEOUT: &str = "timeout must be a duration between 100ms and 60s, such as 500ms or 15s";
 const MAX_AGE: &str = "maxAge must be a duration between 1s and 720h";
 const WAIT: &str = "each wait must be a duration of at most 168h, such as 5s or 1h30m";
 const MINIMUM: &str = "minimumDuration must be a duration between 0s and 720h";
@@ -254,6 +254,10 @@ const DESTINATION: &[(&str, &str)] = &[
         HEADER,
     ),
     (
+        "{webhook: {signing: {scheme: HmacSHA256, header: User-Agent}}}",
+        HEADER,
+    ),
+    (
         "{webhook: {signing: {scheme: HmacSHA256, header: webhook-signature}}}",
         HEADER,
     ),
@@ -489,6 +493,28 @@ async fn destinations_are_accepted_and_refused_as_they_should() {
 #[tokio::test]
 async fn projects_are_accepted_and_refused_as_they_should() {
     check("EventProject", "eventprojects", json!({}), PROJECT).await;
+}
+
+#[tokio::test]
+async fn a_project_may_leave_out_its_spec_and_a_destination_may_not() {
+    let namespace = TempNamespace::new(Cluster::shared(), "specless").await;
+    let client = namespace.client();
+    let send = async |kind: &str, plural: &str, name: &str, more: Value| {
+        let path = format!(
+            "/apis/postrider.dev/v1alpha1/namespaces/{}/{plural}",
+            namespace.name()
+        );
+        let mut object =
+            json!({"apiVersion": "postrider.dev/v1alpha1", "kind": kind, "metadata": {"name": name}});
+        merge(&mut object, &more);
+        send(&client, "POST", format!("{path}?fieldValidation=Strict"), &object).await
+    };
+    for (name, more) in [("left-out", json!({})), ("empty", json!({"spec": {}}))] {
+        let made = send("EventProject", "eventprojects", name, more).await.unwrap();
+        assert_eq!(made["spec"], json!({}), "{name}");
+    }
+    let refused = send("EventDestination", "eventdestinations", "left-out", json!({})).await;
+    assert!(refused.unwrap_err().contains("spec: Required value"));
 }
 
 #[tokio::test]

@@ -83,6 +83,98 @@ async fn every_fault_is_listed_and_heals_when_its_cause_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spoilt_generated_secret_is_named_and_made_anew_when_deleted() {
+    let ground = Playground::new("spoilt").await;
+    let _operator = Operator::start(&ground.namespace).synced().await;
+    ground.apply(&format!("{PROJECT}{}", destination("hook", HOOK)));
+    ground.await_destination("hook", "ready", ready).await;
+    let spoil = |name: &str, key: &str| {
+        let patch = json!({"stringData": {key: "oops"}}).to_string();
+        ground
+            .kubectl(&["patch", "secret", name, "--type=merge", "-p", &patch])
+            .ok();
+    };
+    spoil("hook-signing", "secret");
+    spoil("acme-publish-token", "token");
+    let object = ground
+        .await_destination("hook", "the fault shows", |object| {
+            truth(object, "Stalled") == "True"
+        })
+        .await;
+    assert_eq!(
+        condition(&object, "Ready")["message"],
+        "status.signingSecretRef: Secret \"hook-signing\" key \"secret\": the signing key must start with whsec_, \
+         followed by base64; delete the Secret to have a new one made, and give the receiver the new key"
+    );
+    let project = eventually("the project's fault shows", SOON, async || {
+        match ground.project("acme").await {
+            object if truth(&object, "Stalled") == "True" => Ok(object),
+            object => Err(object["status"].to_string()),
+        }
+    })
+    .await;
+    assert_eq!(
+        condition(&project, "Ready")["message"],
+        "status.tokenSecretRef: Secret \"acme-publish-token\" key \"token\": a token is 16 to 512 visible ASCII \
+         characters; delete the Secret to have a new one made, and give publishers the new token"
+    );
+    assert_eq!(condition(&project, "Ready")["reason"], "InvalidSpec");
+    assert!(!format!("{object}{project}").contains("oops"));
+    ground
+        .kubectl(&["delete", "secret/hook-signing", "secret/acme-publish-token"])
+        .ok();
+    ground.await_destination("hook", "ready again", ready).await;
+    ground
+        .kubectl(&["wait", "--for=condition=Ready", "--timeout=5s", "eproj/acme"])
+        .ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_fault_of_the_same_kind_is_told_in_its_own_words() {
+    let ground = Playground::new("words").await;
+    let _operator = Operator::start(&ground.namespace).synced().await;
+    let waiting_for = |name: &str| {
+        destination(
+            "hook",
+            &format!("  webhook: {{urlFrom: {{secretKeyRef: {{name: {name}, key: url}}}}}}"),
+        )
+    };
+    for name in ["one", "two", "one"] {
+        ground.apply(&waiting_for(name));
+        ground
+            .await_destination("hook", "the fault shows", |object| {
+                truth(object, "Stalled") == "True" && condition(object, "Ready").to_string().contains(name)
+            })
+            .await;
+        ground.put_secret(name, "url", "https://hooks.example.com").await;
+        ground.await_destination("hook", "healed", ready).await;
+        ground.kubectl(&["delete", "secret", name]).ok();
+        ground
+            .await_destination("hook", "missed again", |object| {
+                truth(object, "Stalled") == "True"
+            })
+            .await;
+    }
+    let expected = ["\"one\" does not exist", "\"two\" does not exist"];
+    eventually("both are told", SOON, async || {
+        let query = "jsonpath={range .items[*]}{.reason} {.series.count} {.note}{\"\\n\"}{end}";
+        let told = ground.kubectl(&["get", "events.events.k8s.io", "-o", query]).ok();
+        let lines: Vec<&str> = told
+            .lines()
+            .filter(|line| line.starts_with("ReferenceMissing"))
+            .collect();
+        let right = expected
+            .iter()
+            .all(|part| lines.iter().filter(|line| line.contains(part)).count() == 1);
+        let counted = lines
+            .iter()
+            .any(|line| line.starts_with("ReferenceMissing 3 ") && line.contains("one"));
+        if right && counted { Ok(()) } else { Err(told) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_secret_is_in_force_within_seconds() {
     let ground = Playground::new("secret").await;
     let operator = Operator::start(&ground.namespace).synced().await;

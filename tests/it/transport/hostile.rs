@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postrider::domain::outcome::FailureReason::{ConnectionReset, ProtocolError, ResponseTooLarge, Timeout};
+use postrider::domain::outcome::{Outcome, classify};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::receiver::{Receiver, answer, closed, flood, request};
@@ -219,6 +220,53 @@ async fn what_is_not_http_is_a_protocol_error() {
         refused(&receiver.origin(), LONG, ProtocolError, None, "").await;
         assert_eq!(receiver.noted().await, "closed", "{text:?}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_final_status_is_a_protocol_error() {
+    for (text, status, part) in [
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            101,
+            "answered 101, which announces another answer and is none",
+        ),
+        (
+            "HTTP/1.1 600 Beyond\r\ncontent-length: 0\r\n\r\n",
+            600,
+            "answered 600, which is no status of HTTP",
+        ),
+        (
+            "HTTP/1.1 999 Denied\r\ncontent-length: 2\r\n\r\nno",
+            999,
+            "answered 999, which is no status of HTTP",
+        ),
+    ] {
+        let receiver = hanging(text).await;
+        let reply = send(&transport(), &receiver.origin(), LONG)
+            .await
+            .unwrap_or_else(|failure| panic!("{text:?}: {}", failure.message));
+        assert_eq!(reply.status, status);
+        let Outcome::Failed(failure) = classify(&reply, jiff::Timestamp::now()) else {
+            panic!("{text:?} is a failure")
+        };
+        assert_eq!(failure.reason, ProtocolError);
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+    for text in [
+        "HTTP/1.1 099 Low\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 000 None\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        let receiver = hanging(text).await;
+        refused(&receiver.origin(), LONG, ProtocolError, None, "").await;
+    }
+    let receiver = hanging(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 Done\r\n\r\n",
+    )
+    .await;
+    let reply = send(&transport(), &receiver.origin(), LONG)
+        .await
+        .expect("an answer");
+    assert_eq!(reply.status, 204, "what comes before the final answer is skipped");
 }
 
 #[tokio::test]

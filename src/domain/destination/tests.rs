@@ -1,0 +1,178 @@
+//! Every fault names its field, and what is wrong in a Secret names the Secret, its key and no value.
+
+use serde_json::json;
+
+use super::*;
+
+const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Validates `spec.webhook`, with values of Secrets as `name/key`.
+fn check(webhook: serde_json::Value, secrets: &[(&str, &[u8])]) -> Result<Destination, Vec<String>> {
+    let mut webhook = webhook;
+    if webhook.get("urlFrom").is_none() {
+        webhook["url"] = json!("https://hooks.example.com/in");
+    }
+    let spec = serde_json::from_value(json!({"events": ["*"], "webhook": webhook})).unwrap();
+    let references = secrets
+        .iter()
+        .map(|(place, value)| {
+            let (name, key) = place.split_once('/').unwrap();
+            let key = SecretKeyRef {
+                name: name.to_owned(),
+                key: key.to_owned(),
+            };
+            (key, Reference::Found(Secret::new(value.to_vec())))
+        })
+        .collect();
+    let identity = Identity {
+        key: ObjectKey::new("shop", "hook"),
+        uid: Uid::new("u"),
+        generation: 1,
+    };
+    Destination::try_from_spec(identity, &spec, &references, &EgressPolicy::default()).map_err(|faults| {
+        faults
+            .iter()
+            .map(|fault| format!("{}: {}", fault.path, fault.message))
+            .collect()
+    })
+}
+
+#[test]
+fn a_spoilt_generated_key_is_told_by_its_secret_and_how_to_have_a_new_one() {
+    let hmac = json!({"signing": {"scheme": "HmacSHA256", "header": "X-Sig"}});
+    let remedy = "delete the Secret to have a new one made, and give the receiver the new key";
+    for (webhook, value, fault) in [
+        (
+            json!({}),
+            "zzz-garbage",
+            "the signing key must start with whsec_, followed by base64",
+        ),
+        (json!({}), "whsec_zzz-garbage", "the signing key is not base64"),
+        (hmac.clone(), "zzz-garbage\n", "the signing key ends in a newline"),
+        (hmac, " ", "the signing key is blank"),
+    ] {
+        let faults = check(webhook, &[("hook-signing/secret", value.as_bytes())]).unwrap_err();
+        let [told] = faults.as_slice() else {
+            panic!("{faults:?}")
+        };
+        let start = format!("status.signingSecretRef: Secret \"hook-signing\" key \"secret\": {fault}");
+        assert!(told.starts_with(&start) && told.ends_with(remedy), "{told}");
+        assert!(!told.contains("zzz"), "{told}");
+    }
+}
+
+#[test]
+fn a_spoilt_secret_behind_a_field_is_told_by_field_secret_and_key() {
+    let from = |key: &str| json!({"secretKeyRef": {"name": "s", "key": key}});
+    let webhook = json!({
+        "urlFrom": from("url"),
+        "headers": [{"name": "X-Key", "valueFrom": from("api")}],
+        "signing": {"secretRef": {"name": "s", "key": "signing"}},
+    });
+    for (url, api, signing, expected) in [
+        (
+            "zzz",
+            "zzz\nzzz",
+            "zzz",
+            [
+                "this is not a URL; give an absolute one, for example https://hooks.example.com/in",
+                "a header value is visible ASCII of at most 4096 characters, without line breaks",
+                "the signing key must start with whsec_, followed by base64",
+            ],
+        ),
+        (
+            " ",
+            "",
+            "whsec_zzz",
+            [
+                "the value is empty; fill it in",
+                "the value is empty; fill it in",
+                "the signing key is not base64 (standard alphabet, with padding) after whsec_",
+            ],
+        ),
+    ] {
+        let secrets = [
+            ("s/url", url.as_bytes()),
+            ("s/api", api.as_bytes()),
+            ("s/signing", signing.as_bytes()),
+        ];
+        let [first, second, third] = expected;
+        assert_eq!(
+            check(webhook.clone(), &secrets).unwrap_err(),
+            [
+                format!("spec.webhook.urlFrom: Secret \"s\" key \"url\": {first}"),
+                format!("spec.webhook.headers[0].valueFrom: Secret \"s\" key \"api\": {second}"),
+                format!("spec.webhook.signing.secretRef: Secret \"s\" key \"signing\": {third}"),
+            ]
+        );
+    }
+    let secrets: [(&str, &[u8]); 3] = [
+        ("s/url", b"\xff"),
+        ("s/api", b"ok"),
+        ("s/signing", KEY.as_bytes()),
+    ];
+    assert_eq!(
+        check(webhook, &secrets).unwrap_err(),
+        ["spec.webhook.urlFrom: Secret \"s\" key \"url\": the value is not UTF-8 text; replace it"]
+    );
+}
+
+#[test]
+fn a_signature_takes_the_place_of_no_other_header() {
+    const PATH: &str = "spec.webhook.signing.header";
+    let headers = json!([{"name": "X-A", "value": "1"}, {"name": "x-acme-SIGNATURE", "value": "1"}]);
+    for (name, fault) in [
+        (
+            "X-Acme-Signature",
+            "this header is also set by spec.webhook.headers[1]; choose another name for one of them",
+        ),
+        (
+            "Content-Type",
+            "every request has this header with another meaning; choose another name",
+        ),
+        (
+            "user-agent",
+            "every request has this header with another meaning; choose another name",
+        ),
+        (
+            "webhook-signature",
+            "this header is set by HTTP or by Postrider; choose another name",
+        ),
+        (
+            "X-Postrider-Attempt",
+            "this header is set by HTTP or by Postrider; choose another name",
+        ),
+        (
+            "Content-Length",
+            "this header is set by HTTP or by Postrider; choose another name",
+        ),
+    ] {
+        let webhook = json!({"headers": headers, "signing": {"scheme": "HmacSHA256", "header": name}});
+        let faults = check(webhook, &[("hook-signing/secret", b"key")]).unwrap_err();
+        assert_eq!(faults, [format!("{PATH}: {fault}")], "{name}");
+    }
+    let webhook = json!({"headers": headers, "signing": {"scheme": "HmacSHA256", "header": "X-Other"}});
+    assert!(check(webhook, &[("hook-signing/secret", b"key")]).is_ok());
+}
+
+#[test]
+fn a_header_is_set_once_however_it_is_written() {
+    let signing = json!({"scheme": "None"});
+    let headers = json!([
+        {"name": "X-A", "value": "1"},
+        {"name": "X-B", "value": "1"},
+        {"name": "x-a", "valueFrom": {"secretKeyRef": {"name": "none", "key": "none"}}},
+    ]);
+    let faults = check(json!({"headers": headers, "signing": signing}), &[]).unwrap_err();
+    assert_eq!(
+        faults,
+        [
+            "spec.webhook.headers[2].name: header \"x-a\" is set already by headers[0]; upper and lower case are the \
+             same name; remove one of them",
+            "spec.webhook.headers[2].valueFrom: Secret \"none\" does not exist; create it with key \"none\"",
+        ]
+    );
+    let headers =
+        json!([{"name": "Content-Type", "value": "text/plain"}, {"name": "User-Agent", "value": "me"}]);
+    assert!(check(json!({"headers": headers, "signing": signing}), &[]).is_ok());
+}
