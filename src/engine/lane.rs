@@ -14,6 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::Core;
 use super::attempt;
 use super::places::{Asker, Place};
+use super::queue::Reach;
 use crate::domain::destination::Destination;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -99,6 +100,8 @@ struct Task<'a> {
     lane: &'a Arc<Lane>,
     attempts: JoinSet<()>,
     held: Option<Place>,
+    /// Nothing was sent for a while on purpose, so what is due goes by age when that ends.
+    was_parked: bool,
 }
 
 /// Empties a lane until its destination is gone or the engine stops.
@@ -108,6 +111,7 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
         lane,
         attempts: JoinSet::new(),
         held: None,
+        was_parked: false,
     };
     while !core.stopping.is_cancelled() {
         match task.advance().await {
@@ -175,6 +179,19 @@ impl Task<'_> {
         if let Some(until) = paused_until.filter(|until| *until > now) {
             return Step::Wait(Some(until));
         }
+        match admission {
+            Admission::Open if self.was_parked => {
+                if !self.rewind(Reach::DueBy(now)).await {
+                    return Step::Again;
+                }
+                self.was_parked = false;
+            }
+            Admission::Probe if self.attempts.is_empty() && !self.rewind(Reach::Oldest).await => {
+                return Step::Again;
+            }
+            Admission::Probe | Admission::Parked { .. } => self.was_parked = true,
+            Admission::Open | Admission::RestUntil(_) => {}
+        }
         match (admission, destination) {
             (Admission::Open, Some(destination)) => {
                 let limit = window.limit(destination.max_in_flight.min(core.places.per_lane()));
@@ -185,6 +202,22 @@ impl Task<'_> {
             (Admission::RestUntil(until), _) => wait_until(lane, Some(until)),
             (Admission::Parked { until, .. }, _) => wait_until(lane, until),
             (Admission::Open | Admission::Probe, None) => wait_until(lane, None),
+        }
+    }
+
+    /// Has deliveries leased by age. Returns whether that could be written; if not, the lane is paused.
+    async fn rewind(&self, reach: Reach) -> bool {
+        let (core, lane) = (self.core, self.lane);
+        match core.queue.rewind(&lane.uid, reach).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(
+                    reason = error.reason(), %error, destination.uid = %lane.uid,
+                    "deliveries were not put in order of age"
+                );
+                lane.pause(core.clock.now());
+                false
+            }
         }
     }
 

@@ -64,6 +64,7 @@ pub(crate) struct Totals {
     pub(crate) disabled: u64,
     pub(crate) failing: u64,
     pub(crate) oldest_age: u64,
+    pub(crate) oldest_unparked_age: u64,
 }
 
 pub(crate) fn totals(core: &Arc<Core>) -> Totals {
@@ -79,12 +80,15 @@ pub(crate) fn totals(core: &Arc<Core>) -> Totals {
         }
         totals.disabled += u64::from(health.disabled.is_some());
         totals.failing += u64::from(health.is_failing());
-        // What is parked on purpose does not age: it is not late.
         let age = depth
-            .oldest_due
-            .filter(|_| !parked)
-            .map_or(0, |due| now.saturating_sub(due) / 1000);
-        totals.oldest_age = totals.oldest_age.max(u64::try_from(age).unwrap_or(0));
+            .oldest
+            .map_or(0, |accepted| now.saturating_sub(accepted) / 1000);
+        let age = u64::try_from(age).unwrap_or(0);
+        totals.oldest_age = totals.oldest_age.max(age);
+        // What is parked on purpose is not late.
+        if !parked {
+            totals.oldest_unparked_age = totals.oldest_unparked_age.max(age);
+        }
     }
     totals
 }

@@ -159,8 +159,13 @@ impl Collector for LaneGauges {
             ),
             (
                 "oldest_pending_age_seconds",
-                "How long the oldest due delivery has waited",
+                "Since when the event that waits the longest was accepted, parked ones included",
                 totals.oldest_age,
+            ),
+            (
+                "oldest_unparked_age_seconds",
+                "Since when the event that waits the longest was accepted, parked ones left out",
+                totals.oldest_unparked_age,
             ),
         ];
         for (name, help, value) in gauges {

@@ -331,9 +331,11 @@ async fn a_probe_takes_the_oldest_delivery_however_far_away_its_retry_is() {
     fixture.destination("a", 1, &policy);
     fixture.publish("a", 1).await;
     fixture.pass(1).await;
+    fixture.publish("a", 1).await;
     fixture.answer("a", Script::Status(200));
     fixture.pass(16 * 60).await;
-    assert_eq!(fixture.view("a").health.delivered, 1);
+    assert_eq!(fixture.view("a").health.delivered, 2);
+    assert_eq!(order(&fixture, "a"), [0, 0, 1], "the younger one waits for it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,4 +358,60 @@ async fn a_lane_that_waits_for_a_place_hears_that_it_was_suspended() {
     fixture.destination("a", 2, &json!({"suspend": true}));
     fixture.pass(120).await;
     assert_eq!(fixture.sent("a"), 0);
+}
+
+/// The order of what was sent to a destination, as the numbers in which its events were first seen there.
+fn order(fixture: &Fixture, name: &str) -> Vec<usize> {
+    let path = format!("/{name}");
+    let mut seen: Vec<String> = Vec::new();
+    let sent = fixture.transport.sent.lock();
+    let ids = sent.iter().filter(|(sent, _)| *sent == path).map(|(_, id)| id);
+    ids.map(|id| {
+        seen.iter().position(|other| other == id).unwrap_or_else(|| {
+            seen.push(id.clone());
+            seen.len() - 1
+        })
+    })
+    .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_lane_sends_what_is_due_in_order_of_age() {
+    let fixture = Fixture::new();
+    let spec = |suspend: bool| json!({"suspend": suspend, "delivery": {"maxInFlight": 1, "retry": {"schedule": ["10s", "10s"]}}});
+    fixture.answer("a", Script::Status(500));
+    fixture.destination("a", 1, &spec(false));
+    fixture.publish("a", 2).await;
+    fixture.pass(1).await;
+    fixture.destination("a", 2, &spec(true));
+    fixture.publish("a", 2).await;
+    fixture.pass(60).await;
+    assert_eq!(order(&fixture, "a"), [0, 1]);
+    fixture.answer("a", Script::Status(200));
+    fixture.destination("a", 3, &spec(false));
+    fixture.pass(1).await;
+    assert_eq!(
+        order(&fixture, "a"),
+        [0, 1, 0, 1, 2, 3],
+        "younger events, never tried, do not come before retries that are due"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_counts_from_acceptance_through_retries_and_suspension() {
+    let fixture = Fixture::new();
+    let age = || {
+        let totals = lanes::totals(fixture.engine.core());
+        (totals.oldest_age, totals.oldest_unparked_age)
+    };
+    assert_eq!(age(), (0, 0));
+    fixture.answer("a", Script::Status(500));
+    fixture.destination("a", 1, &json!({"delivery": {"retry": {"schedule": ["100s"]}}}));
+    fixture.publish("a", 1).await;
+    fixture.pass(50).await;
+    assert_eq!(age(), (50, 50), "its retry is far away");
+    fixture.destination("b", 1, &json!({"suspend": true}));
+    fixture.publish("b", 1).await;
+    fixture.pass(1000).await;
+    assert_eq!(age(), (1000, 0), "only the parked one still waits");
 }

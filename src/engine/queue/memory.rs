@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::{
     Claim, Completion, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState,
-    Release, Settlement, Stored,
+    Reach, Release, Settlement, Stored,
 };
 use crate::domain::event::Event;
 use crate::domain::health::Health;
@@ -138,13 +138,12 @@ impl Inner {
         if let Some(health) = health {
             lane.health = Some(*health);
         }
-        let (due, attempts) = match completion {
-            Completion::Finished => return self.finished(&delivery.event.project.uid, 1),
-            Completion::RetryAt(due) => (due, delivery.attempts.saturating_add(1)),
-            Completion::PostponedTo(due) => (due, delivery.attempts),
+        let Completion::RetryAt(due) = completion else {
+            return self.finished(&delivery.event.project.uid, 1);
         };
+        let due = due.max(delivery.event.accepted);
         let again = Delivery {
-            attempts,
+            attempts: delivery.attempts.saturating_add(1),
             claim: None,
             ..delivery
         };
@@ -246,6 +245,35 @@ impl Queue for MemoryQueue {
         Ok(leased)
     }
 
+    async fn rewind(&self, lane: &Uid, reach: Reach) -> Result<u64, QueueError> {
+        let mut inner = self.inner.lock();
+        inner.check()?;
+        let Some(lane) = inner.lanes.get_mut(lane) else {
+            return Ok(0);
+        };
+        let free = lane.deliveries.iter().filter(|(_, held)| held.claim.is_none());
+        let mut moves: Vec<(Key, Key)> = free
+            .map(|(key, held)| (*key, (held.event.accepted.as_millisecond(), key.1)))
+            .collect();
+        match reach {
+            Reach::DueBy(now) => moves.retain(|(key, _)| key.0 <= now.as_millisecond()),
+            Reach::Oldest => {
+                moves = moves
+                    .into_iter()
+                    .min_by_key(|(_, age)| *age)
+                    .into_iter()
+                    .collect();
+            }
+        }
+        moves.retain(|(key, age)| key != age);
+        for (key, age) in &moves {
+            if let Some(held) = lane.deliveries.remove(key) {
+                lane.deliveries.insert(*age, held);
+            }
+        }
+        Ok(moves.len() as u64)
+    }
+
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), QueueError> {
         // A failed check must not hold the lock while the leases drop: they take it to give themselves back.
         let checked = self.inner.lock().check();
@@ -283,10 +311,15 @@ impl Queue for MemoryQueue {
         let Some(lane) = inner.lanes.get(lane) else {
             return Depth::default();
         };
-        let oldest_due = lane.deliveries.first_key_value().map(|(key, _)| key.0);
+        let accepted = lane
+            .deliveries
+            .values()
+            .map(|held| held.event.accepted.as_millisecond());
+        let mut free = lane.deliveries.iter().filter(|(_, held)| held.claim.is_none());
         Depth {
             pending: lane.deliveries.len() as u64,
-            oldest_due,
+            oldest: accepted.min(),
+            next_due: free.next().map(|(key, _)| key.0),
         }
     }
 

@@ -45,6 +45,7 @@ mod lanes;
 mod opening;
 mod raw;
 mod reader;
+mod rewind;
 mod rows;
 mod salvage;
 mod scan;
@@ -69,8 +70,8 @@ use self::rows::Row;
 use self::store::Settle;
 use super::metrics::QueueMetrics;
 use super::{
-    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Release,
-    Settlement,
+    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Reach,
+    Release, Settlement,
 };
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -372,6 +373,25 @@ impl Queue for SqliteQueue {
             })
         })
         .await
+    }
+
+    async fn rewind(&self, lane: &Uid, reach: Reach) -> Result<u64, QueueError> {
+        self.check()?;
+        if !self.shared.lanes.lock().has_moved(lane) {
+            return Ok(0);
+        }
+        let (mut count, mut from) = (0, Some(rewind::START));
+        while let Some(start) = from {
+            let rewind = rewind::Rewind {
+                lane: lane.clone(),
+                reach,
+                from: start,
+            };
+            let step = self.ask(|reply| Op::Rewind(rewind, reply)).await?;
+            count += step.count;
+            from = step.next;
+        }
+        Ok(count)
     }
 
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {

@@ -1,7 +1,8 @@
 //! [`Lanes`]: what the process knows of each lane without asking the disk.
 //!
-//! Owns, per lane, the number of deliveries, the claims, and a *window*: the next deliveries with their events.
-//! The disk holds everything; the window is a prefix of it that can always be thrown away.
+//! Owns, per lane, the number of deliveries, the claims, a *window*: the next deliveries with their events, and the
+//! ages of deliveries that a retry has moved. The disk holds everything; the window is a prefix of it that can always
+//! be thrown away.
 //!
 //! Invariants, with keys `(due, seq)` in the order of the deliveries table:
 //!
@@ -11,9 +12,10 @@
 //! - The horizon is the key of a delivery that is on disk and not claimed, so its due time is exact.
 //! - While a refill reads the disk, keys that are left to the disk are remembered (`missed`), and so are keys that
 //!   leave it (`gone`); the refill's result is corrected by both.
+//! - A delivery is due when it was accepted, or stands in `moved`. So the oldest is the first of either kind.
 //!
 //! Bounds: [`Limits`]. A window over its bound gives its latest entries back to the disk. What is claimed is bounded
-//! by the callers' in-flight limits.
+//! by the callers' in-flight limits. `moved` takes some 40 bytes for each delivery that was tried and waits again.
 //!
 //! Writing and reading the disk is left to the writer and the reader.
 
@@ -22,7 +24,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tokio::sync::oneshot;
 
 use crate::domain::id::Uid;
-use crate::engine::queue::{Depth, QueueError, Stored};
+use crate::engine::queue::{Depth, QueueError, Reach, Stored};
 
 /// Due time in milliseconds since 1970, and position of the event.
 pub(super) type Key = (i64, i64);
@@ -45,6 +47,8 @@ pub(super) struct Hot {
     pub(super) attempts: u32,
     /// Number of its project.
     pub(super) project: i64,
+    /// When it was accepted, in milliseconds since 1970; never after it is due.
+    pub(super) accepted: i64,
     /// Bytes it is charged with.
     pub(super) cost: usize,
 }
@@ -92,6 +96,37 @@ pub(super) struct ClaimRow {
     pub(super) project: i64,
     /// Attempts made.
     pub(super) attempts: u32,
+    /// When it was accepted, in milliseconds since 1970.
+    pub(super) accepted: i64,
+}
+
+/// Most moved deliveries that one step of a rewind looks at, because it holds the lock.
+const REWIND_SCAN: usize = 65_536;
+
+/// A delivery to be put back to the place of its age.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moved {
+    /// When it was accepted, and its position.
+    pub(super) age: Key,
+    /// When it is due, on disk.
+    pub(super) due: i64,
+}
+
+impl Moved {
+    fn new((age, due): (&Key, &i64)) -> Self {
+        Self { age: *age, due: *due }
+    }
+}
+
+/// One step of a rewind.
+#[derive(Debug, Default)]
+pub(super) struct Rewinding {
+    /// Number of the lane.
+    pub(super) number: i64,
+    /// What to put back.
+    pub(super) rows: Vec<Moved>,
+    /// Where the next step begins.
+    pub(super) next: Option<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -107,8 +142,12 @@ struct Lane {
     window: BTreeMap<Key, Hot>,
     horizon: Option<Key>,
     claims: HashMap<i64, Claimed>,
+    /// Deliveries that are due later than they were accepted: acceptance and position, and when they are due.
+    moved: BTreeMap<Key, i64>,
     has_health: bool,
     refill: Option<Refill>,
+    /// Keys are changing on disk; nobody reads them until that is over.
+    rewinding: bool,
     waiters: Vec<oneshot::Sender<Result<(), QueueError>>>,
     last_used: u64,
 }
@@ -178,6 +217,29 @@ impl Lane {
         }
     }
 
+    /// The moved deliveries to put back: at most `most` of the first [`REWIND_SCAN`] behind `from`; and where to go on.
+    fn to_rewind(&self, reach: Reach, from: Key, most: usize) -> (Vec<Moved>, Option<Key>) {
+        let free = |key: &Key| !self.claims.contains_key(&key.1);
+        let Reach::DueBy(now) = reach else {
+            let first = self.window.first_key_value().map(|(key, _)| *key);
+            let next = [first, self.horizon].into_iter().flatten().min();
+            let oldest = self.moved.iter().find(|(key, _)| free(key));
+            let oldest = oldest.filter(|(key, _)| next.is_some_and(|next| **key < next));
+            return (oldest.map(Moved::new).into_iter().collect(), None);
+        };
+        let now = now.as_millisecond();
+        let mut found = Vec::new();
+        for (looked, (key, due)) in self.moved.range(from..).enumerate() {
+            if looked >= REWIND_SCAN || found.len() >= most {
+                return (found, Some(*key));
+            }
+            if *due <= now && free(key) {
+                found.push(Moved::new((key, due)));
+            }
+        }
+        (found, None)
+    }
+
     fn window_bytes(&self) -> usize {
         self.window.values().map(|hot| hot.cost).sum()
     }
@@ -209,6 +271,7 @@ impl Lanes {
                 number: row.number,
                 pending: row.pending,
                 horizon: row.first,
+                moved: row.moved,
                 has_health: row.has_health,
                 ..Lane::default()
             };
@@ -274,7 +337,7 @@ impl Lanes {
         let low = lane.window.len() < self.limits.per_lane / 4;
         let short = grants.len() < limit;
         if due_on_disk && (short || low) {
-            if lane.refill.is_none() {
+            if lane.refill.is_none() && !lane.rewinding {
                 lane.refill = Some(Refill::default());
                 granted.refill = Some(lane.number);
             }
@@ -298,6 +361,7 @@ impl Lanes {
             key: *key,
             project: hot.project,
             attempts: hot.attempts,
+            accepted: hot.accepted,
         })
     }
 
@@ -331,9 +395,70 @@ impl Lanes {
         if let Some(refill) = &mut lane.refill {
             refill.gone.insert(claim.key);
         }
+        let age = (claim.hot.accepted, seq);
+        if claim.key != age {
+            lane.moved.remove(&age);
+        }
         match moved {
-            Some(key) => lane.spill(key),
+            Some(key) => {
+                if key != age {
+                    lane.moved.insert(age, key.0);
+                }
+                lane.spill(key);
+            }
             None => lane.pending = lane.pending.saturating_sub(1),
+        }
+    }
+
+    /// Whether a retry has moved anything of a lane.
+    pub(super) fn has_moved(&self, uid: &Uid) -> bool {
+        self.by_uid.get(uid).is_some_and(|lane| !lane.moved.is_empty())
+    }
+
+    /// Takes some moved deliveries out of memory, to be put back on disk; [`Lanes::end_rewind`] must follow. Until then
+    /// nothing of the lane is read from the disk.
+    pub(super) fn begin_rewind(&mut self, uid: &Uid, reach: Reach, from: Key, most: usize) -> Rewinding {
+        let Some(lane) = self.by_uid.get_mut(uid) else {
+            return Rewinding::default();
+        };
+        let (rows, next) = lane.to_rewind(reach, from, most);
+        let mut freed = 0_usize;
+        for Moved { age, due } in &rows {
+            let key = (*due, age.1);
+            lane.moved.remove(age);
+            freed = freed.saturating_add(lane.window.remove(&key).map_or(0, |hot| hot.cost));
+            if let Some(refill) = &mut lane.refill {
+                refill.gone.insert(key);
+            }
+            lane.spill(*age);
+        }
+        lane.rewinding = true;
+        self.bytes = self.bytes.saturating_sub(freed);
+        Rewinding {
+            number: lane.number,
+            rows,
+            next,
+        }
+    }
+
+    /// The keys on disk are as they will stay: changed, or when `failed` as they were.
+    pub(super) fn end_rewind(&mut self, uid: &Uid, rewinding: &Rewinding, failed: bool) {
+        let Some(lane) = self
+            .by_uid
+            .get_mut(uid)
+            .filter(|lane| lane.number == rewinding.number)
+        else {
+            return;
+        };
+        lane.rewinding = false;
+        if failed {
+            let rows = rewinding.rows.iter();
+            lane.moved.extend(rows.map(|Moved { age, due }| (*age, *due)));
+        }
+        if lane.refill.is_none() {
+            for waiter in std::mem::take(&mut lane.waiters) {
+                waiter.send(Ok(())).ok();
+            }
         }
     }
 
@@ -449,20 +574,20 @@ impl Lanes {
         let Some(lane) = self.by_uid.get(uid) else {
             return Depth::default();
         };
-        let claimed = lane.claims.values().map(|claim| claim.key.0).min();
-        let oldest_due = match (lane.next_due(), claimed) {
-            (Some(next), Some(claimed)) => Some(next.min(claimed)),
-            (next, claimed) => next.or(claimed),
-        };
+        let next_due = lane.next_due();
+        let claimed = lane.claims.values().map(|claim| claim.hot.accepted).min();
+        let moved = lane.moved.first_key_value().map(|(age, _)| age.0);
+        let oldest = [next_due, claimed, moved].into_iter().flatten().min();
         Depth {
             pending: lane.pending,
-            oldest_due: oldest_due.filter(|_| lane.pending > 0),
+            oldest: oldest.filter(|_| lane.pending > 0),
+            next_due: next_due.filter(|_| lane.pending > 0),
         }
     }
 }
 
 /// What a file says of a lane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LaneRow {
     /// Its number.
     pub(super) number: i64,
@@ -470,6 +595,8 @@ pub(super) struct LaneRow {
     pub(super) pending: u64,
     /// The first one.
     pub(super) first: Option<Key>,
+    /// Those that are due later than they were accepted: acceptance and position, and when they are due.
+    pub(super) moved: BTreeMap<Key, i64>,
     /// Whether health is stored.
     pub(super) has_health: bool,
 }

@@ -11,7 +11,7 @@ use super::Shared;
 use super::fault::StoreError;
 use super::inbox::Op;
 use super::lanes::{Hot, Key};
-use super::rows::{FactsCache, read_event};
+use super::rows::{FactsCache, accepted_millis, read_event};
 use super::schema;
 use crate::domain::id::Uid;
 use crate::engine::queue::Stored;
@@ -110,6 +110,10 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
             shared.metrics.damaged.inc();
             tracing::error!(event.seq = key.1, destination.uid = %lane, "a stored event is damaged");
         }
+        let accepted = match &stored {
+            Stored::Event(event) => event.accepted.as_millisecond().min(key.0),
+            Stored::Corrupt { .. } => accepted_millis(&transaction, key)?,
+        };
         bytes = bytes.saturating_add(cost);
         read.push((
             key,
@@ -117,6 +121,7 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
                 stored,
                 attempts,
                 project,
+                accepted,
                 cost,
             },
         ));

@@ -375,6 +375,7 @@ impl Writing<'_> {
                 stored,
                 attempts: 0,
                 project,
+                accepted: due,
                 cost: row.cost(),
             };
             self.group.added.push((lane.clone(), number, (due, seq), hot));
@@ -452,12 +453,14 @@ impl Writing<'_> {
                 key: (due, seq),
                 project,
                 attempts,
+                accepted,
             } = settle.row;
             let found = self.statements.finish.execute((lane, due, seq))? > 0;
             let again = match settle.completion {
                 Completion::Finished => None,
-                Completion::RetryAt(time) => Some((time.as_millisecond(), attempts.saturating_add(1))),
-                Completion::PostponedTo(time) => Some((time.as_millisecond(), attempts)),
+                Completion::RetryAt(time) => {
+                    Some((time.as_millisecond().max(accepted), attempts.saturating_add(1)))
+                }
             };
             let moved = match again {
                 Some((due, attempts)) if found => {
