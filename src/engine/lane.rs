@@ -13,6 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::Core;
 use super::attempt;
+use super::metrics::Bound;
 use super::places::{Asker, Place};
 use super::queue::Reach;
 use crate::domain::destination::Destination;
@@ -236,8 +237,11 @@ impl Task<'_> {
         if free == 0 {
             return Step::Wait(None);
         }
-        if core.queue.depth(&lane.uid).pending == 0 {
-            return wait_until(lane, None);
+        // Places are for lanes that have something to send now.
+        let next_due = core.queue.depth(&lane.uid).next_due;
+        let next_due = next_due.and_then(|due| Timestamp::from_millisecond(due).ok());
+        if next_due.is_none_or(|due| due > now) {
+            return wait_until(lane, next_due);
         }
         let asker = match (failing, self.attempts.is_empty()) {
             (true, _) => Asker::Failing,
@@ -272,6 +276,7 @@ impl Task<'_> {
 
     /// Waits for a place and keeps it for the next look, because the world may have changed meanwhile.
     async fn wait_for_place(&mut self, asker: Asker) -> Step {
+        self.core.metrics.waits(Bound::Requests);
         tokio::select! {
             place = self.core.places.take(asker) => self.held = place,
             () = self.lane.wake.notified() => {}

@@ -32,12 +32,28 @@ struct SignalLabels {
     signal: &'static str,
 }
 
+/// Labels of [`EngineMetrics::waits`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WaitLabels {
+    bound: &'static str,
+}
+
+/// A bound over all lanes that makes one wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Requests in flight.
+    Requests,
+    /// Bytes of events in flight.
+    Bytes,
+}
+
 /// The engine's counters and histograms.
 #[derive(Clone, Debug)]
 pub struct EngineMetrics {
     deliveries: Family<DeliveryLabels, Counter>,
     duration: Histogram,
     signals: Family<SignalLabels, Counter>,
+    waits: Family<WaitLabels, Counter>,
     unmatched: Counter,
     broken: Counter,
 }
@@ -48,6 +64,7 @@ impl Default for EngineMetrics {
             deliveries: Family::default(),
             duration: Histogram::new(SECONDS),
             signals: Family::default(),
+            waits: Family::default(),
             unmatched: Counter::default(),
             broken: Counter::default(),
         }
@@ -71,6 +88,11 @@ impl EngineMetrics {
             "health_signals",
             "Changes of destinations' health",
             self.signals.clone(),
+        );
+        registry.register(
+            "in_flight_waits",
+            "Times a destination had to wait because as much is in flight as may be",
+            self.waits.clone(),
         );
         registry.register(
             "attempts_broken",
@@ -107,6 +129,14 @@ impl EngineMetrics {
             Signal::Disabled(DisableReason::Gone) => "Gone",
         };
         self.signals.get_or_create(&SignalLabels { signal }).inc();
+    }
+
+    pub(crate) fn waits(&self, bound: Bound) {
+        let bound = match bound {
+            Bound::Requests => "requests",
+            Bound::Bytes => "bytes",
+        };
+        self.waits.get_or_create(&WaitLabels { bound }).inc();
     }
 
     pub(crate) fn broken(&self) {

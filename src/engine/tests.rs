@@ -187,14 +187,8 @@ async fn a_removed_destination_takes_its_work_along() {
         fixture.engine.core().queue.depth(&identity("a", 1).uid).pending,
         0
     );
-    let mut text = String::new();
-    let mut registry = Registry::default();
-    fixture.engine.core().metrics.register(&mut registry);
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(
-        text.contains("deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"} 7"),
-        "{text}"
-    );
+    let line = "deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"} 7";
+    assert!(metrics(&fixture).contains(line), "{}", metrics(&fixture));
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,6 +354,15 @@ async fn a_lane_that_waits_for_a_place_hears_that_it_was_suspended() {
     assert_eq!(fixture.sent("a"), 0);
 }
 
+/// What the engine counts, as it is scraped.
+fn metrics(fixture: &Fixture) -> String {
+    let mut text = String::new();
+    let mut registry = Registry::default();
+    fixture.engine.core().metrics.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
 /// The order of what was sent to a destination, as the numbers in which its events were first seen there.
 fn order(fixture: &Fixture, name: &str) -> Vec<usize> {
     let path = format!("/{name}");
@@ -414,4 +417,29 @@ async fn age_counts_from_acceptance_through_retries_and_suspension() {
     fixture.publish("b", 1).await;
     fixture.pass(1000).await;
     assert_eq!(age(), (1000, 0), "only the parked one still waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_with_nothing_due_asks_for_no_place() {
+    let fixture = Fixture::with_places(4);
+    fixture.answer("retries", Script::Status(500));
+    let later = json!({"delivery": {"retry": {"schedule": ["1h"]}}});
+    fixture.destination("retries", 1, &later);
+    fixture.publish("retries", 1).await;
+    fixture.pass(1).await;
+    for name in ["x", "y", "z", "u"] {
+        fixture.answer(name, Script::Hang);
+        let one = json!({"delivery": {"timeout": "60s", "maxInFlight": 1}});
+        fixture.destination(name, 1, &one);
+        fixture.publish(name, 1).await;
+    }
+    fixture.pass(1).await;
+    fixture.engine.core().wake(&identity("retries", 1).uid);
+    fixture.pass(1).await;
+    let waits = "in_flight_waits_total{";
+    assert!(!metrics(&fixture).contains(waits), "{}", metrics(&fixture));
+    fixture.publish("retries", 1).await;
+    fixture.pass(1).await;
+    let waited = "in_flight_waits_total{bound=\"requests\"} 1";
+    assert!(metrics(&fixture).contains(waited), "{}", metrics(&fixture));
 }
