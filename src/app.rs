@@ -41,6 +41,9 @@ const STATUS_GRACE: Duration = Duration::from_secs(5);
 /// Longest that publish requests under way may take when the process stops.
 const PUBLISH_GRACE: Duration = Duration::from_secs(10);
 
+/// Bytes of events in flight over all destinations; the requests made of them take about as much again.
+const IN_FLIGHT_BYTES: usize = 64 << 20;
+
 /// Runs the operator until it is told to stop.
 ///
 /// # Errors
@@ -193,6 +196,7 @@ impl App {
             clock,
             metrics,
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(usize::MAX),
+            max_in_flight_bytes: IN_FLIGHT_BYTES,
         });
         registry.register_collector(Box::new(LaneGauges::new(&engine)));
         Ok(Self {

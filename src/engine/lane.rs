@@ -13,9 +13,10 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::Core;
 use super::attempt;
+use super::loads::{LaneLoad, Load};
 use super::metrics::Bound;
 use super::places::{Asker, Place};
-use super::queue::Reach;
+use super::queue::{Lease, Reach};
 use crate::domain::destination::Destination;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -95,12 +96,16 @@ enum Step {
     Gone,
 }
 
-/// A lane's task: the attempts under way, and a place that was waited for.
+/// A lane's task: the attempts under way, and a place and room that were waited for.
 struct Task<'a> {
     core: &'a Arc<Core>,
     lane: &'a Arc<Lane>,
     attempts: JoinSet<()>,
     held: Option<Place>,
+    load: LaneLoad,
+    held_load: Option<Load>,
+    /// Most deliveries leased at once; few after there was no room for all, so that they are not leased in vain.
+    most: usize,
     /// Nothing was sent for a while on purpose, so what is due goes by age when that ends.
     was_parked: bool,
 }
@@ -112,6 +117,9 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
         lane,
         attempts: JoinSet::new(),
         held: None,
+        load: LaneLoad::default(),
+        held_load: None,
+        most: usize::MAX,
         was_parked: false,
     };
     while !core.stopping.is_cancelled() {
@@ -132,6 +140,7 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
 impl Task<'_> {
     async fn wait(&mut self, until: Option<Timestamp>) {
         self.held = None;
+        self.held_load = None;
         tokio::select! {
             () = self.lane.wake.notified() => {}
             Some(ended) = self.attempts.join_next() => self.ended(ended),
@@ -243,16 +252,13 @@ impl Task<'_> {
         if next_due.is_none_or(|due| due > now) {
             return wait_until(lane, next_due);
         }
-        let asker = match (failing, self.attempts.is_empty()) {
-            (true, _) => Asker::Failing,
-            (false, true) => Asker::First,
-            (false, false) => Asker::Further,
-        };
+        let asker = if failing { Asker::Failing } else { self.asker() };
         let Some(first) = self.held.take().or_else(|| core.places.try_take(asker)) else {
             return self.wait_for_place(asker).await;
         };
         let more = std::iter::from_fn(|| core.places.try_take(if failing { asker } else { Asker::Further }));
-        let places: Vec<_> = std::iter::once(first).chain(more.take(free - 1)).collect();
+        let most = free.min(self.most);
+        let places: Vec<_> = std::iter::once(first).chain(more.take(most - 1)).collect();
         let leased = match core.queue.lease(&lane.uid, now, places.len()).await {
             Ok(leased) => leased,
             Err(error) => {
@@ -261,17 +267,69 @@ impl Task<'_> {
                 return Step::Again;
             }
         };
-        for (place, lease) in places.into_iter().zip(leased.leases) {
+        let many = leased.leases.len();
+        let mut lacking = None;
+        for (started, (place, lease)) in places.into_iter().zip(leased.leases).enumerate() {
+            let asker = if failing { asker } else { self.asker() };
+            let Some(load) = self.take_room(asker, &lease) else {
+                self.most = started.max(1);
+                lacking = Some((asker, lease.bytes));
+                break;
+            };
             let attempt = attempt::make(
                 Arc::clone(core),
                 Arc::clone(lane),
                 Arc::clone(destination),
                 lease,
-                place,
+                place.with(load),
             );
             self.attempts.spawn(attempt);
         }
+        // By now the other places and leases are given back.
+        if let Some((asker, bytes)) = lacking {
+            return self.wait_for_room(asker, bytes).await;
+        }
+        let more = many == most && most < free;
+        self.most = self.most.saturating_mul(2);
+        if more {
+            return Step::Again;
+        }
         wait_until(lane, leased.next_due)
+    }
+
+    fn asker(&self) -> Asker {
+        if self.attempts.is_empty() {
+            Asker::First
+        } else {
+            Asker::Further
+        }
+    }
+
+    /// Takes room for an event: what was waited for, or what is free.
+    fn take_room(&mut self, asker: Asker, lease: &Lease) -> Option<Load> {
+        let loads = &self.core.loads;
+        if !loads.admits(&self.load, lease.bytes) {
+            return None;
+        }
+        let held = self.held_load.take().filter(|held| held.holds(lease.bytes));
+        let load = held.or_else(|| loads.try_take(asker, lease.bytes))?;
+        Some(load.of(&self.load))
+    }
+
+    /// Waits for room and keeps it for the next look; when the lane has its share, until an attempt ends.
+    async fn wait_for_room(&mut self, asker: Asker, bytes: usize) -> Step {
+        let core = self.core;
+        core.metrics.waits(Bound::Bytes);
+        if !core.loads.admits(&self.load, bytes) {
+            return Step::Wait(None);
+        }
+        tokio::select! {
+            load = core.loads.take(asker, bytes) => self.held_load = load,
+            () = self.lane.wake.notified() => {}
+            Some(ended) = self.attempts.join_next() => self.ended(ended),
+            () = core.stopping.cancelled() => {}
+        }
+        Step::Again
     }
 
     /// Waits for a place and keeps it for the next look, because the world may have changed meanwhile.

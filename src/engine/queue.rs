@@ -58,6 +58,8 @@ pub struct Lease {
     pub lane: Uid,
     /// When it was due.
     pub due: Timestamp,
+    /// Bytes of its event, about.
+    pub bytes: usize,
     /// Back-end's own key; gives the claim back when dropped.
     pub claim: Claim,
 }

@@ -43,6 +43,7 @@ async fn nothing_is_accepted_before_every_destination_is_known() {
         }),
         metrics: EngineMetrics::default(),
         max_in_flight: 2,
+        max_in_flight_bytes: 64 << 20,
     });
     let result = engine.publish(Arc::clone(&fixture.project), Vec::new()).await;
     assert_eq!(result, Err(PublishError::Starting));
@@ -442,4 +443,37 @@ async fn a_lane_with_nothing_due_asks_for_no_place() {
     fixture.pass(1).await;
     let waited = "in_flight_waits_total{bound=\"requests\"} 1";
     assert!(metrics(&fixture).contains(waited), "{}", metrics(&fixture));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_events_wait_for_room_while_small_ones_of_others_go() {
+    let fixture = Fixture::with_places(256);
+    let wide = json!({"delivery": {"timeout": "60s", "maxInFlight": 64}});
+    for name in ["large", "also", "huge", "small"] {
+        fixture.answer(name, Script::Take(Duration::from_secs(10)));
+        fixture.destination(name, 1, &wide);
+    }
+    let mib = IN_FLIGHT_BYTES / 4;
+    for _ in 0..20 {
+        fixture.try_publish_sized("large", mib / 8).await.unwrap();
+        fixture.try_publish_sized("also", mib / 8).await.unwrap();
+    }
+    fixture.pass(1).await;
+    fixture.try_publish_sized("huge", 5 * mib).await.unwrap();
+    fixture.publish("small", 20).await;
+    fixture.pass(1).await;
+    assert_eq!(fixture.most_in_flight("large"), 7, "a third of three quarters");
+    assert_eq!(
+        fixture.sent("huge"),
+        1,
+        "the first event of a lane does not wait for others"
+    );
+    let waited = "in_flight_waits_total{bound=\"bytes\"}";
+    assert!(metrics(&fixture).contains(waited), "{}", metrics(&fixture));
+    fixture.pass(60).await;
+    assert_eq!(
+        ["large", "also", "huge", "small"].map(|name| fixture.sent(name)),
+        [20, 20, 1, 20]
+    );
+    assert_eq!(fixture.most_in_flight("large"), 7);
 }

@@ -27,6 +27,7 @@ type Key = (i64, u64);
 #[derive(Debug)]
 struct Delivery {
     event: Arc<Event>,
+    bytes: usize,
     attempts: u32,
     claim: Option<u64>,
 }
@@ -185,9 +186,11 @@ impl Queue for MemoryQueue {
                 .insert((project.clone(), event.id.clone()), event.accepted);
             inner.last_seq += 1;
             let key = (event.accepted.as_millisecond(), inner.last_seq);
+            let bytes = event.content.to_stored().map_or(0, |stored| stored.len());
             for uid in lanes.iter() {
                 let delivery = Delivery {
                     event: Arc::clone(&event),
+                    bytes,
                     attempts: 0,
                     claim: None,
                 };
@@ -233,6 +236,7 @@ impl Queue for MemoryQueue {
                 attempts: delivery.attempts,
                 lane: lane.clone(),
                 due: Timestamp::from_millisecond(key.0).unwrap_or_default(),
+                bytes: delivery.bytes,
                 claim: Claim {
                     seq: key.1,
                     token,

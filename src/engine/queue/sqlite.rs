@@ -261,6 +261,7 @@ impl SqliteQueue {
             key: (due, seq),
             stored,
             attempts,
+            cost,
             token,
         } = grant;
         let (shared, uid) = (Arc::clone(&self.shared), lane.clone());
@@ -270,6 +271,7 @@ impl SqliteQueue {
             attempts,
             lane: lane.clone(),
             due: Timestamp::from_millisecond(due).unwrap_or_default(),
+            bytes: cost,
             claim: Claim {
                 seq: seq.cast_unsigned(),
                 token,

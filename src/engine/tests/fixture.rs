@@ -36,6 +36,9 @@ impl Clock for TestClock {
     }
 }
 
+/// Bytes of events in flight.
+pub(super) const IN_FLIGHT_BYTES: usize = 4 << 20;
+
 /// What a scripted receiver does.
 #[derive(Clone, Copy)]
 pub(super) enum Script {
@@ -128,6 +131,7 @@ impl Fixture {
             clock,
             metrics: EngineMetrics::default(),
             max_in_flight,
+            max_in_flight_bytes: IN_FLIGHT_BYTES,
         });
         let listener: Arc<dyn DirectoryListener> = Arc::new(engine.clone());
         directory.set_listener(Arc::downgrade(&listener));
@@ -212,7 +216,12 @@ impl Fixture {
     }
 
     pub(super) async fn try_publish(&self, event_type: &str) -> Result<(), PublishError> {
-        let body = json!({"type": event_type}).to_string();
+        self.try_publish_sized(event_type, 0).await
+    }
+
+    /// Publishes an event with so many bytes of data.
+    pub(super) async fn try_publish_sized(&self, event_type: &str, size: usize) -> Result<(), PublishError> {
+        let body = json!({"type": event_type, "data": {"text": "x".repeat(size)}}).to_string();
         let headers = http::HeaderMap::from_iter([(
             http::header::CONTENT_TYPE,
             http::HeaderValue::from_static("application/json"),

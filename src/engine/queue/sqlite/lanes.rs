@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::sync::oneshot;
 
+use super::rewind::{Moved, Rewinding, SCAN};
 use crate::domain::id::Uid;
 use crate::engine::queue::{Depth, QueueError, Reach, Stored};
 
@@ -70,6 +71,8 @@ pub(super) struct Grant {
     pub(super) stored: Stored,
     /// Attempts made.
     pub(super) attempts: u32,
+    /// Bytes it is charged with.
+    pub(super) cost: usize,
     /// Token of the claim.
     pub(super) token: u64,
 }
@@ -98,35 +101,6 @@ pub(super) struct ClaimRow {
     pub(super) attempts: u32,
     /// When it was accepted, in milliseconds since 1970.
     pub(super) accepted: i64,
-}
-
-/// Most moved deliveries that one step of a rewind looks at, because it holds the lock.
-const REWIND_SCAN: usize = 65_536;
-
-/// A delivery to be put back to the place of its age.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moved {
-    /// When it was accepted, and its position.
-    pub(super) age: Key,
-    /// When it is due, on disk.
-    pub(super) due: i64,
-}
-
-impl Moved {
-    fn new((age, due): (&Key, &i64)) -> Self {
-        Self { age: *age, due: *due }
-    }
-}
-
-/// One step of a rewind.
-#[derive(Debug, Default)]
-pub(super) struct Rewinding {
-    /// Number of the lane.
-    pub(super) number: i64,
-    /// What to put back.
-    pub(super) rows: Vec<Moved>,
-    /// Where the next step begins.
-    pub(super) next: Option<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -217,7 +191,7 @@ impl Lane {
         }
     }
 
-    /// The moved deliveries to put back: at most `most` of the first [`REWIND_SCAN`] behind `from`; and where to go on.
+    /// The moved deliveries to put back: at most `most` of the first [`SCAN`] behind `from`; and where to go on.
     fn to_rewind(&self, reach: Reach, from: Key, most: usize) -> (Vec<Moved>, Option<Key>) {
         let free = |key: &Key| !self.claims.contains_key(&key.1);
         let Reach::DueBy(now) = reach else {
@@ -230,7 +204,7 @@ impl Lane {
         let now = now.as_millisecond();
         let mut found = Vec::new();
         for (looked, (key, due)) in self.moved.range(from..).enumerate() {
-            if looked >= REWIND_SCAN || found.len() >= most {
+            if looked >= SCAN || found.len() >= most {
                 return (found, Some(*key));
             }
             if *due <= now && free(key) {
@@ -325,6 +299,7 @@ impl Lanes {
                 key,
                 stored: hot.stored.clone(),
                 attempts: hot.attempts,
+                cost: hot.cost,
                 token,
             });
             lane.claims.insert(key.1, Claimed { key, hot, token });

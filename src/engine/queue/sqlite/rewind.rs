@@ -5,13 +5,42 @@
 
 use super::Shared;
 use super::fault::StoreError;
-use super::lanes::{Key, Moved};
+use super::lanes::Key;
 use super::store::Store;
 use crate::domain::id::Uid;
 use crate::engine::queue::Reach;
 
 /// Deliveries that one step puts back.
 const STEP: usize = 4096;
+
+/// Most moved deliveries that one step of a rewind looks at, because it holds the lock.
+pub(super) const SCAN: usize = 65_536;
+
+/// A delivery to be put back to the place of its age.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moved {
+    /// When it was accepted, and its position.
+    pub(super) age: Key,
+    /// When it is due, on disk.
+    pub(super) due: i64,
+}
+
+impl Moved {
+    pub(super) fn new((age, due): (&Key, &i64)) -> Self {
+        Self { age: *age, due: *due }
+    }
+}
+
+/// One step of a rewind.
+#[derive(Debug, Default)]
+pub(super) struct Rewinding {
+    /// Number of the lane.
+    pub(super) number: i64,
+    /// What to put back.
+    pub(super) rows: Vec<Moved>,
+    /// Where the next step begins.
+    pub(super) next: Option<Key>,
+}
 
 /// Before every delivery.
 pub(super) const START: Key = (i64::MIN, i64::MIN);
