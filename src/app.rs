@@ -213,6 +213,7 @@ impl App {
             metrics,
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(usize::MAX),
             max_in_flight_bytes: IN_FLIGHT_BYTES,
+            watched_namespace: settings.watch_namespace.clone(),
         });
         registry.register_collector(Box::new(LaneGauges::new(&engine)));
         Ok(Self {

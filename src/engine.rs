@@ -66,6 +66,8 @@ pub struct Parts {
     pub max_in_flight: usize,
     /// Bytes of events in flight over all destinations; see [`loads`].
     pub max_in_flight_bytes: usize,
+    /// The only namespace whose destinations are seen; `None` when all are.
+    pub watched_namespace: Option<String>,
 }
 
 /// The running part of Postrider.
@@ -83,6 +85,7 @@ pub(crate) struct Core {
     pub(crate) metrics: EngineMetrics,
     pub(crate) places: Places,
     pub(crate) loads: Loads,
+    watched_namespace: Option<String>,
     pub(crate) changes: Changes,
     /// Writes that outlive the publisher who asked for them.
     pub(crate) tasks: TaskTracker,
@@ -118,6 +121,7 @@ impl Engine {
             metrics: parts.metrics,
             places: Places::new(parts.max_in_flight),
             loads: Loads::new(parts.max_in_flight_bytes),
+            watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -156,6 +160,15 @@ impl Core {
             lane
         });
         lane.wake();
+    }
+
+    /// Whether a destination that the directory does not have may exist all the same, in a namespace that is not
+    /// watched. One whose namespace is not known may, when not all are watched.
+    pub(crate) fn may_exist_unwatched(&self, uid: &Uid, health: &Health) -> bool {
+        let Some(watched) = &self.watched_namespace else {
+            return false;
+        };
+        health.namespace.as_deref() != Some(watched) && !self.directory.was_removed(uid)
     }
 
     pub(crate) fn running_lane(&self, uid: &Uid) -> Option<Arc<Lane>> {

@@ -154,6 +154,12 @@ impl Directory {
         self.objects.read().destinations.get(uid).cloned()
     }
 
+    /// Whether a destination or project was seen to go, lately.
+    #[must_use]
+    pub fn was_removed(&self, uid: &Uid) -> bool {
+        self.objects.read().removed.contains(uid)
+    }
+
     /// uids of all destinations, in no order.
     #[must_use]
     pub fn destinations(&self) -> Vec<Uid> {

@@ -16,15 +16,19 @@ use super::attempt;
 use super::loads::{LaneLoad, Load};
 use super::metrics::Bound;
 use super::places::{Asker, Place};
-use super::queue::{Lease, Reach};
+use super::queue::{Completion, Lease, QueueError, Reach, Settlement};
 use crate::domain::destination::Destination;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
-use crate::domain::retry;
+use crate::domain::retry::{self, LONGEST_MAX_AGE};
 use crate::domain::window::{self, Admission, Window};
 
 /// How long a lane waits after the store failed it.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Aged deliveries dropped in one write.
+const DROPPED_AT_ONCE: usize = 256;
+/// Why deliveries of an unseen destination are kept.
+const NOT_WATCHED: &str = "NamespaceNotWatched";
 /// Longest sleep of a lane: the system's clock may have jumped meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -108,6 +112,8 @@ struct Task<'a> {
     most: usize,
     /// Nothing was sent for a while on purpose, so what is due goes by age when that ends.
     was_parked: bool,
+    /// Its namespace is not watched, which was logged.
+    unwatched: bool,
 }
 
 /// Empties a lane until its destination is gone or the engine stops.
@@ -121,6 +127,7 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
         held_load: None,
         most: usize::MAX,
         was_parked: false,
+        unwatched: false,
     };
     while !core.stopping.is_cancelled() {
         match task.advance().await {
@@ -161,10 +168,12 @@ impl Task<'_> {
     async fn advance(&mut self) -> Step {
         let (core, lane) = (self.core, self.lane);
         let Some(entry) = core.directory.destination(&lane.uid) else {
-            return if core.directory.synced() {
-                self.discard().await
-            } else {
+            return if !core.directory.synced() {
                 Step::Wait(None)
+            } else if lane.with(|state| core.may_exist_unwatched(&lane.uid, &state.health)) {
+                self.keep().await
+            } else {
+                self.discard().await
             };
         };
         let now = core.clock.now();
@@ -173,7 +182,8 @@ impl Task<'_> {
             let changed = state
                 .health
                 .observe(entry.identity.generation, entry.enable_request.as_deref());
-            changed.then(|| state.health.clone())
+            let moved = state.health.live_in(&entry.identity.key.namespace);
+            (changed || moved).then(|| state.health.clone())
         });
         if let Some(health) = changed {
             core.changes.push(lane.uid.clone());
@@ -344,12 +354,74 @@ impl Task<'_> {
         Step::Again
     }
 
+    /// Keeps the work of a destination whose namespace is not watched, but nothing that is too old for any destination.
+    async fn keep(&mut self) -> Step {
+        let (core, lane) = (self.core, self.lane);
+        if !std::mem::replace(&mut self.unwatched, true) {
+            let namespace = lane.with(|state| state.health.namespace.clone());
+            tracing::warn!(
+                destination.uid = %lane.uid,
+                destination.namespace = namespace.as_deref().unwrap_or("unknown"),
+                deliveries = core.queue.depth(&lane.uid).pending,
+                reason = NOT_WATCHED,
+                "deliveries are kept for a destination whose namespace is not watched"
+            );
+        }
+        let now = core.clock.now();
+        let oldest = core.queue.depth(&lane.uid).oldest;
+        let oldest = oldest.and_then(|oldest| Timestamp::from_millisecond(oldest).ok());
+        let Some(oldest) = oldest else {
+            return wait_until(lane, None);
+        };
+        let end = retry::after(oldest, LONGEST_MAX_AGE);
+        if end > now {
+            lane.with(|state| state.next_attempt = None);
+            return Step::Wait(Some(end));
+        }
+        match self.drop_aged(now).await {
+            Ok(dropped) => {
+                core.metrics.dropped(dropped, NOT_WATCHED);
+                tracing::info!(
+                    destination.uid = %lane.uid, deliveries = dropped, reason = NOT_WATCHED,
+                    "deliveries over the longest maxAge dropped"
+                );
+                Step::Again
+            }
+            Err(error) => {
+                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "old deliveries were not dropped");
+                Step::Wait(Some(retry::after(now, STORE_PAUSE)))
+            }
+        }
+    }
+
+    /// Drops some of the deliveries that are over the longest `maxAge`.
+    async fn drop_aged(&self, now: Timestamp) -> Result<u64, QueueError> {
+        let (queue, uid) = (&self.core.queue, &self.lane.uid);
+        // From then on each is due when it was accepted.
+        queue.rewind(uid, Reach::DueBy(Timestamp::MAX)).await?;
+        let leased = queue.lease(uid, now, DROPPED_AT_ONCE).await?;
+        let aged = leased
+            .leases
+            .into_iter()
+            .filter(|lease| retry::after(lease.due, LONGEST_MAX_AGE) <= now);
+        let settlements: Vec<_> = aged
+            .map(|lease| Settlement {
+                lease,
+                completion: Completion::Finished,
+                health: None,
+            })
+            .collect();
+        let count = settlements.len() as u64;
+        queue.settle(settlements).await?;
+        Ok(count)
+    }
+
     /// Drops the work of a destination that is gone.
     async fn discard(&self) -> Step {
         let (core, lane) = (self.core, self.lane);
         match core.queue.drop_lane(&lane.uid).await {
             Ok(dropped) => {
-                core.metrics.dropped(dropped);
+                core.metrics.dropped(dropped, "DestinationDeleted");
                 if dropped > 0 {
                     tracing::info!(
                         destination.uid = %lane.uid, deliveries = dropped, reason = "DestinationDeleted",

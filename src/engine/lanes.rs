@@ -61,6 +61,7 @@ fn is_parked(core: &Core, uid: &Uid, health: &crate::domain::health::Health) -> 
 pub(crate) struct Totals {
     pub(crate) pending: u64,
     pub(crate) parked: u64,
+    pub(crate) unwatched: u64,
     pub(crate) disabled: u64,
     pub(crate) failing: u64,
     pub(crate) oldest_age: u64,
@@ -77,6 +78,9 @@ pub(crate) fn totals(core: &Arc<Core>) -> Totals {
         let parked = is_parked(core, &lane.uid, &health);
         if parked {
             totals.parked += depth.pending;
+        }
+        if core.directory.destination(&lane.uid).is_none() && core.may_exist_unwatched(&lane.uid, &health) {
+            totals.unwatched += depth.pending;
         }
         totals.disabled += u64::from(health.disabled.is_some());
         totals.failing += u64::from(health.is_failing());

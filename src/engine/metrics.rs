@@ -113,10 +113,10 @@ impl EngineMetrics {
         self.duration.observe(elapsed.as_secs_f64());
     }
 
-    pub(crate) fn dropped(&self, count: u64) {
+    pub(crate) fn dropped(&self, count: u64, reason: &'static str) {
         let labels = DeliveryLabels {
             outcome: "dropped",
-            reason: "DestinationDeleted",
+            reason,
         };
         self.deliveries.get_or_create(&labels).inc_by(count);
     }
@@ -180,6 +180,11 @@ impl Collector for LaneGauges {
                 "parked",
                 "Deliveries that wait because their destination is suspended, disabled or not ready",
                 totals.parked,
+            ),
+            (
+                "unwatched",
+                "Parked deliveries of destinations whose namespace is not watched",
+                totals.unwatched,
             ),
             ("disabled", "Destinations that are disabled", totals.disabled),
             (

@@ -14,6 +14,7 @@ use crate::domain::health::DisableReason;
 use crate::domain::outcome::FailureReason;
 use crate::engine::clock::SystemClock;
 use crate::engine::publish::{PublishError, Publisher};
+use crate::engine::queue::HealthStore as _;
 use crate::engine::queue::memory::MemoryQueue;
 use crate::engine::queue::metrics::QueueMetrics;
 
@@ -44,6 +45,7 @@ async fn nothing_is_accepted_before_every_destination_is_known() {
         metrics: EngineMetrics::default(),
         max_in_flight: 2,
         max_in_flight_bytes: 64 << 20,
+        watched_namespace: None,
     });
     let result = engine.publish(Arc::clone(&fixture.project), Vec::new()).await;
     assert_eq!(result, Err(PublishError::Starting));
@@ -476,4 +478,69 @@ async fn large_events_wait_for_room_while_small_ones_of_others_go() {
         [20, 20, 1, 20]
     );
     assert_eq!(fixture.most_in_flight("large"), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_of_a_namespace_that_is_no_longer_watched_is_kept_until_no_max_age_allows_it() {
+    const DAY: u64 = 24 * 3600;
+    let queue = Arc::new(MemoryQueue::default());
+    let pending = |name: &str| queue.depth(&identity(name, 1).uid).pending;
+    let first = Fixture::with_queue(queue.clone(), 8);
+    first.answer("b", Script::Status(500));
+    first.destination("a", 1, &json!({"suspend": true}));
+    first.destination("b", 1, &json!({}));
+    first.publish("a", 3).await;
+    first.publish("b", 1).await;
+    first.pass(60).await;
+    first.shutdown.cancel();
+    first.running.await.unwrap().unwrap();
+
+    let narrow = Fixture::watching(queue.clone(), 8, Some("elsewhere"));
+    narrow.pass(20 * DAY).await;
+    let totals = lanes::totals(narrow.engine.core());
+    assert_eq!((totals.parked, totals.unwatched), (4, 4));
+    narrow.pass(9 * DAY).await;
+    assert_eq!((pending("a"), pending("b")), (3, 1));
+    narrow.pass(2 * DAY).await;
+    assert_eq!((pending("a"), pending("b")), (0, 0));
+    let line = "deliveries_total{outcome=\"dropped\",reason=\"NamespaceNotWatched\"} 4";
+    assert!(metrics(&narrow).contains(line), "{}", metrics(&narrow));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_absent_from_a_watched_namespace_is_dropped() {
+    for (watched, left) in [(Some("elsewhere"), 3), (Some("ns"), 0), (None, 0)] {
+        let queue = Arc::new(MemoryQueue::default());
+        let first = Fixture::with_queue(queue.clone(), 8);
+        first.destination("a", 1, &json!({"suspend": true}));
+        first.publish("a", 3).await;
+        first.pass(60).await;
+        first.shutdown.cancel();
+        first.running.await.unwrap().unwrap();
+        let second = Fixture::watching(queue.clone(), 8, watched);
+        second.pass(60).await;
+        let pending = queue.depth(&identity("a", 1).uid).pending;
+        assert_eq!(pending, left, "{watched:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_of_an_unknown_namespace_is_kept_unless_its_destination_was_seen_to_go() {
+    let queue = Arc::new(MemoryQueue::default());
+    let first = Fixture::with_queue(queue.clone(), 8);
+    for name in ["a", "b"] {
+        first.destination(name, 1, &json!({"suspend": true}));
+        first.publish(name, 1).await;
+    }
+    first.pass(1).await;
+    first.shutdown.cancel();
+    first.running.await.unwrap().unwrap();
+    // As an older version stored it.
+    let unknown = ["a", "b"].map(|name| (identity(name, 1).uid, Health::default()));
+    queue.save_health(unknown.to_vec()).await.unwrap();
+    let second = Fixture::watching(queue.clone(), 8, Some("ns"));
+    second.directory.remove_destination(&identity("b", 1).uid);
+    second.pass(60).await;
+    let pending = ["a", "b"].map(|name| queue.depth(&identity(name, 1).uid).pending);
+    assert_eq!(pending, [1, 0]);
 }

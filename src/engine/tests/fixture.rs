@@ -119,6 +119,11 @@ impl Fixture {
     }
 
     pub(super) fn with_queue(queue: Arc<dyn Queue>, max_in_flight: usize) -> Self {
+        Self::watching(queue, max_in_flight, None)
+    }
+
+    /// An engine that sees the destinations of one namespace only.
+    pub(super) fn watching(queue: Arc<dyn Queue>, max_in_flight: usize, watched: Option<&str>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TestClock {
             start: tokio::time::Instant::now(),
         });
@@ -132,6 +137,7 @@ impl Fixture {
             metrics: EngineMetrics::default(),
             max_in_flight,
             max_in_flight_bytes: IN_FLIGHT_BYTES,
+            watched_namespace: watched.map(ToOwned::to_owned),
         });
         let listener: Arc<dyn DirectoryListener> = Arc::new(engine.clone());
         directory.set_listener(Arc::downgrade(&listener));
