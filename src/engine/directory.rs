@@ -94,6 +94,9 @@ pub trait DirectoryListener: Send + Sync {
 
     /// A destination is gone for good. Called once for each.
     fn destination_removed(&self, uid: &Uid);
+
+    /// Every object that existed at start has been looked at: what is not here now is gone. Called once.
+    fn synced(&self);
 }
 
 /// Projects and destinations as configured.
@@ -212,7 +215,14 @@ impl Directory {
 
     /// Says that every object of a kind that existed at start has been looked at. Stays so.
     pub fn mark_synced(&self, kind: Kind) {
-        self.synced.fetch_or(kind.bit(), Ordering::AcqRel);
+        let before = self.synced.fetch_or(kind.bit(), Ordering::AcqRel);
+        let complete = before | kind.bit() == Kind::ALL.into_iter().fold(0, |bits, kind| bits | kind.bit());
+        if before & kind.bit() == 0
+            && complete
+            && let Some(listener) = self.listener()
+        {
+            listener.synced();
+        }
     }
 
     /// Adds or replaces a project, unless its uid was removed.

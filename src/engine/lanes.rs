@@ -42,6 +42,15 @@ impl DirectoryListener for Engine {
         self.core().wake(uid);
     }
 
+    fn synced(&self) {
+        let core = self.core();
+        for uid in core.queue.lanes() {
+            if core.directory.destination(&uid).is_none() {
+                core.wake(&uid);
+            }
+        }
+    }
+
     fn destination_removed(&self, uid: &Uid) {
         if let Some(lane) = self.core().running_lane(uid) {
             lane.wake();

@@ -544,3 +544,21 @@ async fn work_of_an_unknown_namespace_is_kept_unless_its_destination_was_seen_to
     let pending = ["a", "b"].map(|name| queue.depth(&identity(name, 1).uid).pending);
     assert_eq!(pending, [1, 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_while_the_process_was_down_is_dropped_as_soon_as_that_is_known() {
+    let queue = Arc::new(MemoryQueue::default());
+    let first = Fixture::with_queue(queue.clone(), 8);
+    first.destination("a", 1, &json!({"suspend": true}));
+    first.publish("a", 3).await;
+    first.pass(1).await;
+    first.shutdown.cancel();
+    first.running.await.unwrap().unwrap();
+    let second = Fixture::unsynced(queue.clone());
+    // Past the sweep that comes with the start.
+    second.pass(5).await;
+    assert_eq!(queue.depth(&identity("a", 1).uid).pending, 3);
+    second.sync();
+    second.pass(1).await;
+    assert_eq!(queue.depth(&identity("a", 1).uid).pending, 0);
+}

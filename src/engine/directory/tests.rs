@@ -60,6 +60,10 @@ impl DirectoryListener for Heard {
     fn destination_removed(&self, uid: &Uid) {
         self.0.lock().push(format!("removed {uid}"));
     }
+
+    fn synced(&self) {
+        self.0.lock().push("synced".to_owned());
+    }
 }
 
 #[test]
@@ -177,11 +181,16 @@ fn a_project_of_the_same_name_outlives_the_removal_of_the_old_one() {
 }
 
 #[test]
-fn the_directory_is_synced_when_every_kind_is() {
+fn the_directory_is_synced_when_every_kind_is_and_says_so_once() {
     let directory = Directory::new();
+    let heard = Arc::new(Heard::default());
+    let listener: Arc<dyn DirectoryListener> = heard.clone();
+    directory.set_listener(Arc::downgrade(&listener));
     assert!(!directory.synced());
     directory.mark_synced(Kind::Destination);
     assert_eq!(directory.unsynced().collect::<Vec<_>>(), [Kind::Project]);
     directory.mark_synced(Kind::Project);
     assert!(directory.synced());
+    directory.mark_synced(Kind::Project);
+    assert_eq!(*heard.0.lock(), ["synced"]);
 }

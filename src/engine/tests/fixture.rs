@@ -122,8 +122,17 @@ impl Fixture {
         Self::watching(queue, max_in_flight, None)
     }
 
+    /// An engine whose directory is not complete yet.
+    pub(super) fn unsynced(queue: Arc<dyn Queue>) -> Self {
+        Self::start(queue, 8, None, false)
+    }
+
     /// An engine that sees the destinations of one namespace only.
     pub(super) fn watching(queue: Arc<dyn Queue>, max_in_flight: usize, watched: Option<&str>) -> Self {
+        Self::start(queue, max_in_flight, watched, true)
+    }
+
+    fn start(queue: Arc<dyn Queue>, max_in_flight: usize, watched: Option<&str>, synced: bool) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TestClock {
             start: tokio::time::Instant::now(),
         });
@@ -157,10 +166,7 @@ impl Fixture {
         let shutdown = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
         let running = tokio::spawn(runner.run(shutdown.clone(), Duration::from_secs(5)));
-        for kind in Kind::ALL {
-            directory.mark_synced(kind);
-        }
-        Self {
+        let fixture = Self {
             engine,
             directory,
             transport,
@@ -168,6 +174,17 @@ impl Fixture {
             shutdown,
             running,
             _listener: listener,
+        };
+        if synced {
+            fixture.sync();
+        }
+        fixture
+    }
+
+    /// Says that every object was looked at.
+    pub(super) fn sync(&self) {
+        for kind in Kind::ALL {
+            self.directory.mark_synced(kind);
         }
     }
 
