@@ -113,6 +113,8 @@ pub struct Directory {
 #[derive(Default)]
 struct Objects {
     projects: HashMap<ObjectKey, Arc<Project>>,
+    /// Projects that exist but were never understood: nothing can be published to them yet.
+    unusable: HashMap<ObjectKey, Uid>,
     destinations: HashMap<Uid, Arc<Entry>>,
     /// uids of each namespace's destinations, ordered so that matching is deterministic.
     namespaces: HashMap<Arc<str>, BTreeSet<Uid>>,
@@ -149,6 +151,13 @@ impl Directory {
     #[must_use]
     pub fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
         self.objects.read().projects.get(key).cloned()
+    }
+
+    /// Whether a project of that name exists that nothing can be published to yet.
+    #[must_use]
+    pub fn is_unusable(&self, key: &ObjectKey) -> bool {
+        let objects = self.objects.read();
+        objects.unusable.contains_key(key) && !objects.projects.contains_key(key)
     }
 
     /// A destination by uid.
@@ -225,10 +234,19 @@ impl Directory {
         }
     }
 
+    /// Says that a project exists but cannot be understood, unless its uid was removed. What was known of it stays.
+    pub fn put_unusable(&self, key: &ObjectKey, uid: &Uid) {
+        let mut objects = self.objects.write();
+        if !objects.removed.contains(uid) {
+            objects.unusable.insert(key.clone(), uid.clone());
+        }
+    }
+
     /// Adds or replaces a project, unless its uid was removed.
     pub fn put_project(&self, project: Project) {
         let mut objects = self.objects.write();
         if !objects.removed.contains(&project.facts.uid) {
+            objects.unusable.remove(&project.key);
             objects.projects.insert(project.key.clone(), Arc::new(project));
         }
     }
@@ -243,6 +261,9 @@ impl Directory {
         {
             objects.projects.remove(key);
         }
+        if objects.unusable.get(key) == Some(uid) {
+            objects.unusable.remove(key);
+        }
         objects.removed.remember(uid);
     }
 
@@ -250,8 +271,12 @@ impl Directory {
     pub fn retain_projects(&self, living: &HashSet<Uid>) {
         let mut objects = self.objects.write();
         let Objects {
-            projects, removed, ..
+            projects,
+            unusable,
+            removed,
+            ..
         } = &mut *objects;
+        unusable.retain(|_, uid| living.contains(uid));
         projects.retain(|_, project| {
             let lives = living.contains(&project.facts.uid);
             if !lives {

@@ -194,3 +194,24 @@ fn the_directory_is_synced_when_every_kind_is_and_says_so_once() {
     directory.mark_synced(Kind::Project);
     assert_eq!(*heard.0.lock(), ["synced"]);
 }
+
+#[test]
+fn a_project_that_is_not_understood_is_known_until_it_is_or_goes() {
+    let directory = Directory::new();
+    let key = ObjectKey::new("ns", "acme");
+    assert!(!directory.is_unusable(&key));
+    directory.put_unusable(&key, &Uid::new("1"));
+    assert!(directory.is_unusable(&key));
+    directory.remove_project(&key, &Uid::new("other"));
+    assert!(directory.is_unusable(&key));
+    directory.put_project(project("1", "acme"));
+    assert!(!directory.is_unusable(&key));
+    directory.put_unusable(&key, &Uid::new("1"));
+    assert!(!directory.is_unusable(&key), "what was known of it is still good");
+    directory.remove_project(&key, &Uid::new("1"));
+    directory.put_unusable(&key, &Uid::new("1"));
+    assert!(!directory.is_unusable(&key), "it does not come back");
+    directory.put_unusable(&key, &Uid::new("2"));
+    directory.retain_projects(&living(&[]));
+    assert!(!directory.is_unusable(&key));
+}
