@@ -28,6 +28,9 @@ use crate::domain::event::Event;
 use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
 
+/// For how long an id is remembered, in nanoseconds.
+pub(crate) const ID_WINDOW: i64 = 24 * 3600 * 1_000_000_000;
+
 /// An event and the lanes that get it.
 #[derive(Clone, Debug)]
 pub struct NewEvent {

@@ -11,15 +11,12 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Claim, Completion, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState,
-    Reach, Release, Settlement, Stored,
+    Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Queue, QueueError,
+    QueueState, Reach, Release, Settlement, Stored,
 };
 use crate::domain::event::Event;
 use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
-
-/// For how long an id is remembered.
-const WINDOW: i128 = 24 * 3600 * 1_000_000_000;
 
 /// Due time in milliseconds since 1970, and position of the event.
 type Key = (i64, u64);
@@ -78,7 +75,7 @@ impl Inner {
                 .accepted
                 .as_nanosecond()
                 .saturating_sub(used.as_nanosecond())
-                < WINDOW
+                < i128::from(ID_WINDOW)
         })
     }
 

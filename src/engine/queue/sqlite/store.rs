@@ -15,10 +15,10 @@ use super::schema::{self, Contents};
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::domain::project::ProjectFacts;
-use crate::engine::queue::{Completion, Enqueued, QueueError, Stored};
+use crate::engine::queue::{Completion, Enqueued, ID_WINDOW, QueueError, Stored};
 
 /// For how long an id is remembered, in nanoseconds.
-pub(super) const WINDOW: i64 = 24 * 3600 * 1_000_000_000;
+pub(super) const WINDOW: i64 = ID_WINDOW;
 
 /// Bytes that settlements and retention may use beyond the file's limit.
 const HEADROOM: u64 = 1 << 20;
