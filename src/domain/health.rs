@@ -3,6 +3,7 @@
 //! The tracker answers with data and touches nothing; callers act on the [`Signal`]. It is stored beside the queue,
 //! so a restart does not forgive a failing receiver.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -61,6 +62,10 @@ pub struct Health {
     /// How often in a row the receiver asked for rest again after a rest.
     #[serde(default)]
     pub rests: u32,
+    /// Namespace of the destination: without it nobody could tell whether one that is not seen is gone, or only its
+    /// namespace is not watched. `None` until the destination is seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Arc<str>>,
 }
 
 /// The last failed attempt.
@@ -229,6 +234,15 @@ impl Health {
             self.forgive();
         }
         new_generation || new_request
+    }
+
+    /// Takes note of the object's namespace. Answers whether that must be stored.
+    pub fn live_in(&mut self, namespace: &Arc<str>) -> bool {
+        let news = self.namespace.as_ref() != Some(namespace);
+        if news {
+            self.namespace = Some(Arc::clone(namespace));
+        }
+        news
     }
 
     fn forgive(&mut self) {

@@ -302,7 +302,6 @@ fn last(problem: &Problem) -> Response<Bytes> {
 fn refused(error: &PublishError) -> Problem {
     let unavailable = |detail: &str, seconds| Problem::new(Kind::Unavailable, detail).retry_after(seconds);
     match error {
-        PublishError::NoProject => Problem::new(Kind::NoProject, "the project was deleted"),
         PublishError::Starting => unavailable("the operator is starting", 1),
         PublishError::Stopping => unavailable("the server is stopping", 2),
         PublishError::Queue(QueueError::ProjectFull { pending, limit }) => {

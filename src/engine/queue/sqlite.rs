@@ -47,6 +47,7 @@ mod opening;
 mod pool;
 mod raw;
 mod reader;
+mod rewind;
 mod rows;
 mod salvage;
 mod scan;
@@ -57,6 +58,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -71,8 +73,8 @@ use self::rows::Row;
 use self::store::Settle;
 use super::metrics::QueueMetrics;
 use super::{
-    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Release,
-    Settlement,
+    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Reach,
+    Release, Settlement,
 };
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -142,6 +144,7 @@ struct Shared {
     lanes: Mutex<Lanes>,
     state: Mutex<State>,
     inbox: Inbox,
+    salvage: Progress,
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
     checkpoints: checkpoint::Checkpoints,
@@ -157,6 +160,35 @@ struct State {
     /// The keeper is to look through the file.
     check: bool,
     closed: bool,
+}
+
+/// How far a salvage is, for people who wait for it.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Bytes of the damaged file; 0 when nothing is being salvaged.
+    total: AtomicU64,
+    /// Bytes that were carried over.
+    done: AtomicU64,
+}
+
+impl Progress {
+    fn begin(&self, total: u64) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What is missing, and how far it is while something is salvaged.
+    fn describe(&self, why: &str) -> String {
+        let mib = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed).div_ceil(1 << 20);
+        match mib(&self.total) {
+            0 => why.to_owned(),
+            total => format!("{why} ({} of at most {total} MiB)", mib(&self.done)),
+        }
+    }
 }
 
 /// For how long a full disk is reported when nobody tries to write.
@@ -193,8 +225,7 @@ impl std::fmt::Debug for SqliteQueue {
 }
 
 impl SqliteQueue {
-    /// Opens the file, or makes it. Returns when the first try is over; when it failed, the queue is there but
-    /// unavailable, says why in [`Queue::state`], and tries again until it heals.
+    /// [`SqliteQueue::start`], and waits for the first try.
     ///
     /// # Errors
     /// When the process cannot start threads.
@@ -203,6 +234,21 @@ impl SqliteQueue {
         metrics: QueueMetrics,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
+        let (queue, tried) = Self::start(settings, metrics, clock)?;
+        tried.await;
+        Ok(queue)
+    }
+
+    /// Begins to open the file, or to make it; the future ends when the first try is over. Until then, and when it
+    /// failed, the queue is there but unavailable, says why in [`Queue::state`], and tries again until it heals.
+    ///
+    /// # Errors
+    /// When the process cannot start threads.
+    pub fn start(
+        settings: Settings,
+        metrics: QueueMetrics,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
         let limits = Limits {
             per_lane: settings.window_deliveries.max(8),
             bytes: settings.window_bytes,
@@ -210,7 +256,13 @@ impl SqliteQueue {
         let shared = Arc::new(Shared {
             inbox: Inbox::new(settings.inbox, settings.inbox_bytes),
             lanes: Mutex::new(Lanes::new(limits)),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                down: Some(QueueError::Unavailable(
+                    "the queue's file is being opened".to_owned(),
+                )),
+                ..State::default()
+            }),
+            salvage: Progress::default(),
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
             checkpoints: checkpoint::Checkpoints::default(),
@@ -237,14 +289,14 @@ impl SqliteQueue {
             writer::run(&for_writer, opened, checkpoint);
             end.send(()).ok();
         })?;
-        first.await.ok();
-        Ok(Self {
+        let queue = Self {
             shared,
             refills,
             ended: Mutex::new(Some(ended)),
             closing: tokio::sync::Mutex::new(()),
             keeper: Mutex::new(Some(keeper)),
-        })
+        };
+        Ok((queue, async { drop(first.await) }))
     }
 
     fn check(&self) -> Result<(), QueueError> {
@@ -267,6 +319,7 @@ impl SqliteQueue {
             key: (due, seq),
             stored,
             attempts,
+            cost,
             token,
         } = grant;
         let (shared, uid) = (Arc::clone(&self.shared), lane.clone());
@@ -276,6 +329,7 @@ impl SqliteQueue {
             attempts,
             lane: lane.clone(),
             due: Timestamp::from_millisecond(due).unwrap_or_default(),
+            bytes: cost,
             claim: Claim {
                 seq: seq.cast_unsigned(),
                 token,
@@ -381,6 +435,25 @@ impl Queue for SqliteQueue {
         .await
     }
 
+    async fn rewind(&self, lane: &Uid, reach: Reach) -> Result<u64, QueueError> {
+        self.check()?;
+        if !self.shared.lanes.lock().has_moved(lane) {
+            return Ok(0);
+        }
+        let (mut count, mut from) = (0, Some(rewind::START));
+        while let Some(start) = from {
+            let rewind = rewind::Rewind {
+                lane: lane.clone(),
+                reach,
+                from: start,
+            };
+            let step = self.ask(|reply| Op::Rewind(rewind, reply)).await?;
+            count += step.count;
+            from = step.next;
+        }
+        Ok(count)
+    }
+
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {
         self.check()?;
         self.ask(|reply| Op::Drop(lane.clone(), reply)).await
@@ -398,7 +471,7 @@ impl Queue for SqliteQueue {
         let state = self.shared.state.lock();
         let full = state.full.is_some_and(|since| since.elapsed() < FULL_FOR);
         let unavailable = match &state.down {
-            Some(QueueError::Unavailable(why)) => Some(why.clone()),
+            Some(QueueError::Unavailable(why)) => Some(self.shared.salvage.describe(why)),
             Some(other) => Some(other.to_string()),
             None if state.closed => Some(QueueError::Closed.to_string()),
             None => full.then(|| QueueError::DiskFull.to_string()),
@@ -435,5 +508,24 @@ impl HealthStore for SqliteQueue {
             return Ok(());
         }
         self.ask(|reply| Op::Health(healths, reply)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What people who wait for a salvage are told.
+
+    use super::*;
+
+    #[test]
+    fn progress_is_told_only_while_something_is_salvaged() {
+        let progress = Progress::default();
+        assert_eq!(progress.describe("it is opened"), "it is opened");
+        progress.begin(90 << 20);
+        progress.advance(7 << 20);
+        assert_eq!(
+            progress.describe("carried over"),
+            "carried over (7 of at most 90 MiB)"
+        );
     }
 }

@@ -211,7 +211,6 @@ async fn what_the_queue_refuses_is_said_with_when_to_come_back() {
         ("overload", 503, "unavailable", true),
         ("closed", 503, "unavailable", true),
         ("stopping", 503, "unavailable", true),
-        ("gone", 404, "no-such-project", false),
         ("panic", 500, "internal", false),
         ("slow", 503, "no-answer", true),
     ];

@@ -104,7 +104,11 @@ async fn everything_survives_a_clean_restart() {
     let queue = open(&settings).await;
     assert_eq!(queue.state(), QueueState::default());
     assert_eq!(queue.depth(&lane("a")).pending, 200);
-    assert_eq!(queue.depth(&lane("a")).oldest_due, Some(at(50).as_millisecond()));
+    let depth = queue.depth(&lane("a"));
+    assert_eq!(
+        (depth.oldest, depth.next_due),
+        (Some(at(0).as_millisecond()), Some(at(50).as_millisecond()))
+    );
     assert_eq!(queue.load_health().await.unwrap()[0].1.exhausted, 4);
     assert_eq!(
         queue

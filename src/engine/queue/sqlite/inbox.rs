@@ -42,6 +42,8 @@ pub(super) enum Op {
     LoadHealth(Reply<Vec<(Uid, Health)>>),
     /// Drop a lane.
     Drop(Uid, Reply<u64>),
+    /// Put deliveries back to the place of their age; answers where to go on.
+    Rewind(super::rewind::Rewind, Reply<super::rewind::Step>),
     /// Remove old events.
     Trim(
         super::keeper::Trim,

@@ -1,7 +1,8 @@
 //! [`Lanes`]: what the process knows of each lane without asking the disk.
 //!
-//! Owns, per lane, the number of deliveries, the claims, and a *window*: the next deliveries with their events.
-//! The disk holds everything; the window is a prefix of it that can always be thrown away.
+//! Owns, per lane, the number of deliveries, the claims, a *window*: the next deliveries with their events, and the
+//! ages of deliveries that a retry has moved. The disk holds everything; the window is a prefix of it that can always
+//! be thrown away.
 //!
 //! Invariants, with keys `(due, seq)` in the order of the deliveries table:
 //!
@@ -11,17 +12,22 @@
 //! - The horizon is the key of a delivery that is on disk and not claimed, so its due time is exact.
 //! - While a refill reads the disk, keys that are left to the disk are remembered (`missed`), and so are keys that
 //!   leave it (`gone`); the refill's result is corrected by both.
+//! - A delivery is due when it was accepted, or stands in `moved`. So the oldest is the first of either kind.
 //!
 //! Bounds: [`Limits`]. A window over its bound gives its latest entries back to the disk. An event that several lanes
 //! wait for is held, and charged, once. A refill may go over the bytes by [`LEAST_REFILL`] or one event, so that every
-//! lane gets on. What is claimed is bounded by the callers' in-flight limits.
+//! lane gets on. What is claimed is bounded by the callers' in-flight limits. `moved` takes some 40
+//! bytes for each delivery that was tried and waits again.
 //!
 //! Writing and reading the disk is left to the writer and the reader.
+
+mod moved;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::sync::oneshot;
 
+pub(super) use self::moved::Moved;
 use super::pool::Pool;
 use crate::domain::id::Uid;
 use crate::engine::queue::{Depth, QueueError, Stored};
@@ -52,6 +58,8 @@ pub(super) struct Hot {
     pub(super) attempts: u32,
     /// Number of its project.
     pub(super) project: i64,
+    /// When it was accepted, in milliseconds since 1970; never after it is due.
+    pub(super) accepted: i64,
     /// Bytes it is charged with.
     pub(super) cost: usize,
 }
@@ -73,6 +81,8 @@ pub(super) struct Grant {
     pub(super) stored: Stored,
     /// Attempts made.
     pub(super) attempts: u32,
+    /// Bytes it is charged with.
+    pub(super) cost: usize,
     /// Token of the claim.
     pub(super) token: u64,
 }
@@ -99,6 +109,8 @@ pub(super) struct ClaimRow {
     pub(super) project: i64,
     /// Attempts made.
     pub(super) attempts: u32,
+    /// When it was accepted, in milliseconds since 1970.
+    pub(super) accepted: i64,
 }
 
 /// Where a refill reads.
@@ -138,8 +150,12 @@ struct Lane {
     window: BTreeMap<Key, Hot>,
     horizon: Option<Key>,
     claims: HashMap<i64, Claimed>,
+    /// Deliveries that are due later than they were accepted: acceptance and position, and when they are due.
+    moved: BTreeMap<Key, i64>,
     has_health: bool,
     refill: Option<Refill>,
+    /// Keys are changing on disk; nobody reads them until that is over.
+    rewinding: bool,
     waiters: Vec<oneshot::Sender<Result<(), QueueError>>>,
     last_used: u64,
     /// When it was refilled, in uses.
@@ -242,6 +258,7 @@ impl Lanes {
                 number: row.number,
                 pending: row.pending,
                 horizon: row.first,
+                moved: row.moved,
                 has_health: row.has_health,
                 ..Lane::default()
             };
@@ -288,6 +305,7 @@ impl Lanes {
                 key,
                 stored: hot.stored.clone(),
                 attempts: hot.attempts,
+                cost: hot.cost,
                 token,
             });
             lane.claims.insert(key.1, Claimed { key, hot, token });
@@ -300,7 +318,7 @@ impl Lanes {
         let low = lane.window.len() < self.limits.per_lane / 4;
         let short = grants.len() < limit;
         if due_on_disk && (short || low) {
-            if lane.refill.is_none() {
+            if lane.refill.is_none() && !lane.rewinding {
                 lane.refill = Some(Refill::default());
                 granted.refill = Some(lane.number);
             }
@@ -323,6 +341,7 @@ impl Lanes {
             key: *key,
             project: hot.project,
             attempts: hot.attempts,
+            accepted: hot.accepted,
         })
     }
 
@@ -354,8 +373,17 @@ impl Lanes {
         if let Some(refill) = &mut lane.refill {
             refill.gone.insert(claim.key);
         }
+        let age = (claim.hot.accepted, seq);
+        if claim.key != age {
+            lane.moved.remove(&age);
+        }
         match moved {
-            Some(key) => lane.spill(key),
+            Some(key) => {
+                if key != age {
+                    lane.moved.insert(age, key.0);
+                }
+                lane.spill(key);
+            }
             None => lane.pending = lane.pending.saturating_sub(1),
         }
     }
@@ -480,20 +508,20 @@ impl Lanes {
         let Some(lane) = self.by_uid.get(uid) else {
             return Depth::default();
         };
-        let claimed = lane.claims.values().map(|claim| claim.key.0).min();
-        let oldest_due = match (lane.next_due(), claimed) {
-            (Some(next), Some(claimed)) => Some(next.min(claimed)),
-            (next, claimed) => next.or(claimed),
-        };
+        let next_due = lane.next_due();
+        let claimed = lane.claims.values().map(|claim| claim.hot.accepted).min();
+        let moved = lane.moved.first_key_value().map(|(age, _)| age.0);
+        let oldest = [next_due, claimed, moved].into_iter().flatten().min();
         Depth {
             pending: lane.pending,
-            oldest_due: oldest_due.filter(|_| lane.pending > 0),
+            oldest: oldest.filter(|_| lane.pending > 0),
+            next_due: next_due.filter(|_| lane.pending > 0),
         }
     }
 }
 
 /// What a file says of a lane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LaneRow {
     /// Its number.
     pub(super) number: i64,
@@ -501,6 +529,8 @@ pub(super) struct LaneRow {
     pub(super) pending: u64,
     /// The first one.
     pub(super) first: Option<Key>,
+    /// Those that are due later than they were accepted: acceptance and position, and when they are due.
+    pub(super) moved: BTreeMap<Key, i64>,
     /// Whether health is stored.
     pub(super) has_health: bool,
 }

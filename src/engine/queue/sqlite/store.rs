@@ -17,10 +17,10 @@ use super::schema::{self, Contents};
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::domain::project::ProjectFacts;
-use crate::engine::queue::{Completion, Enqueued, QueueError, Stored};
+use crate::engine::queue::{Completion, Enqueued, ID_WINDOW, QueueError, Stored};
 
 /// For how long an id is remembered, in nanoseconds.
-pub(super) const WINDOW: i64 = 24 * 3600 * 1_000_000_000;
+pub(super) const WINDOW: i64 = ID_WINDOW;
 
 /// Bytes that settlements and retention may use beyond the file's limit.
 const HEADROOM: u64 = 1 << 20;
@@ -390,6 +390,7 @@ impl Writing<'_> {
                 stored,
                 attempts: 0,
                 project,
+                accepted: due,
                 cost: row.cost(),
             };
             self.group.added.push((lane.clone(), number, (due, seq), hot));
@@ -467,12 +468,14 @@ impl Writing<'_> {
                 key: (due, seq),
                 project,
                 attempts,
+                accepted,
             } = settle.row;
             let found = self.statements.finish.execute((lane, due, seq))? > 0;
             let again = match settle.completion {
                 Completion::Finished => None,
-                Completion::RetryAt(time) => Some((time.as_millisecond(), attempts.saturating_add(1))),
-                Completion::PostponedTo(time) => Some((time.as_millisecond(), attempts)),
+                Completion::RetryAt(time) => {
+                    Some((time.as_millisecond().max(accepted), attempts.saturating_add(1)))
+                }
             };
             let moved = match again {
                 Some((due, attempts)) if found => {

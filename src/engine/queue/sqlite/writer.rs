@@ -15,6 +15,7 @@ use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
 use super::keeper;
 use super::opening::{self, Opened};
+use super::rewind;
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
 use crate::domain::health::Health;
@@ -388,6 +389,7 @@ impl Writer {
                 match op {
                     Op::LoadHealth(reply) => drop(reply.send(Err(told))),
                     Op::Drop(_, reply) => drop(reply.send(Err(told))),
+                    Op::Rewind(_, reply) => drop(reply.send(Err(told))),
                     _ => {}
                 }
                 return;
@@ -403,6 +405,14 @@ impl Writer {
                 }
             }
             Op::Drop(lane, reply) => self.start_drop(&lane, reply),
+            Op::Rewind(rewind, reply) => {
+                let done = rewind::step(&self.shared, store, &rewind);
+                let failed = done.as_ref().err().cloned();
+                reply.send(done.map_err(|error| error.to_queue_error())).ok();
+                if let Some(error) = failed {
+                    self.heal(error);
+                }
+            }
             Op::Trim(trim, done) => {
                 let max_bytes = self.shared.settings.max_bytes;
                 match store.with_headroom(max_bytes, |store| keeper::trim(store, &trim)) {
