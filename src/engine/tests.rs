@@ -562,3 +562,24 @@ async fn what_was_deleted_while_the_process_was_down_is_dropped_as_soon_as_that_
     second.pass(1).await;
     assert_eq!(queue.depth(&identity("a", 1).uid).pending, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_panics_is_made_again_after_a_pause() {
+    let fixture = Fixture::new();
+    fixture.answer("a", Script::Panic);
+    fixture.destination("a", 1, &json!({}));
+    fixture.publish("a", 1).await;
+    fixture.pass(10).await;
+    let sent = fixture.sent("a");
+    assert!((2..=11).contains(&sent), "{sent} attempts in ten seconds");
+    let line = format!("attempts_broken_total {sent}");
+    assert!(metrics(&fixture).contains(&line), "{}", metrics(&fixture));
+    fixture.answer("a", Script::Status(200));
+    fixture.pass(2).await;
+    let view = fixture.view("a");
+    assert_eq!((view.health.delivered, view.depth.pending), (1, 0));
+    assert_eq!(
+        view.health.last_failure, None,
+        "our fault says nothing of the receiver"
+    );
+}

@@ -46,6 +46,7 @@ pub(super) enum Script {
     Hang,
     Take(Duration),
     Late(Duration, u16),
+    Panic,
 }
 
 #[derive(Default)]
@@ -77,6 +78,7 @@ impl Transport for ScriptedTransport {
             match script {
                 Script::Status(status) => status,
                 Script::Hang => std::future::pending().await,
+                Script::Panic => panic!("as asked"),
                 Script::Late(time, status) => {
                     tokio::time::sleep(time).await;
                     status
