@@ -257,7 +257,7 @@ impl Task<'_> {
             return Step::Wait(None);
         }
         // Places are for lanes that have something to send now.
-        let next_due = core.queue.depth(&lane.uid).next_due;
+        let next_due = core.queue.next_due(&lane.uid);
         let next_due = next_due.and_then(|due| Timestamp::from_millisecond(due).ok());
         if next_due.is_none_or(|due| due > now) {
             return wait_until(lane, next_due);

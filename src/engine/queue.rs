@@ -245,6 +245,12 @@ pub trait Queue: HealthStore {
     /// How much waits in a lane. From memory.
     fn depth(&self, lane: &Uid) -> Depth;
 
+    /// When the next unclaimed delivery of a lane is due, in milliseconds since 1970. Asked before every lease, so an
+    /// implementation whose [`Queue::depth`] takes longer the more is claimed has its own.
+    fn next_due(&self, lane: &Uid) -> Option<i64> {
+        self.depth(lane).next_due
+    }
+
     /// Whether the store can take writes. From memory.
     fn state(&self) -> QueueState;
 

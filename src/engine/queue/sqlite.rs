@@ -467,6 +467,10 @@ impl Queue for SqliteQueue {
         self.shared.lanes.lock().depth(lane)
     }
 
+    fn next_due(&self, lane: &Uid) -> Option<i64> {
+        self.shared.lanes.lock().next_due(lane)
+    }
+
     fn state(&self) -> QueueState {
         let state = self.shared.state.lock();
         let full = state.full.is_some_and(|since| since.elapsed() < FULL_FOR);

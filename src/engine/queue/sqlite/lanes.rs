@@ -503,6 +503,11 @@ impl Lanes {
         held.map(|(uid, _)| uid.clone()).collect()
     }
 
+    /// When the next unclaimed delivery of a lane is due.
+    pub(super) fn next_due(&self, uid: &Uid) -> Option<i64> {
+        self.by_uid.get(uid)?.next_due()
+    }
+
     /// How much waits in a lane.
     pub(super) fn depth(&self, uid: &Uid) -> Depth {
         let Some(lane) = self.by_uid.get(uid) else {
