@@ -161,9 +161,12 @@ pub enum QueueError {
         /// The quota.
         limit: u64,
     },
-    /// The store's own size limit is reached, or the disk is full.
+    /// The volume has no room.
     #[error("the queue's disk is full")]
     DiskFull,
+    /// The store's own size limit is reached.
+    #[error("the queue's file has reached its size limit, --queue-max-bytes")]
+    FileFull,
     /// The store cannot be read or written.
     #[error("the queue is unavailable: {0}")]
     Unavailable(String),
@@ -181,7 +184,7 @@ impl QueueError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::ProjectFull { .. } => "ProjectQueueFull",
-            Self::DiskFull => "DiskFull",
+            Self::DiskFull | Self::FileFull => "DiskFull",
             Self::Unavailable(_) => "QueueUnavailable",
             Self::Overloaded => "QueueOverloaded",
             Self::Closed => "QueueClosed",

@@ -2,7 +2,8 @@
 //!
 //! # The file
 //!
-//! `<path>` with SQLite's `-wal` and `-shm` beside it, and `<path>.lock`, which the process that uses the file holds.
+//! `<path>` with SQLite's `-wal` and `-shm` beside it, `<path>.lock`, which the process that uses the file holds, and
+//! `<path>.reserve`, room for a full volume (see `reserve`).
 //! Format 1 (`user_version`); `application_id` is `PRQ1`. Times of acceptance are nanoseconds, due times milliseconds
 //! since 1970.
 //!
@@ -29,14 +30,16 @@
 //!
 //! | Fault | What happens |
 //! |---|---|
-//! | disk or file full | the group is rolled back, its settlements are written alone, its enqueues fail with `DiskFull` |
+//! | volume full | the reserve is given up, delivered events are removed, the group is written again; see `room` |
+//! | file at its limit | delivered events are removed, the group is written again; when that fails, its settlements are written alone and its enqueues fail with `FileFull` |
 //! | I/O error, read-only, not there | `Unavailable`; opened again every second until it heals |
 //! | damaged file | moved aside as `<path>.damaged-<time>`; every intact row is carried over to a new file |
 //! | damaged log | the log's checksums are mended so that SQLite reads all of it, a copy is kept, and the file is checked |
 //! | damaged event | its delivery is handed out as `Corrupt` |
 //! | newer format, other process | `Unavailable`; nothing is touched; opened again every second until it heals |
 //!
-//! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back.
+//! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back. For
+//! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
 mod fault;
 mod inbox;
@@ -45,6 +48,8 @@ mod lanes;
 mod opening;
 mod raw;
 mod reader;
+mod reserve;
+mod room;
 mod rows;
 mod salvage;
 mod scan;
@@ -55,6 +60,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -65,6 +71,7 @@ use tokio::sync::oneshot;
 
 use self::inbox::{Inbox, Op, Settling};
 use self::lanes::{Grant, Lanes, Limits};
+use self::reserve::Reserve;
 use self::rows::Row;
 use self::store::Settle;
 use super::metrics::QueueMetrics;
@@ -74,6 +81,7 @@ use super::{
 };
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
+use crate::domain::retry;
 use crate::engine::clock::Clock;
 
 /// Bounds and places.
@@ -85,6 +93,10 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Finished events are removed, the oldest first, while the file holds more than this.
     pub retention_bytes: u64,
+    /// Room on the volume kept for results when it is full; 0 keeps none. More than the log's 8 MB and one group.
+    pub reserve_bytes: u64,
+    /// Least time between two attempts to make the reserve.
+    pub reserve_pause: Duration,
     /// Finished events are removed when they are older than this.
     pub retention: Duration,
     /// Most ids remembered; beyond, the oldest are forgotten before 24 hours are over.
@@ -117,6 +129,8 @@ impl Settings {
             path: path.into(),
             max_bytes: 10 << 30,
             retention_bytes: 1 << 30,
+            reserve_bytes: 32 << 20,
+            reserve_pause: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
             max_ids: 5_000_000,
             project_limit: 1_000_000,
@@ -142,14 +156,17 @@ struct Shared {
     inbox: Inbox,
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
+    reserve: Reserve,
+    /// Settlements wait for room: nothing is leased.
+    stuck: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Why every call fails now.
     down: Option<QueueError>,
-    /// When the disk was found full; a write since then clears it.
-    full: Option<Instant>,
+    /// When there was no room, and what for; a write since then clears it.
+    full: Option<(Instant, QueueError)>,
     repaired: Option<String>,
     /// The keeper is to look through the file.
     check: bool,
@@ -158,6 +175,9 @@ struct State {
 
 /// For how long a full disk is reported when nobody tries to write.
 const FULL_FOR: Duration = Duration::from_secs(5);
+
+/// When a lane asks again while settlements wait for room.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Why every call fails now.
@@ -210,6 +230,8 @@ impl SqliteQueue {
             state: Mutex::default(),
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
+            reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
+            stuck: AtomicBool::new(false),
             settings,
             metrics,
             clock,
@@ -298,8 +320,13 @@ impl Queue for SqliteQueue {
 
     async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError> {
         self.check()?;
-        let now = now.as_millisecond();
         let mut leased = Leased::default();
+        if self.shared.stuck.load(Ordering::Acquire) {
+            // What would become of more attempts could not be stored either.
+            leased.next_due = Some(retry::after(self.shared.clock.now(), STUCK_PAUSE));
+            return Ok(leased);
+        }
+        let now = now.as_millisecond();
         let mut grants = Vec::new();
         loop {
             let wanted = limit.saturating_sub(leased.leases.len());
@@ -369,6 +396,7 @@ impl Queue for SqliteQueue {
                 settles,
                 reply,
                 failed: None,
+                full: false,
             })
         })
         .await
@@ -389,12 +417,15 @@ impl Queue for SqliteQueue {
 
     fn state(&self) -> QueueState {
         let state = self.shared.state.lock();
-        let full = state.full.is_some_and(|since| since.elapsed() < FULL_FOR);
+        let full = state
+            .full
+            .as_ref()
+            .filter(|(since, _)| since.elapsed() < FULL_FOR);
         let unavailable = match &state.down {
             Some(QueueError::Unavailable(why)) => Some(why.clone()),
             Some(other) => Some(other.to_string()),
             None if state.closed => Some(QueueError::Closed.to_string()),
-            None => full.then(|| QueueError::DiskFull.to_string()),
+            None => full.map(|(_, error)| error.to_string()),
         };
         QueueState {
             unavailable,

@@ -21,7 +21,7 @@ use crate::engine::queue::{Completion, Enqueued, QueueError, Stored};
 pub(super) const WINDOW: i64 = 24 * 3600 * 1_000_000_000;
 
 /// Bytes that settlements and retention may use beyond the file's limit.
-const HEADROOM: u64 = 1 << 20;
+pub(super) const HEADROOM: u64 = 1 << 20;
 
 /// Most facts remembered; beyond, the writer starts over.
 const MAX_FACTS: usize = 4096;
@@ -255,6 +255,11 @@ impl Store {
                 };
                 work(&mut writing)
             })();
+            // SQLite has one word for both: the file's limit is met by a statement, the volume's by the log at the end.
+            let work = work.map_err(|error| match error {
+                StoreError::Full => StoreError::Limit,
+                error => error,
+            });
             work.and_then(|value| {
                 connection.prepare_cached("COMMIT")?.execute([])?;
                 Ok(value)
@@ -289,6 +294,15 @@ impl Store {
         let done = done?;
         limited?;
         Ok(done)
+    }
+
+    /// Moves the log into the file, so that the next commit writes it from its beginning. Waits for readers, whose
+    /// looks are short; answers whether none was in the way any more.
+    pub(super) fn checkpoint(&self) -> Result<bool, StoreError> {
+        let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(RESTART)")?;
+        let (busy, log, moved): (i64, i64, i64) =
+            statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        Ok(busy == 0 && log == moved)
     }
 
     fn undo(&mut self) {
