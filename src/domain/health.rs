@@ -61,6 +61,9 @@ pub struct Health {
     /// How often in a row the receiver asked for rest again after a rest.
     #[serde(default)]
     pub rests: u32,
+    /// Grows with every change: of two states of a destination the one with the higher number is the newer.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// The last failed attempt.
@@ -126,6 +129,7 @@ impl Health {
         started: Timestamp,
         now: Timestamp,
     ) -> Option<Signal> {
+        self.changed();
         match outcome {
             Outcome::Delivered { .. } => self.record_success(started, now),
             Outcome::Failed(failure) => self.record_failure(policy, failure, started, now),
@@ -135,6 +139,7 @@ impl Health {
     /// Counts an attempt that was made with an older generation's configuration, which says nothing of this one.
     pub fn record_outdated(&mut self, outcome: &Outcome) {
         if matches!(outcome, Outcome::Delivered { .. }) {
+            self.changed();
             self.delivered = self.delivered.saturating_add(1);
         }
     }
@@ -204,6 +209,7 @@ impl Health {
 
     /// Records a delivery that was given up.
     pub fn record_exhausted(&mut self) {
+        self.changed();
         self.exhausted = self.exhausted.saturating_add(1);
     }
 
@@ -228,7 +234,14 @@ impl Health {
         if new_request || (new_generation && !first_sight) {
             self.forgive();
         }
+        if new_generation || new_request {
+            self.changed();
+        }
         new_generation || new_request
+    }
+
+    fn changed(&mut self) {
+        self.revision = self.revision.saturating_add(1);
     }
 
     fn forgive(&mut self) {

@@ -128,7 +128,8 @@ pub struct Settlement {
     pub lease: Lease,
     /// What becomes of it.
     pub completion: Completion,
-    /// The lane's health, when it changed in a way that must survive a crash.
+    /// The lane's health, when it changed in a way that must survive a crash. Attempts overlap, so an older state may
+    /// come later: it never replaces a newer one, by [`Health::revision`].
     pub health: Option<Box<Health>>,
 }
 
@@ -242,7 +243,7 @@ pub trait HealthStore: Send + Sync {
     /// When the store cannot be read.
     async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError>;
 
-    /// Stores healths in one write.
+    /// Stores healths in one write. One that is older than what is stored is left out, by [`Health::revision`].
     ///
     /// # Errors
     /// When the store cannot be written.

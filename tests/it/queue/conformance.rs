@@ -75,6 +75,7 @@ conformance!(
     depth_counts_leased_deliveries,
     next_due_is_the_next_unclaimed_delivery,
     health_survives_settlement_and_drop,
+    an_older_health_never_replaces_a_newer_one,
     a_long_lane_is_drained_in_order_while_it_grows,
     retries_and_new_events_keep_their_order,
     a_closed_queue_refuses,
@@ -459,6 +460,38 @@ async fn health_survives_settlement_and_drop(queue: Arc<dyn Queue>) {
         queue.load_health().await.unwrap(),
         [(lane("c"), Health::default())]
     );
+}
+
+async fn an_older_health_never_replaces_a_newer_one(queue: Arc<dyn Queue>) {
+    let health = |revision, exhausted| Health {
+        revision,
+        exhausted,
+        ..Health::default()
+    };
+    let settled = |lease, health| {
+        let settlement = Settlement {
+            lease,
+            completion: Completion::Finished,
+            health: Some(Box::new(health)),
+        };
+        queue.settle(vec![settlement])
+    };
+    let stored = async || queue.load_health().await.unwrap().remove(0).1.exhausted;
+    queue
+        .enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["a"])])
+        .await
+        .unwrap();
+    let mut leases = queue.lease(&lane("a"), at(0), 2).await.unwrap().leases;
+    settled(leases.remove(0), health(7, 70)).await.unwrap();
+    settled(leases.remove(0), health(6, 60)).await.unwrap();
+    assert_eq!((stored().await, queue.depth(&lane("a")).pending), (70, 0));
+    queue.save_health(vec![(lane("a"), health(5, 50))]).await.unwrap();
+    assert_eq!(stored().await, 70);
+    queue.save_health(vec![(lane("a"), health(8, 80))]).await.unwrap();
+    assert_eq!(stored().await, 80);
+    queue.drop_lane(&lane("a")).await.unwrap();
+    queue.save_health(vec![(lane("a"), health(1, 10))]).await.unwrap();
+    assert_eq!(stored().await, 10, "a lane that is made later starts anew");
 }
 
 async fn a_long_lane_is_drained_in_order_while_it_grows(queue: Arc<dyn Queue>) {

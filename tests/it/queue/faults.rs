@@ -120,6 +120,25 @@ async fn everything_survives_a_clean_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_health_stays_older_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let save = async |revision| {
+        let queue = open(&settings).await;
+        let health = Health {
+            revision,
+            ..Health::default()
+        };
+        until(|| queue.state().unavailable.is_none()).await;
+        queue.save_health(vec![(lane("a"), health)]).await.unwrap();
+        let stored = queue.load_health().await.unwrap().remove(0).1.revision;
+        queue.close().await;
+        stored
+    };
+    assert_eq!((save(7).await, save(6).await, save(8).await), (7, 7, 8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_loses_nothing_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());

@@ -46,6 +46,8 @@ struct Names {
     recent: Option<(Arc<ProjectFacts>, (i64, i64))>,
     last_lane: i64,
     last_facts: i64,
+    /// Revisions of the stored healths of lanes, as far as known.
+    revisions: HashMap<i64, u64>,
     /// What the open transaction made.
     fresh: Vec<Fresh>,
 }
@@ -139,6 +141,17 @@ impl Names {
         Ok(number)
     }
 
+    /// Revision of the stored health of a lane; 0 when there is none.
+    fn revision(&self, connection: &Connection, number: i64) -> Result<u64, rusqlite::Error> {
+        if let Some(revision) = self.revisions.get(&number) {
+            return Ok(*revision);
+        }
+        let mut statement = connection.prepare_cached("SELECT json FROM health WHERE lane = ?1")?;
+        let json: Option<String> = statement.query_row([number], |row| row.get(0)).optional()?;
+        let stored = json.and_then(|json| serde_json::from_str::<Health>(&json).ok());
+        Ok(stored.map_or(0, |stored| stored.revision))
+    }
+
     /// Numbers of facts and of their project.
     fn facts(
         &mut self,
@@ -218,7 +231,9 @@ impl Store {
 
     /// Forgets a lane's number; the next use makes a new one.
     pub(super) fn forget_lane(&mut self, uid: &Uid) {
-        self.names.lanes.remove(uid);
+        if let Some(number) = self.names.lanes.remove(uid) {
+            self.names.revisions.remove(&number);
+        }
     }
 
     /// Deliveries left the queue by another way than a settlement.
@@ -309,6 +324,7 @@ impl Store {
         // SQLite has already rolled back after some errors; then this one says so, which is fine.
         self.connection.execute_batch("ROLLBACK").ok();
         self.names.recent = None;
+        self.names.revisions.clear();
         for fresh in std::mem::take(&mut self.names.fresh) {
             match fresh {
                 Fresh::Lane(uid) => drop(self.names.lanes.remove(&uid)),
@@ -504,13 +520,17 @@ impl Writing<'_> {
     }
 
     fn health_row(&mut self, lane: &Uid, number: i64, health: &Health) -> Result<(), StoreError> {
+        self.group.healths.push((lane.clone(), number));
+        if health.revision < self.names.revision(self.statements.connection, number)? {
+            return Ok(());
+        }
+        self.names.revisions.insert(number, health.revision);
         let json = serde_json::to_string(health).map_err(|error| StoreError::Down(error.to_string()))?;
         let mut statement = self
             .statements
             .connection
             .prepare_cached("INSERT OR REPLACE INTO health(lane, json) VALUES(?1, ?2)")?;
         statement.execute((number, json))?;
-        self.group.healths.push((lane.clone(), number));
         Ok(())
     }
 }
