@@ -203,7 +203,7 @@ impl Task<'_> {
         if free == 0 {
             return Step::Wait(None);
         }
-        if core.queue.depth(&lane.uid).pending == 0 {
+        if core.queue.depth(&lane.uid).oldest_due.is_none() {
             return wait_until(lane, None);
         }
         let asker = match (failing, self.attempts.is_empty()) {

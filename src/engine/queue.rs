@@ -138,7 +138,8 @@ pub struct Settlement {
 pub struct Depth {
     /// Deliveries in the queue, leased ones included.
     pub pending: u64,
-    /// Acceptance or retry due time of the oldest, in milliseconds since 1970; `None` when nothing waits.
+    /// Acceptance or retry due time of the oldest, in milliseconds since 1970; `None` when nothing waits. Told by what
+    /// is there, not by the count.
     pub oldest_due: Option<i64>,
 }
 
@@ -208,7 +209,8 @@ pub trait Queue: HealthStore {
     /// When the store cannot be read.
     async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError>;
 
-    /// Settles leases in one durable write. On an error the leases are given back, and delivered again.
+    /// Settles leases in one durable write. On an error the leases are given back, and delivered again. A lease counts
+    /// once: settling it again does nothing.
     ///
     /// # Errors
     /// When the store cannot be written.

@@ -368,7 +368,7 @@ impl Queue for SqliteQueue {
         }
         let mut settles = Vec::with_capacity(settlements.len());
         {
-            let lanes = self.shared.lanes.lock();
+            let mut lanes = self.shared.lanes.lock();
             for settlement in settlements {
                 let Settlement {
                     mut lease,
@@ -377,7 +377,7 @@ impl Queue for SqliteQueue {
                 } = settlement;
                 lease.claim.release = None;
                 let (seq, token) = (lease.claim.seq.cast_signed(), lease.claim.token);
-                if let Some(row) = lanes.claim(&lease.lane, seq, token) {
+                if let Some(row) = lanes.begin_to_settle(&lease.lane, seq, token) {
                     settles.push(Settle {
                         lane: lease.lane.clone(),
                         row,

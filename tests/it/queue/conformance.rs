@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postrider::domain::health::Health;
 use postrider::engine::queue::memory::MemoryQueue;
-use postrider::engine::queue::{Completion, Depth, Enqueued, Queue, QueueError, Settlement};
+use postrider::engine::queue::{Claim, Completion, Depth, Enqueued, Lease, Queue, QueueError, Settlement};
 
 use super::{at, drain, event, event_of, ids, lane, settings, settle_all};
 
@@ -73,6 +73,7 @@ conformance!(
     a_lease_outlives_its_dropped_lane,
     a_lane_dropped_and_reused_ignores_old_leases,
     depth_counts_leased_deliveries,
+    a_lease_that_is_settled_twice_counts_once,
     next_due_is_the_next_unclaimed_delivery,
     health_survives_settlement_and_drop,
     an_older_health_never_replaces_a_newer_one,
@@ -409,6 +410,39 @@ async fn depth_counts_leased_deliveries(queue: Arc<dyn Queue>) {
             oldest_due: oldest(9)
         }
     );
+}
+
+async fn a_lease_that_is_settled_twice_counts_once(queue: Arc<dyn Queue>) {
+    for (due, completion) in [(0, Completion::Finished), (0, Completion::RetryAt(at(0)))] {
+        let batch = (0..3).map(|number| event(&format!("{completion:?}{number}"), due, &["a"]));
+        queue.enqueue(batch.collect()).await.unwrap();
+        let lease = queue.lease(&lane("a"), at(0), 1).await.unwrap().leases.remove(0);
+        let twin = Lease {
+            stored: lease.stored.clone(),
+            attempts: lease.attempts,
+            lane: lease.lane.clone(),
+            due: lease.due,
+            claim: Claim {
+                seq: lease.claim.seq,
+                token: lease.claim.token,
+                release: None,
+            },
+        };
+        let settlement = |lease, completion| Settlement {
+            lease,
+            completion,
+            health: None,
+        };
+        let (first, second) = (
+            settlement(lease, completion),
+            settlement(twin, Completion::Finished),
+        );
+        queue.settle(vec![first, second]).await.unwrap();
+        let left = if completion == Completion::Finished { 2 } else { 3 };
+        assert_eq!(queue.depth(&lane("a")).pending, left);
+        assert_eq!(drain(&*queue, "a", at(0)).await.len() as u64, left);
+        assert_eq!(queue.depth(&lane("a")), Depth::default());
+    }
 }
 
 async fn next_due_is_the_next_unclaimed_delivery(queue: Arc<dyn Queue>) {

@@ -429,6 +429,47 @@ async fn any_corrupt_page_costs_only_itself() {
     }
 }
 
+/// Damages the page in which settlements find their lane's deliveries; the queue notices when it writes there.
+fn damage_while_open(settings: &Settings) {
+    let connection = rusqlite::Connection::open(&settings.path).unwrap();
+    // What the queue has in its caches is old then.
+    connection
+        .execute("INSERT INTO meta VALUES('other', 1)", [])
+        .unwrap();
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let busy: i64 = connection.query_row(checkpoint, [], |row| row.get(0)).unwrap();
+    assert_eq!(busy, 0);
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries'";
+    let page: i64 = connection.query_row(root, [], |row| row.get(0)).unwrap();
+    drop(connection);
+    let file = OpenOptions::new().write(true).open(&settings.path).unwrap();
+    file.write_all_at(&[0xa5; 4096], (page.cast_unsigned() - 1) * 4096)
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_that_meets_damage_is_stored_after_the_repair() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 300, 100).await;
+    let leased = queue.lease(&lane("a"), at(1_000), 20).await.unwrap();
+    let seen = ids(&leased.leases);
+    damage_while_open(&settings);
+    settle_all(&queue, leased.leases, Completion::Finished)
+        .await
+        .unwrap();
+    until(|| queue.state().unavailable.is_none()).await;
+    let left = drain(&queue, "a", at(1_000)).await;
+    assert!(queue.state().repaired.is_some());
+    assert_eq!(queue.depth(&lane("a")).pending, 0);
+    let mut all = [seen, left].concat();
+    all.sort();
+    all.dedup();
+    assert_eq!(all, names(300), "nothing is lost");
+    queue.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_file_is_left_alone_until_it_is_gone() {
     let directory = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
-use super::lanes::{ClaimRow, Hot, Key};
+use super::lanes::{ClaimRow, Hot, Key, Settled};
 use super::rows::{IdColumn, Row, finish, put_number};
 use super::schema::{self, Contents};
 use crate::domain::health::Health;
@@ -64,8 +64,8 @@ enum Fresh {
 pub(super) struct Group {
     /// Deliveries that were written.
     pub(super) added: Vec<(Uid, i64, Key, Hot)>,
-    /// Claims that end, and the delivery's new key.
-    pub(super) settled: Vec<(Uid, i64, u64, Option<Key>)>,
+    /// Claims that end, and what became of the delivery.
+    pub(super) settled: Vec<(Uid, i64, u64, Settled)>,
     /// Lanes whose health was written.
     pub(super) healths: Vec<(Uid, i64)>,
     /// Changes of the projects' counts.
@@ -489,18 +489,19 @@ impl Writing<'_> {
                 Completion::RetryAt(time) => Some((time.as_millisecond(), attempts.saturating_add(1))),
                 Completion::PostponedTo(time) => Some((time.as_millisecond(), attempts)),
             };
-            let moved = match again {
-                Some((due, attempts)) if found => {
+            let settled = match again {
+                _ if !found => Settled::Missing,
+                Some((due, attempts)) => {
                     self.statements
                         .delivery
                         .execute((lane, due, seq, attempts, project))?;
-                    Some((due, seq))
+                    Settled::Moved((due, seq))
                 }
-                _ => None,
+                None => {
+                    *self.group.pending.entry(project).or_default() -= 1;
+                    Settled::Finished
+                }
             };
-            if found && moved.is_none() {
-                *self.group.pending.entry(project).or_default() -= 1;
-            }
             if let Some(health) = &settle.health
                 && self.names.lanes.get(&settle.lane) == Some(&lane)
             {
@@ -508,7 +509,7 @@ impl Writing<'_> {
             }
             self.group
                 .settled
-                .push((settle.lane.clone(), seq, settle.token, moved));
+                .push((settle.lane.clone(), seq, settle.token, settled));
         }
         Ok(())
     }

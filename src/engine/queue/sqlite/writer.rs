@@ -307,8 +307,8 @@ impl Writer {
         for (uid, number, key, hot) in group.added {
             lanes.add(&uid, number, key, hot);
         }
-        for (uid, seq, token, moved) in group.settled {
-            lanes.settled(&uid, seq, token, moved);
+        for (uid, seq, token, settled) in group.settled {
+            lanes.settled(&uid, seq, token, settled);
         }
         for (uid, number) in group.healths {
             lanes.mark_health(&uid, number);
