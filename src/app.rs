@@ -384,6 +384,7 @@ fn start_queue(
         max_bytes: settings.queue_max_bytes,
         // Delivered events must not keep the file full.
         retention_bytes: settings.retention_bytes.min(settings.queue_max_bytes / 2),
+        max_ids: settings.deduplication_ids,
         project_limit: settings.project_queue_limit,
         ..sqlite::Settings::new(folder.join("queue.db"))
     };

@@ -182,7 +182,7 @@ impl Core {
     /// Forgets a lane that ended; what was stored for it meanwhile starts it again, to be dropped too.
     fn forget_lane(&self, uid: &Uid) {
         self.lanes.write().remove(uid);
-        if self.queue.depth(uid).pending > 0 {
+        if self.queue.depth(uid).oldest.is_some() {
             self.wake(uid);
         }
     }

@@ -66,6 +66,9 @@ pub struct Health {
     /// namespace is not watched. `None` until the destination is seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Arc<str>>,
+    /// Grows with every change: of two states of a destination the one with the higher number is the newer.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// The last failed attempt.
@@ -131,6 +134,7 @@ impl Health {
         started: Timestamp,
         now: Timestamp,
     ) -> Option<Signal> {
+        self.changed();
         match outcome {
             Outcome::Delivered { .. } => self.record_success(started, now),
             Outcome::Failed(failure) => self.record_failure(policy, failure, started, now),
@@ -140,6 +144,7 @@ impl Health {
     /// Counts an attempt that was made with an older generation's configuration, which says nothing of this one.
     pub fn record_outdated(&mut self, outcome: &Outcome) {
         if matches!(outcome, Outcome::Delivered { .. }) {
+            self.changed();
             self.delivered = self.delivered.saturating_add(1);
         }
     }
@@ -209,6 +214,7 @@ impl Health {
 
     /// Records a delivery that was given up.
     pub fn record_exhausted(&mut self) {
+        self.changed();
         self.exhausted = self.exhausted.saturating_add(1);
     }
 
@@ -233,6 +239,9 @@ impl Health {
         if new_request || (new_generation && !first_sight) {
             self.forgive();
         }
+        if new_generation || new_request {
+            self.changed();
+        }
         new_generation || new_request
     }
 
@@ -241,8 +250,13 @@ impl Health {
         let news = self.namespace.as_ref() != Some(namespace);
         if news {
             self.namespace = Some(Arc::clone(namespace));
+            self.changed();
         }
         news
+    }
+
+    fn changed(&mut self) {
+        self.revision = self.revision.saturating_add(1);
     }
 
     fn forgive(&mut self) {

@@ -141,7 +141,8 @@ pub struct Settlement {
     pub lease: Lease,
     /// What becomes of it.
     pub completion: Completion,
-    /// The lane's health, when it changed in a way that must survive a crash.
+    /// The lane's health, when it changed in a way that must survive a crash. Attempts overlap, so an older state may
+    /// come later: it never replaces a newer one, by [`Health::revision`].
     pub health: Option<Box<Health>>,
 }
 
@@ -150,7 +151,8 @@ pub struct Settlement {
 pub struct Depth {
     /// Deliveries in the queue, leased ones included.
     pub pending: u64,
-    /// When the oldest was accepted, in milliseconds since 1970; `None` when nothing waits.
+    /// When the oldest was accepted, in milliseconds since 1970; `None` when nothing waits. Told by what is there, not by
+    /// the count.
     pub oldest: Option<i64>,
     /// When the next unleased one is due, in milliseconds since 1970; `None` when all are leased.
     pub next_due: Option<i64>,
@@ -176,9 +178,12 @@ pub enum QueueError {
         /// The quota.
         limit: u64,
     },
-    /// The store's own size limit is reached, or the disk is full.
+    /// The volume has no room.
     #[error("the queue's disk is full")]
     DiskFull,
+    /// The store's own size limit is reached.
+    #[error("the queue's file has reached its size limit, --queue-max-bytes")]
+    FileFull,
     /// The store cannot be read or written.
     #[error("the queue is unavailable: {0}")]
     Unavailable(String),
@@ -196,7 +201,7 @@ impl QueueError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::ProjectFull { .. } => "ProjectQueueFull",
-            Self::DiskFull => "DiskFull",
+            Self::DiskFull | Self::FileFull => "DiskFull",
             Self::Unavailable(_) => "QueueUnavailable",
             Self::Overloaded => "QueueOverloaded",
             Self::Closed => "QueueClosed",
@@ -226,7 +231,8 @@ pub trait Queue: HealthStore {
     /// When the store cannot be written; then some may have been put back.
     async fn rewind(&self, lane: &Uid, reach: Reach) -> Result<u64, QueueError>;
 
-    /// Settles leases in one durable write. On an error the leases are given back, and delivered again.
+    /// Settles leases in one durable write. On an error the leases are given back, and delivered again. A lease counts
+    /// once: settling it again does nothing.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -267,7 +273,7 @@ pub trait HealthStore: Send + Sync {
     /// When the store cannot be read.
     async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError>;
 
-    /// Stores healths in one write.
+    /// Stores healths in one write. One that is older than what is stored is left out, by [`Health::revision`].
     ///
     /// # Errors
     /// When the store cannot be written.

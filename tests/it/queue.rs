@@ -1,7 +1,9 @@
 //! The queue's contract: one suite for every back-end, a model, and the faults of a file.
 
 mod conformance;
+mod engine;
 mod faults;
+mod full;
 mod model;
 
 use std::path::Path;
@@ -109,6 +111,7 @@ async fn drain(queue: &dyn Queue, name: &str, now: Timestamp) -> Vec<String> {
 
 fn settings(directory: &Path) -> Settings {
     let mut settings = Settings::new(directory.join("queue.db"));
+    settings.reserve_bytes = 0;
     settings.reopen = std::time::Duration::from_millis(20);
     settings.settle_patience = std::time::Duration::from_millis(300);
     settings

@@ -308,7 +308,9 @@ fn refused(error: &PublishError) -> Problem {
             let detail = format!("{pending} of {limit} deliveries wait; nothing was accepted");
             Problem::new(Kind::QueueFull, detail).retry_after(5)
         }
-        PublishError::Queue(QueueError::DiskFull) => unavailable("the queue's disk is full", 30),
+        PublishError::Queue(error @ (QueueError::DiskFull | QueueError::FileFull)) => {
+            unavailable(&error.to_string(), 30)
+        }
         PublishError::Queue(QueueError::Unavailable(_)) => unavailable("the queue cannot be written", 5),
         PublishError::Queue(QueueError::Overloaded) => unavailable("more is published than can be stored", 1),
         PublishError::Queue(QueueError::Closed) => unavailable("the queue is closed", 2),

@@ -53,6 +53,18 @@ pub struct MemoryQueue {
     project_limit: u64,
 }
 
+impl Lane {
+    fn keep_health(&mut self, health: Health) {
+        if self
+            .health
+            .as_ref()
+            .is_none_or(|stored| stored.revision <= health.revision)
+        {
+            self.health = Some(health);
+        }
+    }
+}
+
 impl Default for MemoryQueue {
     fn default() -> Self {
         Self::new(1_000_000)
@@ -134,7 +146,7 @@ impl Inner {
             return;
         };
         if let Some(health) = health {
-            lane.health = Some(*health);
+            lane.keep_health(*health);
         }
         let Completion::RetryAt(due) = completion else {
             return self.finished(&delivery.event.project.uid, 1);
@@ -353,7 +365,7 @@ impl HealthStore for MemoryQueue {
         let mut inner = self.inner.lock();
         inner.check()?;
         for (uid, health) in healths {
-            inner.lanes.entry(uid).or_default().health = Some(health);
+            inner.lanes.entry(uid).or_default().keep_health(health);
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 //!
 //! # The file
 //!
-//! `<path>` with SQLite's `-wal` and `-shm` beside it, and `<path>.lock`, which the process that uses the file holds.
+//! `<path>` with SQLite's `-wal` and `-shm` beside it, `<path>.lock`, which the process that uses the file holds, and
+//! `<path>.reserve`, room for a full volume (see `reserve`).
 //! Format 1 (`user_version`); `application_id` is `PRQ1`. Times of acceptance are nanoseconds, due times milliseconds
 //! since 1970.
 //!
@@ -29,14 +30,16 @@
 //!
 //! | Fault | What happens |
 //! |---|---|
-//! | disk or file full | the group is rolled back, its settlements are written alone, its enqueues fail with `DiskFull` |
+//! | volume full | the reserve is given up, delivered events are removed, the group is written again; see `room` |
+//! | file at its limit | delivered events are removed, the group is written again; when that fails, its settlements are written alone and its enqueues fail with `FileFull` |
 //! | I/O error, read-only, not there | `Unavailable`; opened again every second until it heals |
 //! | damaged file | moved aside as `<path>.damaged-<time>`; every intact row is carried over to a new file |
 //! | damaged log | the log's checksums are mended so that SQLite reads all of it, a copy is kept, and the file is checked |
 //! | damaged event | its delivery is handed out as `Corrupt` |
 //! | newer format, other process | `Unavailable`; nothing is touched; opened again every second until it heals |
 //!
-//! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back.
+//! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back. For
+//! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
 mod checkpoint;
 mod fault;
@@ -47,7 +50,9 @@ mod opening;
 mod pool;
 mod raw;
 mod reader;
+mod reserve;
 mod rewind;
+mod room;
 mod rows;
 mod salvage;
 mod scan;
@@ -58,7 +63,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -69,6 +74,7 @@ use tokio::sync::oneshot;
 
 use self::inbox::{Inbox, Op, Settling};
 use self::lanes::{Grant, Lanes, Limits};
+use self::reserve::Reserve;
 use self::rows::Row;
 use self::store::Settle;
 use super::metrics::QueueMetrics;
@@ -78,6 +84,7 @@ use super::{
 };
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
+use crate::domain::retry;
 use crate::engine::clock::Clock;
 
 /// Bounds and places.
@@ -89,6 +96,10 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Finished events are removed, the oldest first, while the file holds more than this.
     pub retention_bytes: u64,
+    /// Room on the volume kept for results when it is full; 0 keeps none. More than the log's 8 MB and one group.
+    pub reserve_bytes: u64,
+    /// Least time between two attempts to make the reserve.
+    pub reserve_pause: Duration,
     /// Finished events are removed when they are older than this.
     pub retention: Duration,
     /// Most ids remembered; beyond, the oldest are forgotten before 24 hours are over.
@@ -121,6 +132,8 @@ impl Settings {
             path: path.into(),
             max_bytes: 10 << 30,
             retention_bytes: 1 << 30,
+            reserve_bytes: 32 << 20,
+            reserve_pause: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
             max_ids: 5_000_000,
             project_limit: 1_000_000,
@@ -148,14 +161,17 @@ struct Shared {
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
     checkpoints: checkpoint::Checkpoints,
+    reserve: Reserve,
+    /// Settlements wait for room: nothing is leased.
+    stuck: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Why every call fails now.
     down: Option<QueueError>,
-    /// When the disk was found full; a write since then clears it.
-    full: Option<Instant>,
+    /// When there was no room, and what for; a write since then clears it.
+    full: Option<(Instant, QueueError)>,
     repaired: Option<String>,
     /// The keeper is to look through the file.
     check: bool,
@@ -193,6 +209,9 @@ impl Progress {
 
 /// For how long a full disk is reported when nobody tries to write.
 const FULL_FOR: Duration = Duration::from_secs(5);
+
+/// When a lane asks again while settlements wait for room.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Why every call fails now.
@@ -266,6 +285,8 @@ impl SqliteQueue {
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
             checkpoints: checkpoint::Checkpoints::default(),
+            reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
+            stuck: AtomicBool::new(false),
             settings,
             metrics,
             clock,
@@ -359,8 +380,13 @@ impl Queue for SqliteQueue {
 
     async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError> {
         self.check()?;
-        let now = now.as_millisecond();
         let mut leased = Leased::default();
+        if self.shared.stuck.load(Ordering::Acquire) {
+            // What would become of more attempts could not be stored either.
+            leased.next_due = Some(retry::after(self.shared.clock.now(), STUCK_PAUSE));
+            return Ok(leased);
+        }
+        let now = now.as_millisecond();
         let mut grants = Vec::new();
         loop {
             let wanted = limit.saturating_sub(leased.leases.len());
@@ -402,7 +428,7 @@ impl Queue for SqliteQueue {
         }
         let mut settles = Vec::with_capacity(settlements.len());
         {
-            let lanes = self.shared.lanes.lock();
+            let mut lanes = self.shared.lanes.lock();
             for settlement in settlements {
                 let Settlement {
                     mut lease,
@@ -411,7 +437,7 @@ impl Queue for SqliteQueue {
                 } = settlement;
                 lease.claim.release = None;
                 let (seq, token) = (lease.claim.seq.cast_signed(), lease.claim.token);
-                if let Some(row) = lanes.claim(&lease.lane, seq, token) {
+                if let Some(row) = lanes.begin_to_settle(&lease.lane, seq, token) {
                     settles.push(Settle {
                         lane: lease.lane.clone(),
                         row,
@@ -430,6 +456,7 @@ impl Queue for SqliteQueue {
                 settles,
                 reply,
                 failed: None,
+                full: false,
             })
         })
         .await
@@ -473,12 +500,15 @@ impl Queue for SqliteQueue {
 
     fn state(&self) -> QueueState {
         let state = self.shared.state.lock();
-        let full = state.full.is_some_and(|since| since.elapsed() < FULL_FOR);
+        let full = state
+            .full
+            .as_ref()
+            .filter(|(since, _)| since.elapsed() < FULL_FOR);
         let unavailable = match &state.down {
             Some(QueueError::Unavailable(why)) => Some(self.shared.salvage.describe(why)),
             Some(other) => Some(other.to_string()),
             None if state.closed => Some(QueueError::Closed.to_string()),
-            None => full.then(|| QueueError::DiskFull.to_string()),
+            None => full.map(|(_, error)| error.to_string()),
         };
         QueueState {
             unavailable,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use postrider::domain::health::Health;
 use postrider::engine::queue::memory::MemoryQueue;
-use postrider::engine::queue::{Completion, Depth, Enqueued, Queue, QueueError, Reach, Settlement};
+use postrider::engine::queue::{
+    Claim, Completion, Depth, Enqueued, Lease, Queue, QueueError, Reach, Settlement,
+};
 
 use super::{at, drain, event, event_of, ids, lane, settings, settle_all};
 
@@ -78,8 +80,10 @@ conformance!(
     a_lease_outlives_its_dropped_lane,
     a_lane_dropped_and_reused_ignores_old_leases,
     depth_counts_leased_deliveries,
+    a_lease_that_is_settled_twice_counts_once,
     next_due_is_the_next_unclaimed_delivery,
     health_survives_settlement_and_drop,
+    an_older_health_never_replaces_a_newer_one,
     a_long_lane_is_drained_in_order_while_it_grows,
     retries_and_new_events_keep_their_order,
     a_closed_queue_refuses,
@@ -523,6 +527,40 @@ async fn depth_counts_leased_deliveries(queue: Arc<dyn Queue>) {
     );
 }
 
+async fn a_lease_that_is_settled_twice_counts_once(queue: Arc<dyn Queue>) {
+    for (due, completion) in [(0, Completion::Finished), (0, Completion::RetryAt(at(0)))] {
+        let batch = (0..3).map(|number| event(&format!("{completion:?}{number}"), due, &["a"]));
+        queue.enqueue(batch.collect()).await.unwrap();
+        let lease = queue.lease(&lane("a"), at(0), 1).await.unwrap().leases.remove(0);
+        let twin = Lease {
+            stored: lease.stored.clone(),
+            attempts: lease.attempts,
+            lane: lease.lane.clone(),
+            due: lease.due,
+            bytes: lease.bytes,
+            claim: Claim {
+                seq: lease.claim.seq,
+                token: lease.claim.token,
+                release: None,
+            },
+        };
+        let settlement = |lease, completion| Settlement {
+            lease,
+            completion,
+            health: None,
+        };
+        let (first, second) = (
+            settlement(lease, completion),
+            settlement(twin, Completion::Finished),
+        );
+        queue.settle(vec![first, second]).await.unwrap();
+        let left = if completion == Completion::Finished { 2 } else { 3 };
+        assert_eq!(queue.depth(&lane("a")).pending, left);
+        assert_eq!(drain(&*queue, "a", at(0)).await.len() as u64, left);
+        assert_eq!(queue.depth(&lane("a")), Depth::default());
+    }
+}
+
 async fn next_due_is_the_next_unclaimed_delivery(queue: Arc<dyn Queue>) {
     let names: Vec<String> = (0..50).map(|number| format!("e{number}")).collect();
     let batch = names
@@ -572,6 +610,38 @@ async fn health_survives_settlement_and_drop(queue: Arc<dyn Queue>) {
         queue.load_health().await.unwrap(),
         [(lane("c"), Health::default())]
     );
+}
+
+async fn an_older_health_never_replaces_a_newer_one(queue: Arc<dyn Queue>) {
+    let health = |revision, exhausted| Health {
+        revision,
+        exhausted,
+        ..Health::default()
+    };
+    let settled = |lease, health| {
+        let settlement = Settlement {
+            lease,
+            completion: Completion::Finished,
+            health: Some(Box::new(health)),
+        };
+        queue.settle(vec![settlement])
+    };
+    let stored = async || queue.load_health().await.unwrap().remove(0).1.exhausted;
+    queue
+        .enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["a"])])
+        .await
+        .unwrap();
+    let mut leases = queue.lease(&lane("a"), at(0), 2).await.unwrap().leases;
+    settled(leases.remove(0), health(7, 70)).await.unwrap();
+    settled(leases.remove(0), health(6, 60)).await.unwrap();
+    assert_eq!((stored().await, queue.depth(&lane("a")).pending), (70, 0));
+    queue.save_health(vec![(lane("a"), health(5, 50))]).await.unwrap();
+    assert_eq!(stored().await, 70);
+    queue.save_health(vec![(lane("a"), health(8, 80))]).await.unwrap();
+    assert_eq!(stored().await, 80);
+    queue.drop_lane(&lane("a")).await.unwrap();
+    queue.save_health(vec![(lane("a"), health(1, 10))]).await.unwrap();
+    assert_eq!(stored().await, 10, "a lane that is made later starts anew");
 }
 
 async fn a_long_lane_is_drained_in_order_while_it_grows(queue: Arc<dyn Queue>) {

@@ -27,6 +27,8 @@ pub(super) struct Settling {
     pub(super) reply: Reply<()>,
     /// When they could not be written for the first time.
     pub(super) failed: Option<Instant>,
+    /// They wait for room.
+    pub(super) full: bool,
 }
 
 /// What the writer is asked to do.

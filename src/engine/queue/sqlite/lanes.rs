@@ -70,6 +70,19 @@ struct Claimed {
     key: Key,
     hot: Hot,
     token: u64,
+    /// Its settlement is with the writer.
+    settling: bool,
+}
+
+/// What a settlement did to its delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It left the queue.
+    Finished,
+    /// It has a new key.
+    Moved(Key),
+    /// It was not there any more: a repair could not carry it over, or its lane was dropped.
+    Missing,
 }
 
 /// A delivery being handed out.
@@ -308,7 +321,13 @@ impl Lanes {
                 cost: hot.cost,
                 token,
             });
-            lane.claims.insert(key.1, Claimed { key, hot, token });
+            let claimed = Claimed {
+                key,
+                hot,
+                token,
+                settling: false,
+            };
+            lane.claims.insert(key.1, claimed);
         }
         let mut granted = Granted {
             next_due: lane.next_due(),
@@ -331,10 +350,12 @@ impl Lanes {
         granted
     }
 
-    /// The row of a claim that is still valid.
-    pub(super) fn claim(&self, uid: &Uid, seq: i64, token: u64) -> Option<ClaimRow> {
-        let lane = self.by_uid.get(uid)?;
-        let claim = lane.claims.get(&seq).filter(|claim| claim.token == token)?;
+    /// The row of a claim that is still valid and not being settled; now it is.
+    pub(super) fn begin_to_settle(&mut self, uid: &Uid, seq: i64, token: u64) -> Option<ClaimRow> {
+        let lane = self.by_uid.get_mut(uid)?;
+        let claim = lane.claims.get_mut(&seq);
+        let claim = claim.filter(|claim| claim.token == token && !claim.settling)?;
+        claim.settling = true;
         let Claimed { key, hot, .. } = claim;
         Some(ClaimRow {
             lane: lane.number,
@@ -359,8 +380,8 @@ impl Lanes {
         lane.place(claim.key, claim.hot, self.limits, &mut self.pool);
     }
 
-    /// A settlement was written; the delivery is gone, or has a new key.
-    pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, moved: Option<Key>) {
+    /// A settlement was written. What was counted from the file without its delivery is not counted down for it.
+    pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, settled: Settled) {
         let Some(lane) = self.by_uid.get_mut(uid) else {
             return;
         };
@@ -377,14 +398,17 @@ impl Lanes {
         if claim.key != age {
             lane.moved.remove(&age);
         }
-        match moved {
-            Some(key) => {
+        match settled {
+            Settled::Moved(key) => {
                 if key != age {
                     lane.moved.insert(age, key.0);
                 }
                 lane.spill(key);
             }
-            None => lane.pending = lane.pending.saturating_sub(1),
+            Settled::Finished => lane.pending = lane.pending.saturating_sub(1),
+            // A repair may have made it again under another key, which was passed over while the claim stood.
+            Settled::Missing if lane.pending > 0 => lane.spill((0, 0)),
+            Settled::Missing => {}
         }
     }
 
@@ -499,7 +523,7 @@ impl Lanes {
         let held = self
             .by_uid
             .iter()
-            .filter(|(_, lane)| lane.pending > 0 || lane.has_health);
+            .filter(|(_, lane)| lane.pending > 0 || lane.next_due().is_some() || lane.has_health);
         held.map(|(uid, _)| uid.clone()).collect()
     }
 
@@ -519,8 +543,8 @@ impl Lanes {
         let oldest = [next_due, claimed, moved].into_iter().flatten().min();
         Depth {
             pending: lane.pending,
-            oldest: oldest.filter(|_| lane.pending > 0),
-            next_due: next_due.filter(|_| lane.pending > 0),
+            oldest,
+            next_due,
         }
     }
 }
