@@ -172,6 +172,24 @@ async fn dropping_a_lane_goes_on_after_a_restart() {
     until(|| left(&copy) == 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_a_lane_that_is_interrupted_counts_all_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = Arc::new(open(&settings).await);
+    fill(&*queue, 30_000, 1).await;
+    let dropping = Arc::clone(&queue);
+    let task = tokio::spawn(async move { dropping.drop_lane(&lane("a")).await });
+    until(|| queue.depth(&lane("a")).pending == 0).await;
+    // Somebody holds the file for so long that the queue gives up and opens it again.
+    let other = rusqlite::Connection::open(&settings.path).unwrap();
+    other.busy_timeout(Duration::from_secs(10)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    until(|| queue.state().unavailable.is_some() || task.is_finished()).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(task.await.unwrap(), Ok(30_000));
+}
+
 fn left(settings: &Settings) -> i64 {
     let connection = rusqlite::Connection::open(&settings.path).unwrap();
     connection
