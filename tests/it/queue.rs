@@ -121,6 +121,14 @@ async fn open(settings: &Settings) -> SqliteQueue {
     open_with(settings, &QueueMetrics::default()).await
 }
 
+/// Opens a file that was closed before. A program that another test starts meanwhile holds a copy of the closed file's
+/// lock for a moment, so the first try may find it taken.
+async fn reopen(settings: &Settings) -> SqliteQueue {
+    let queue = open(settings).await;
+    faults::until(|| queue.state().unavailable.is_none()).await;
+    queue
+}
+
 async fn open_with(settings: &Settings, metrics: &QueueMetrics) -> SqliteQueue {
     SqliteQueue::open(settings.clone(), metrics.clone(), Arc::new(Later))
         .await

@@ -12,7 +12,7 @@ use postrider::engine::queue::sqlite::Settings;
 use postrider::engine::queue::{Completion, Enqueued, HealthStore, Queue, QueueError, QueueState, Stored};
 
 use super::full::SmallDisk;
-use super::{at, drain, event, ids, lane, open, open_with, settings, settle_all, sized};
+use super::{at, drain, event, ids, lane, open, open_with, reopen, settings, settle_all, sized};
 
 async fn fill(queue: &dyn Queue, count: i64, size: usize) {
     for first in (0..count).step_by(50) {
@@ -101,7 +101,7 @@ async fn everything_survives_a_clean_restart() {
         .unwrap();
     queue.close().await;
 
-    let queue = open(&settings).await;
+    let queue = reopen(&settings).await;
     assert_eq!(queue.state(), QueueState::default());
     assert_eq!(queue.depth(&lane("a")).pending, 200);
     let depth = queue.depth(&lane("a"));
@@ -128,12 +128,11 @@ async fn an_older_health_stays_older_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
     let save = async |revision| {
-        let queue = open(&settings).await;
+        let queue = reopen(&settings).await;
         let health = Health {
             revision,
             ..Health::default()
         };
-        until(|| queue.state().unavailable.is_none()).await;
         queue.save_health(vec![(lane("a"), health)]).await.unwrap();
         let stored = queue.load_health().await.unwrap().remove(0).1.revision;
         queue.close().await;

@@ -13,7 +13,7 @@ use postrider::engine::queue::sqlite::Settings;
 use postrider::engine::queue::{Completion, Enqueued, Queue, QueueError, QueueState};
 
 use super::faults::{beside, until};
-use super::{at, drain, event, lane, open, open_with, settings, settle_all, sized};
+use super::{at, drain, event, lane, open, open_with, reopen, settings, settle_all, sized};
 
 /// A small file system of its own.
 pub(super) struct SmallDisk(pub(super) tempfile::TempDir);
@@ -217,9 +217,7 @@ async fn a_queue_opens_and_delivers_on_a_full_volume() {
     queue.close().await;
     drop(queue);
     let filler = Filler::on(&disk);
-    let queue = open(&settings).await;
-    // Another test's child process may hold the lock's handle until it runs its program.
-    until(|| queue.state().unavailable.is_none()).await;
+    let queue = reopen(&settings).await;
     let expected: Vec<String> = (0..500).map(|number| format!("e{number}")).collect();
     assert_eq!(drain(&queue, "a", at(1_000)).await, expected);
     filler.give_back();

@@ -191,7 +191,7 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                 let Some(settings) = reopen else { continue };
                 queue.close().await;
                 held.clear();
-                queue = Arc::new(super::open(settings).await);
+                queue = Arc::new(super::reopen(settings).await);
                 for delivery in model.lanes.values_mut().flat_map(BTreeMap::values_mut) {
                     delivery.2 = false;
                 }
