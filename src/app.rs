@@ -1,6 +1,8 @@
 //! The composition root: builds adapters, binds listeners, supervises tasks, stops in order.
 //!
 //! Every long-lived task is owned here. The first that ends unasked stops the process with a non-zero code.
+//! The servers come first, so that probes and publishers are answered while the queue's file is opened, which takes
+//! long when a large one is damaged; deliveries and controllers follow when it is open or known to be unavailable.
 //! The order of a stop: not ready → stop accepting → stop leasing → attempts end within the grace period → counters
 //! stored → last status → queue closed → exit 0.
 
@@ -8,6 +10,7 @@ mod readiness;
 mod running;
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +43,9 @@ use crate::telemetry::{self, LogGuard};
 const STATUS_GRACE: Duration = Duration::from_secs(5);
 /// Longest that publish requests under way may take when the process stops.
 const PUBLISH_GRACE: Duration = Duration::from_secs(10);
+
+/// Bytes of events in flight over all destinations; the requests made of them take about as much again.
+const IN_FLIGHT_BYTES: usize = 64 << 20;
 
 /// Runs the operator until it is told to stop.
 ///
@@ -158,10 +164,23 @@ struct App {
     registry: Registry,
     http_metrics: HttpMetrics,
     queue: Arc<dyn Queue>,
+    /// Ends when the first try to open the queue is over.
+    opened: Opened,
     directory: Arc<Directory>,
     engine: Engine,
     runner: Runner,
     egress: EgressPolicy,
+}
+
+type Opened = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What starts when the queue was opened.
+struct Work {
+    client: kube::Client,
+    context: controllers::Context,
+    listener: Arc<dyn DirectoryListener>,
+    runner: Runner,
+    grace: Duration,
 }
 
 impl App {
@@ -176,7 +195,7 @@ impl App {
         registry.register_collector(Box::new(log.metrics()));
         let http_metrics = HttpMetrics::new();
         http_metrics.register(&mut registry);
-        let queue = open_queue(&settings, &mut registry, clock.clone()).await?;
+        let (queue, opened) = start_queue(&settings, &mut registry, clock.clone())?;
         let transport = HttpTransport::new(TransportSettings {
             policy: egress.clone(),
             ..TransportSettings::default()
@@ -193,6 +212,8 @@ impl App {
             clock,
             metrics,
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(usize::MAX),
+            max_in_flight_bytes: IN_FLIGHT_BYTES,
+            watched_namespace: settings.watch_namespace.clone(),
         });
         registry.register_collector(Box::new(LaneGauges::new(&engine)));
         Ok(Self {
@@ -203,6 +224,7 @@ impl App {
             registry,
             http_metrics,
             queue,
+            opened,
             directory,
             engine,
             runner,
@@ -211,14 +233,28 @@ impl App {
     }
 
     /// Runs until `stop` or until a part ends unasked, then ends everything in order.
-    async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let mut stop = pin!(stop);
         let queue = Arc::clone(&self.queue);
         let readiness = Arc::new(AppReadiness::new(Arc::clone(&self.directory), Arc::clone(&queue)));
-        let mut running = self.start(&readiness);
-        tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "started");
-        let unasked = tokio::select! {
-            () = stop => None,
-            name = running.first_to_end() => Some(name),
+        let opened = std::mem::replace(&mut self.opened, Box::pin(std::future::pending()));
+        let mut running = Running::default();
+        let work = self.serve(&readiness, &mut running);
+        tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "opening the queue");
+        let ended = tokio::select! {
+            () = &mut stop => Some(None),
+            name = running.first_to_end() => Some(Some(name)),
+            () = opened => None,
+        };
+        let unasked = if let Some(ended) = ended {
+            ended
+        } else {
+            work.start(&mut running);
+            tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "started");
+            tokio::select! {
+                () = stop => None,
+                name = running.first_to_end() => Some(name),
+            }
         };
         readiness.stop();
         let failure = running.stop().await;
@@ -233,8 +269,8 @@ impl App {
         }
     }
 
-    /// Starts every part, in the order in which they are to be stopped.
-    fn start(self, readiness: &Arc<AppReadiness>) -> Running {
+    /// Starts the servers.
+    fn serve(self, readiness: &Arc<AppReadiness>, running: &mut Running) -> Work {
         let listener: Arc<dyn DirectoryListener> = Arc::new(self.engine.clone());
         self.directory.set_listener(Arc::downgrade(&listener));
         let mut registry = self.registry;
@@ -272,19 +308,40 @@ impl App {
             metrics: self.http_metrics,
         };
 
-        let mut running = Running::default();
         let publish_listener = self.publish;
         running.add("the publish server", |stop| async move {
             PublishServer::serve(publish_listener, publish, limits, stop).await;
             Ok(())
         });
-        let runner = self.runner;
+        let admin_listener = self.admin;
+        running.add_outlasting("the admin server", |stop| async move {
+            AdminServer::serve(admin_listener, admin, HttpSettings::default(), stop).await;
+            Ok(())
+        });
+        Work {
+            client: self.client,
+            context,
+            listener,
+            runner: self.runner,
+            grace,
+        }
+    }
+}
+
+impl Work {
+    fn start(self, running: &mut Running) {
+        let Self {
+            client,
+            context,
+            listener,
+            runner,
+            grace,
+        } = self;
         running.add("delivery", move |stop| async move {
             // Held here, because the directory holds it weakly.
             let _listener = listener;
             Ok(runner.run(stop, grace).await?)
         });
-        let client = self.client;
         running.add("the controllers", move |stop| async move {
             let stopping = stop.clone();
             let overdue = async {
@@ -297,12 +354,6 @@ impl App {
             }
             Ok(())
         });
-        let admin_listener = self.admin;
-        running.add("the admin server", |stop| async move {
-            AdminServer::serve(admin_listener, admin, HttpSettings::default(), stop).await;
-            Ok(())
-        });
-        running
     }
 }
 
@@ -319,11 +370,11 @@ async fn kube_client() -> anyhow::Result<kube::Client> {
     kube::Client::try_from(config).context("the Kubernetes configuration is unusable")
 }
 
-async fn open_queue(
+fn start_queue(
     settings: &RunArgs,
     registry: &mut Registry,
     clock: Arc<dyn Clock>,
-) -> anyhow::Result<Arc<dyn Queue>> {
+) -> anyhow::Result<(Arc<dyn Queue>, Opened)> {
     let folder = &settings.data_dir;
     std::fs::create_dir_all(folder)
         .with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
@@ -333,12 +384,10 @@ async fn open_queue(
         max_bytes: settings.queue_max_bytes,
         // Delivered events must not keep the file full.
         retention_bytes: settings.retention_bytes.min(settings.queue_max_bytes / 2),
+        max_ids: settings.deduplication_ids,
         project_limit: settings.project_queue_limit,
         ..sqlite::Settings::new(folder.join("queue.db"))
     };
-    Ok(Arc::new(
-        SqliteQueue::open(queue, metrics, clock)
-            .await
-            .context("cannot start the queue")?,
-    ))
+    let (queue, opened) = SqliteQueue::start(queue, metrics, clock).context("cannot start the queue")?;
+    Ok((Arc::new(queue), Box::pin(opened)))
 }

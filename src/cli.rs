@@ -93,6 +93,11 @@ pub struct RunArgs {
     #[arg(long, env = "POSTRIDER_RETENTION_BYTES", default_value_t = 1 << 30,
           value_parser = clap::value_parser!(u64).range(0..))]
     pub retention_bytes: u64,
+    /// Ids of events that are remembered to tell duplicates. Beyond, the oldest are forgotten before 24 hours are over,
+    /// and so are the bodies of their events once delivered.
+    #[arg(long, env = "POSTRIDER_DEDUPLICATION_IDS", default_value_t = 5_000_000,
+          value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
+    pub deduplication_ids: u64,
     /// Requests in flight over all destinations, 2 to 65536. Failing destinations share half of them.
     #[arg(long, env = "POSTRIDER_MAX_IN_FLIGHT", default_value_t = 1024,
           value_parser = clap::value_parser!(u32).range(2..=65536))]

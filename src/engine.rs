@@ -7,7 +7,7 @@
 //! Invariants:
 //!
 //! - A lane's task is the only one that leases from its part of the queue, and it never holds more deliveries than
-//!   its window, the destination's `maxInFlight` and its share of the common places allow.
+//!   its window, the destination's `maxInFlight` and its share of the common places and bytes allow.
 //! - An attempt that our own shutdown cuts off is no outcome: its lease lapses and the delivery is made again.
 //! - If a lane's task ends unasked, [`Runner::run`] ends with it.
 //! - No lane starts before the stored health is known, so a restart forgives nothing.
@@ -17,6 +17,7 @@ pub mod clock;
 pub mod directory;
 pub mod lane;
 mod lanes;
+pub mod loads;
 pub mod metrics;
 pub mod places;
 pub mod publish;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use self::clock::Clock;
 use self::directory::Directory;
 use self::lane::Lane;
+use self::loads::Loads;
 use self::metrics::EngineMetrics;
 use self::places::Places;
 use self::queue::Queue;
@@ -62,6 +64,10 @@ pub struct Parts {
     pub metrics: EngineMetrics,
     /// Requests in flight over all destinations; see [`places`].
     pub max_in_flight: usize,
+    /// Bytes of events in flight over all destinations; see [`loads`].
+    pub max_in_flight_bytes: usize,
+    /// The only namespace whose destinations are seen; `None` when all are.
+    pub watched_namespace: Option<String>,
 }
 
 /// The running part of Postrider.
@@ -78,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: EngineMetrics,
     pub(crate) places: Places,
+    pub(crate) loads: Loads,
+    watched_namespace: Option<String>,
     pub(crate) changes: Changes,
     /// Writes that outlive the publisher who asked for them.
     pub(crate) tasks: TaskTracker,
@@ -112,6 +120,8 @@ impl Engine {
             clock: parts.clock,
             metrics: parts.metrics,
             places: Places::new(parts.max_in_flight),
+            loads: Loads::new(parts.max_in_flight_bytes),
+            watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -152,6 +162,15 @@ impl Core {
         lane.wake();
     }
 
+    /// Whether a destination that the directory does not have may exist all the same, in a namespace that is not
+    /// watched. One whose namespace is not known may, when not all are watched.
+    pub(crate) fn may_exist_unwatched(&self, uid: &Uid, health: &Health) -> bool {
+        let Some(watched) = &self.watched_namespace else {
+            return false;
+        };
+        health.namespace.as_deref() != Some(watched) && !self.directory.was_removed(uid)
+    }
+
     pub(crate) fn running_lane(&self, uid: &Uid) -> Option<Arc<Lane>> {
         self.lanes.read().get(uid).cloned()
     }
@@ -163,7 +182,7 @@ impl Core {
     /// Forgets a lane that ended; what was stored for it meanwhile starts it again, to be dropped too.
     fn forget_lane(&self, uid: &Uid) {
         self.lanes.write().remove(uid);
-        if self.queue.depth(uid).pending > 0 {
+        if self.queue.depth(uid).oldest.is_some() {
             self.wake(uid);
         }
     }

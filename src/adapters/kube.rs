@@ -101,7 +101,7 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
         sink,
         Arc::clone(&shared),
     );
-    let triggers = futures::stream::select(followed, shared.project_triggers.stream());
+    let triggers = futures::stream::select(followed, trigger::stream(&shared.project_triggers));
     let work = move |object, shared| project::reconcile(object, shared, Arc::clone(&initial));
     let task = control(
         projects.clone(),
@@ -121,7 +121,7 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
         sink,
         Arc::clone(&shared),
     );
-    let triggers = futures::stream::select(followed, shared.destination_triggers.stream());
+    let triggers = futures::stream::select(followed, trigger::stream(&shared.destination_triggers));
     let known = projects.clone();
     let work = move |object, shared| destination::reconcile(object, shared, known.clone());
     let task = control(

@@ -1,4 +1,4 @@
-//! [`Running`]: the process's long-lived tasks, in the order in which they are stopped.
+//! [`Running`]: the process's long-lived tasks, and the order in which they are stopped.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,6 +18,7 @@ struct Part {
     name: &'static str,
     stop: CancellationToken,
     task: Id,
+    outlasts: bool,
 }
 
 impl Running {
@@ -26,9 +27,29 @@ impl Running {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
+        self.push(name, false, start);
+    }
+
+    /// The same for a task that is stopped after all others, whenever they were started.
+    pub(super) fn add_outlasting<F>(&mut self, name: &'static str, start: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.push(name, true, start);
+    }
+
+    fn push<F>(&mut self, name: &'static str, outlasts: bool, start: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
         let stop = CancellationToken::new();
         let task = self.tasks.spawn(start(stop.clone())).id();
-        self.parts.push(Part { name, stop, task });
+        self.parts.push(Part {
+            name,
+            stop,
+            task,
+            outlasts,
+        });
     }
 
     /// Waits until a task ends, in a panic or otherwise, and says which.
@@ -41,7 +62,8 @@ impl Running {
     /// Stops the tasks one after the other; answers with the first error.
     pub(super) async fn stop(mut self) -> Option<anyhow::Error> {
         let mut failure = None;
-        for Part { name, stop, task } in std::mem::take(&mut self.parts) {
+        self.parts.sort_by_key(|part| part.outlasts);
+        for Part { name, stop, task, .. } in std::mem::take(&mut self.parts) {
             stop.cancel();
             while !self.ended.contains_key(&task) && self.one_end().await.is_some() {}
             if let Some(Err(error)) = self.ended.remove(&task)
@@ -76,17 +98,21 @@ mod tests {
     async fn tasks_stop_in_order_and_the_first_error_counts() {
         let said = Arc::new(Mutex::new(Vec::new()));
         let mut running = Running::default();
-        for name in ["first", "second", "third"] {
+        let part = |name: &'static str| {
             let said = Arc::clone(&said);
-            running.add(name, |stop| async move {
+            move |stop: CancellationToken| async move {
                 stop.cancelled().await;
                 said.lock().push(name);
-                anyhow::ensure!(name == "first", "{name} is unwell");
+                anyhow::ensure!(name != "second", "{name} is unwell");
                 Ok(())
-            });
+            }
+        };
+        running.add_outlasting("last", part("last"));
+        for name in ["first", "second", "third"] {
+            running.add(name, part(name));
         }
         let failure = running.stop().await.unwrap();
-        assert_eq!(*said.lock(), ["first", "second", "third"]);
+        assert_eq!(*said.lock(), ["first", "second", "third", "last"]);
         assert_eq!(format!("{failure:#}"), "second failed: second is unwell");
     }
 

@@ -225,6 +225,9 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
     references
 }
 
+/// Where the signing key's Secret is named.
+pub const SIGNING_PATH: &str = "spec.webhook.signing.secretRef";
+
 impl Destination {
     /// Validates a spec.
     ///

@@ -3,6 +3,7 @@
 //! The tracker answers with data and touches nothing; callers act on the [`Signal`]. It is stored beside the queue,
 //! so a restart does not forgive a failing receiver.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -61,6 +62,13 @@ pub struct Health {
     /// How often in a row the receiver asked for rest again after a rest.
     #[serde(default)]
     pub rests: u32,
+    /// Namespace of the destination: without it nobody could tell whether one that is not seen is gone, or only its
+    /// namespace is not watched. `None` until the destination is seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Arc<str>>,
+    /// Grows with every change: of two states of a destination the one with the higher number is the newer.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// The last failed attempt.
@@ -126,6 +134,7 @@ impl Health {
         started: Timestamp,
         now: Timestamp,
     ) -> Option<Signal> {
+        self.changed();
         match outcome {
             Outcome::Delivered { .. } => self.record_success(started, now),
             Outcome::Failed(failure) => self.record_failure(policy, failure, started, now),
@@ -135,6 +144,7 @@ impl Health {
     /// Counts an attempt that was made with an older generation's configuration, which says nothing of this one.
     pub fn record_outdated(&mut self, outcome: &Outcome) {
         if matches!(outcome, Outcome::Delivered { .. }) {
+            self.changed();
             self.delivered = self.delivered.saturating_add(1);
         }
     }
@@ -204,6 +214,7 @@ impl Health {
 
     /// Records a delivery that was given up.
     pub fn record_exhausted(&mut self) {
+        self.changed();
         self.exhausted = self.exhausted.saturating_add(1);
     }
 
@@ -228,7 +239,24 @@ impl Health {
         if new_request || (new_generation && !first_sight) {
             self.forgive();
         }
+        if new_generation || new_request {
+            self.changed();
+        }
         new_generation || new_request
+    }
+
+    /// Takes note of the object's namespace. Answers whether that must be stored.
+    pub fn live_in(&mut self, namespace: &Arc<str>) -> bool {
+        let news = self.namespace.as_ref() != Some(namespace);
+        if news {
+            self.namespace = Some(Arc::clone(namespace));
+            self.changed();
+        }
+        news
+    }
+
+    fn changed(&mut self) {
+        self.revision = self.revision.saturating_add(1);
     }
 
     fn forgive(&mut self) {

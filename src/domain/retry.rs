@@ -13,6 +13,9 @@ pub const MAX_ATTEMPTS: u32 = 100;
 /// Longest `Retry-After` that is honoured in full; a longer one is cut to it.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// Longest `maxAge` that a destination may have.
+pub const LONGEST_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// The default schedule : 85 h 35 min in all.
 pub const DEFAULT_SCHEDULE: [Duration; 10] = {
     const MINUTE: u64 = 60;

@@ -156,6 +156,7 @@ fn conclude(
     }
 }
 
+/// Logs and counts the attempt when it ends, whether or not its result can be stored: it was made.
 #[expect(
     clippy::too_many_arguments,
     reason = "one wide line needs everything that is known"

@@ -94,6 +94,9 @@ pub trait DirectoryListener: Send + Sync {
 
     /// A destination is gone for good. Called once for each.
     fn destination_removed(&self, uid: &Uid);
+
+    /// Every object that existed at start has been looked at: what is not here now is gone. Called once.
+    fn synced(&self);
 }
 
 /// Projects and destinations as configured.
@@ -110,6 +113,8 @@ pub struct Directory {
 #[derive(Default)]
 struct Objects {
     projects: HashMap<ObjectKey, Arc<Project>>,
+    /// Projects that exist but were never understood: nothing can be published to them yet.
+    unusable: HashMap<ObjectKey, Uid>,
     destinations: HashMap<Uid, Arc<Entry>>,
     /// uids of each namespace's destinations, ordered so that matching is deterministic.
     namespaces: HashMap<Arc<str>, BTreeSet<Uid>>,
@@ -148,10 +153,23 @@ impl Directory {
         self.objects.read().projects.get(key).cloned()
     }
 
+    /// Whether a project of that name exists that nothing can be published to yet.
+    #[must_use]
+    pub fn is_unusable(&self, key: &ObjectKey) -> bool {
+        let objects = self.objects.read();
+        objects.unusable.contains_key(key) && !objects.projects.contains_key(key)
+    }
+
     /// A destination by uid.
     #[must_use]
     pub fn destination(&self, uid: &Uid) -> Option<Arc<Entry>> {
         self.objects.read().destinations.get(uid).cloned()
+    }
+
+    /// Whether a destination or project was seen to go, lately.
+    #[must_use]
+    pub fn was_removed(&self, uid: &Uid) -> bool {
+        self.objects.read().removed.contains(uid)
     }
 
     /// uids of all destinations, in no order.
@@ -206,13 +224,29 @@ impl Directory {
 
     /// Says that every object of a kind that existed at start has been looked at. Stays so.
     pub fn mark_synced(&self, kind: Kind) {
-        self.synced.fetch_or(kind.bit(), Ordering::AcqRel);
+        let before = self.synced.fetch_or(kind.bit(), Ordering::AcqRel);
+        let complete = before | kind.bit() == Kind::ALL.into_iter().fold(0, |bits, kind| bits | kind.bit());
+        if before & kind.bit() == 0
+            && complete
+            && let Some(listener) = self.listener()
+        {
+            listener.synced();
+        }
+    }
+
+    /// Says that a project exists but cannot be understood, unless its uid was removed. What was known of it stays.
+    pub fn put_unusable(&self, key: &ObjectKey, uid: &Uid) {
+        let mut objects = self.objects.write();
+        if !objects.removed.contains(uid) {
+            objects.unusable.insert(key.clone(), uid.clone());
+        }
     }
 
     /// Adds or replaces a project, unless its uid was removed.
     pub fn put_project(&self, project: Project) {
         let mut objects = self.objects.write();
         if !objects.removed.contains(&project.facts.uid) {
+            objects.unusable.remove(&project.key);
             objects.projects.insert(project.key.clone(), Arc::new(project));
         }
     }
@@ -227,6 +261,9 @@ impl Directory {
         {
             objects.projects.remove(key);
         }
+        if objects.unusable.get(key) == Some(uid) {
+            objects.unusable.remove(key);
+        }
         objects.removed.remember(uid);
     }
 
@@ -234,8 +271,12 @@ impl Directory {
     pub fn retain_projects(&self, living: &HashSet<Uid>) {
         let mut objects = self.objects.write();
         let Objects {
-            projects, removed, ..
+            projects,
+            unusable,
+            removed,
+            ..
         } = &mut *objects;
+        unusable.retain(|_, uid| living.contains(uid));
         projects.retain(|_, project| {
             let lives = living.contains(&project.facts.uid);
             if !lives {

@@ -13,15 +13,22 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::Core;
 use super::attempt;
+use super::loads::{LaneLoad, Load};
+use super::metrics::Bound;
 use super::places::{Asker, Place};
+use super::queue::{Completion, Lease, QueueError, Reach, Settlement};
 use crate::domain::destination::Destination;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
-use crate::domain::retry;
+use crate::domain::retry::{self, LONGEST_MAX_AGE};
 use crate::domain::window::{self, Admission, Window};
 
 /// How long a lane waits after the store failed it.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Aged deliveries dropped in one write.
+const DROPPED_AT_ONCE: usize = 256;
+/// Why deliveries of an unseen destination are kept.
+const NOT_WATCHED: &str = "NamespaceNotWatched";
 /// Longest sleep of a lane: the system's clock may have jumped meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -93,12 +100,20 @@ enum Step {
     Gone,
 }
 
-/// A lane's task: the attempts under way, and a place that was waited for.
+/// A lane's task: the attempts under way, and a place and room that were waited for.
 struct Task<'a> {
     core: &'a Arc<Core>,
     lane: &'a Arc<Lane>,
     attempts: JoinSet<()>,
     held: Option<Place>,
+    load: LaneLoad,
+    held_load: Option<Load>,
+    /// Most deliveries leased at once; few after there was no room for all, so that they are not leased in vain.
+    most: usize,
+    /// Nothing was sent for a while on purpose, so what is due goes by age when that ends.
+    was_parked: bool,
+    /// Its namespace is not watched, which was logged.
+    unwatched: bool,
 }
 
 /// Empties a lane until its destination is gone or the engine stops.
@@ -108,6 +123,11 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
         lane,
         attempts: JoinSet::new(),
         held: None,
+        load: LaneLoad::default(),
+        held_load: None,
+        most: usize::MAX,
+        was_parked: false,
+        unwatched: false,
     };
     while !core.stopping.is_cancelled() {
         match task.advance().await {
@@ -127,6 +147,7 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
 impl Task<'_> {
     async fn wait(&mut self, until: Option<Timestamp>) {
         self.held = None;
+        self.held_load = None;
         tokio::select! {
             () = self.lane.wake.notified() => {}
             Some(ended) = self.attempts.join_next() => self.ended(ended),
@@ -147,10 +168,12 @@ impl Task<'_> {
     async fn advance(&mut self) -> Step {
         let (core, lane) = (self.core, self.lane);
         let Some(entry) = core.directory.destination(&lane.uid) else {
-            return if core.directory.synced() {
-                self.discard().await
-            } else {
+            return if !core.directory.synced() {
                 Step::Wait(None)
+            } else if lane.with(|state| core.may_exist_unwatched(&lane.uid, &state.health)) {
+                self.keep().await
+            } else {
+                self.discard().await
             };
         };
         let now = core.clock.now();
@@ -159,7 +182,8 @@ impl Task<'_> {
             let changed = state
                 .health
                 .observe(entry.identity.generation, entry.enable_request.as_deref());
-            changed.then(|| state.health.clone())
+            let moved = state.health.live_in(&entry.identity.key.namespace);
+            (changed || moved).then(|| state.health.clone())
         });
         if let Some(health) = changed {
             core.changes.push(lane.uid.clone());
@@ -175,6 +199,19 @@ impl Task<'_> {
         if let Some(until) = paused_until.filter(|until| *until > now) {
             return Step::Wait(Some(until));
         }
+        match admission {
+            Admission::Open if self.was_parked => {
+                if !self.rewind(Reach::DueBy(now)).await {
+                    return Step::Again;
+                }
+                self.was_parked = false;
+            }
+            Admission::Probe if self.attempts.is_empty() && !self.rewind(Reach::Oldest).await => {
+                return Step::Again;
+            }
+            Admission::Probe | Admission::Parked { .. } => self.was_parked = true,
+            Admission::Open | Admission::RestUntil(_) => {}
+        }
         match (admission, destination) {
             (Admission::Open, Some(destination)) => {
                 let limit = window.limit(destination.max_in_flight.min(core.places.per_lane()));
@@ -185,6 +222,22 @@ impl Task<'_> {
             (Admission::RestUntil(until), _) => wait_until(lane, Some(until)),
             (Admission::Parked { until, .. }, _) => wait_until(lane, until),
             (Admission::Open | Admission::Probe, None) => wait_until(lane, None),
+        }
+    }
+
+    /// Has deliveries leased by age. Returns whether that could be written; if not, the lane is paused.
+    async fn rewind(&self, reach: Reach) -> bool {
+        let (core, lane) = (self.core, self.lane);
+        match core.queue.rewind(&lane.uid, reach).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(
+                    reason = error.reason(), %error, destination.uid = %lane.uid,
+                    "deliveries were not put in order of age"
+                );
+                lane.pause(core.clock.now());
+                false
+            }
         }
     }
 
@@ -203,19 +256,19 @@ impl Task<'_> {
         if free == 0 {
             return Step::Wait(None);
         }
-        if core.queue.depth(&lane.uid).pending == 0 {
-            return wait_until(lane, None);
+        // Places are for lanes that have something to send now.
+        let next_due = core.queue.next_due(&lane.uid);
+        let next_due = next_due.and_then(|due| Timestamp::from_millisecond(due).ok());
+        if next_due.is_none_or(|due| due > now) {
+            return wait_until(lane, next_due);
         }
-        let asker = match (failing, self.attempts.is_empty()) {
-            (true, _) => Asker::Failing,
-            (false, true) => Asker::First,
-            (false, false) => Asker::Further,
-        };
+        let asker = if failing { Asker::Failing } else { self.asker() };
         let Some(first) = self.held.take().or_else(|| core.places.try_take(asker)) else {
             return self.wait_for_place(asker).await;
         };
         let more = std::iter::from_fn(|| core.places.try_take(if failing { asker } else { Asker::Further }));
-        let places: Vec<_> = std::iter::once(first).chain(more.take(free - 1)).collect();
+        let most = free.min(self.most);
+        let places: Vec<_> = std::iter::once(first).chain(more.take(most - 1)).collect();
         let leased = match core.queue.lease(&lane.uid, now, places.len()).await {
             Ok(leased) => leased,
             Err(error) => {
@@ -224,21 +277,74 @@ impl Task<'_> {
                 return Step::Again;
             }
         };
-        for (place, lease) in places.into_iter().zip(leased.leases) {
+        let many = leased.leases.len();
+        let mut lacking = None;
+        for (started, (place, lease)) in places.into_iter().zip(leased.leases).enumerate() {
+            let asker = if failing { asker } else { self.asker() };
+            let Some(load) = self.take_room(asker, &lease) else {
+                self.most = started.max(1);
+                lacking = Some((asker, lease.bytes));
+                break;
+            };
             let attempt = attempt::make(
                 Arc::clone(core),
                 Arc::clone(lane),
                 Arc::clone(destination),
                 lease,
-                place,
+                place.with(load),
             );
             self.attempts.spawn(attempt);
+        }
+        // By now the other places and leases are given back.
+        if let Some((asker, bytes)) = lacking {
+            return self.wait_for_room(asker, bytes).await;
+        }
+        let more = many == most && most < free;
+        self.most = self.most.saturating_mul(2);
+        if more {
+            return Step::Again;
         }
         wait_until(lane, leased.next_due)
     }
 
+    fn asker(&self) -> Asker {
+        if self.attempts.is_empty() {
+            Asker::First
+        } else {
+            Asker::Further
+        }
+    }
+
+    /// Takes room for an event: what was waited for, or what is free.
+    fn take_room(&mut self, asker: Asker, lease: &Lease) -> Option<Load> {
+        let loads = &self.core.loads;
+        if !loads.admits(&self.load, lease.bytes) {
+            return None;
+        }
+        let held = self.held_load.take().filter(|held| held.holds(lease.bytes));
+        let load = held.or_else(|| loads.try_take(asker, lease.bytes))?;
+        Some(load.of(&self.load))
+    }
+
+    /// Waits for room and keeps it for the next look; when the lane has its share, until an attempt ends.
+    async fn wait_for_room(&mut self, asker: Asker, bytes: usize) -> Step {
+        let core = self.core;
+        core.metrics.waits(Bound::Bytes);
+        if !core.loads.admits(&self.load, bytes) {
+            return Step::Wait(None);
+        }
+        tokio::select! {
+            load = core.loads.take(asker, bytes) => self.held_load = load,
+            () = self.lane.wake.notified() => {}
+            Some(ended) = self.attempts.join_next() => self.ended(ended),
+            () = core.stopping.cancelled() => {}
+        }
+        Step::Again
+    }
+
     /// Waits for a place and keeps it for the next look, because the world may have changed meanwhile.
     async fn wait_for_place(&mut self, asker: Asker) -> Step {
+        self.core.metrics.waits(Bound::Requests);
         tokio::select! {
             place = self.core.places.take(asker) => self.held = place,
             () = self.lane.wake.notified() => {}
@@ -248,12 +354,74 @@ impl Task<'_> {
         Step::Again
     }
 
+    /// Keeps the work of a destination whose namespace is not watched, but nothing that is too old for any destination.
+    async fn keep(&mut self) -> Step {
+        let (core, lane) = (self.core, self.lane);
+        if !std::mem::replace(&mut self.unwatched, true) {
+            let namespace = lane.with(|state| state.health.namespace.clone());
+            tracing::warn!(
+                destination.uid = %lane.uid,
+                destination.namespace = namespace.as_deref().unwrap_or("unknown"),
+                deliveries = core.queue.depth(&lane.uid).pending,
+                reason = NOT_WATCHED,
+                "deliveries are kept for a destination whose namespace is not watched"
+            );
+        }
+        let now = core.clock.now();
+        let oldest = core.queue.depth(&lane.uid).oldest;
+        let oldest = oldest.and_then(|oldest| Timestamp::from_millisecond(oldest).ok());
+        let Some(oldest) = oldest else {
+            return wait_until(lane, None);
+        };
+        let end = retry::after(oldest, LONGEST_MAX_AGE);
+        if end > now {
+            lane.with(|state| state.next_attempt = None);
+            return Step::Wait(Some(end));
+        }
+        match self.drop_aged(now).await {
+            Ok(dropped) => {
+                core.metrics.dropped(dropped, NOT_WATCHED);
+                tracing::info!(
+                    destination.uid = %lane.uid, deliveries = dropped, reason = NOT_WATCHED,
+                    "deliveries over the longest maxAge dropped"
+                );
+                Step::Again
+            }
+            Err(error) => {
+                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "old deliveries were not dropped");
+                Step::Wait(Some(retry::after(now, STORE_PAUSE)))
+            }
+        }
+    }
+
+    /// Drops some of the deliveries that are over the longest `maxAge`.
+    async fn drop_aged(&self, now: Timestamp) -> Result<u64, QueueError> {
+        let (queue, uid) = (&self.core.queue, &self.lane.uid);
+        // From then on each is due when it was accepted.
+        queue.rewind(uid, Reach::DueBy(Timestamp::MAX)).await?;
+        let leased = queue.lease(uid, now, DROPPED_AT_ONCE).await?;
+        let aged = leased
+            .leases
+            .into_iter()
+            .filter(|lease| retry::after(lease.due, LONGEST_MAX_AGE) <= now);
+        let settlements: Vec<_> = aged
+            .map(|lease| Settlement {
+                lease,
+                completion: Completion::Finished,
+                health: None,
+            })
+            .collect();
+        let count = settlements.len() as u64;
+        queue.settle(settlements).await?;
+        Ok(count)
+    }
+
     /// Drops the work of a destination that is gone.
     async fn discard(&self) -> Step {
         let (core, lane) = (self.core, self.lane);
         match core.queue.drop_lane(&lane.uid).await {
             Ok(dropped) => {
-                core.metrics.dropped(dropped);
+                core.metrics.dropped(dropped, "DestinationDeleted");
                 if dropped > 0 {
                     tracing::info!(
                         destination.uid = %lane.uid, deliveries = dropped, reason = "DestinationDeleted",

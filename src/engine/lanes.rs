@@ -42,6 +42,15 @@ impl DirectoryListener for Engine {
         self.core().wake(uid);
     }
 
+    fn synced(&self) {
+        let core = self.core();
+        for uid in core.queue.lanes() {
+            if core.directory.destination(&uid).is_none() {
+                core.wake(&uid);
+            }
+        }
+    }
+
     fn destination_removed(&self, uid: &Uid) {
         if let Some(lane) = self.core().running_lane(uid) {
             lane.wake();
@@ -61,9 +70,11 @@ fn is_parked(core: &Core, uid: &Uid, health: &crate::domain::health::Health) -> 
 pub(crate) struct Totals {
     pub(crate) pending: u64,
     pub(crate) parked: u64,
+    pub(crate) unwatched: u64,
     pub(crate) disabled: u64,
     pub(crate) failing: u64,
     pub(crate) oldest_age: u64,
+    pub(crate) oldest_unparked_age: u64,
 }
 
 pub(crate) fn totals(core: &Arc<Core>) -> Totals {
@@ -77,14 +88,20 @@ pub(crate) fn totals(core: &Arc<Core>) -> Totals {
         if parked {
             totals.parked += depth.pending;
         }
+        if core.directory.destination(&lane.uid).is_none() && core.may_exist_unwatched(&lane.uid, &health) {
+            totals.unwatched += depth.pending;
+        }
         totals.disabled += u64::from(health.disabled.is_some());
         totals.failing += u64::from(health.is_failing());
-        // What is parked on purpose does not age: it is not late.
         let age = depth
-            .oldest_due
-            .filter(|_| !parked)
-            .map_or(0, |due| now.saturating_sub(due) / 1000);
-        totals.oldest_age = totals.oldest_age.max(u64::try_from(age).unwrap_or(0));
+            .oldest
+            .map_or(0, |accepted| now.saturating_sub(accepted) / 1000);
+        let age = u64::try_from(age).unwrap_or(0);
+        totals.oldest_age = totals.oldest_age.max(age);
+        // What is parked on purpose is not late.
+        if !parked {
+            totals.oldest_unparked_age = totals.oldest_unparked_age.max(age);
+        }
     }
     totals
 }

@@ -32,12 +32,28 @@ struct SignalLabels {
     signal: &'static str,
 }
 
+/// Labels of [`EngineMetrics::waits`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WaitLabels {
+    bound: &'static str,
+}
+
+/// A bound over all lanes that makes one wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Requests in flight.
+    Requests,
+    /// Bytes of events in flight.
+    Bytes,
+}
+
 /// The engine's counters and histograms.
 #[derive(Clone, Debug)]
 pub struct EngineMetrics {
     deliveries: Family<DeliveryLabels, Counter>,
     duration: Histogram,
     signals: Family<SignalLabels, Counter>,
+    waits: Family<WaitLabels, Counter>,
     unmatched: Counter,
     broken: Counter,
 }
@@ -48,6 +64,7 @@ impl Default for EngineMetrics {
             deliveries: Family::default(),
             duration: Histogram::new(SECONDS),
             signals: Family::default(),
+            waits: Family::default(),
             unmatched: Counter::default(),
             broken: Counter::default(),
         }
@@ -73,6 +90,11 @@ impl EngineMetrics {
             self.signals.clone(),
         );
         registry.register(
+            "in_flight_waits",
+            "Times a destination had to wait because as much is in flight as may be",
+            self.waits.clone(),
+        );
+        registry.register(
             "attempts_broken",
             "Attempts that panicked and are made again",
             self.broken.clone(),
@@ -91,10 +113,10 @@ impl EngineMetrics {
         self.duration.observe(elapsed.as_secs_f64());
     }
 
-    pub(crate) fn dropped(&self, count: u64) {
+    pub(crate) fn dropped(&self, count: u64, reason: &'static str) {
         let labels = DeliveryLabels {
             outcome: "dropped",
-            reason: "DestinationDeleted",
+            reason,
         };
         self.deliveries.get_or_create(&labels).inc_by(count);
     }
@@ -107,6 +129,14 @@ impl EngineMetrics {
             Signal::Disabled(DisableReason::Gone) => "Gone",
         };
         self.signals.get_or_create(&SignalLabels { signal }).inc();
+    }
+
+    pub(crate) fn waits(&self, bound: Bound) {
+        let bound = match bound {
+            Bound::Requests => "requests",
+            Bound::Bytes => "bytes",
+        };
+        self.waits.get_or_create(&WaitLabels { bound }).inc();
     }
 
     pub(crate) fn broken(&self) {
@@ -151,6 +181,11 @@ impl Collector for LaneGauges {
                 "Deliveries that wait because their destination is suspended, disabled or not ready",
                 totals.parked,
             ),
+            (
+                "unwatched",
+                "Parked deliveries of destinations whose namespace is not watched",
+                totals.unwatched,
+            ),
             ("disabled", "Destinations that are disabled", totals.disabled),
             (
                 "failing",
@@ -159,8 +194,13 @@ impl Collector for LaneGauges {
             ),
             (
                 "oldest_pending_age_seconds",
-                "How long the oldest due delivery has waited",
+                "Since when the event that waits the longest was accepted, parked ones included",
                 totals.oldest_age,
+            ),
+            (
+                "oldest_unparked_age_seconds",
+                "Since when the event that waits the longest was accepted, parked ones left out",
+                totals.oldest_unparked_age,
             ),
         ];
         for (name, help, value) in gauges {

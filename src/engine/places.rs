@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::loads::Load;
+
 /// The places.
 #[derive(Debug)]
 pub struct Places {
@@ -24,8 +26,9 @@ pub struct Places {
 /// One place; free again when dropped.
 #[derive(Debug)]
 pub struct Place {
-    _place: OwnedSemaphorePermit,
+    _common: OwnedSemaphorePermit,
     _failing: Option<OwnedSemaphorePermit>,
+    _load: Option<Load>,
 }
 
 /// Who asks for a place.
@@ -37,6 +40,17 @@ pub enum Asker {
     Further,
     /// A lane whose receiver fails.
     Failing,
+}
+
+impl Place {
+    /// Frees the room of its event together with the place.
+    #[must_use]
+    pub fn with(self, load: Load) -> Self {
+        Self {
+            _load: Some(load),
+            ..self
+        }
+    }
 }
 
 impl Places {
@@ -76,8 +90,9 @@ impl Places {
             common.await
         };
         Some(Place {
-            _place: place.ok()?,
+            _common: place.ok()?,
             _failing: failing,
+            _load: None,
         })
     }
 
@@ -93,8 +108,9 @@ impl Places {
             place = Arc::clone(&self.first).try_acquire_owned();
         }
         Some(Place {
-            _place: place.ok()?,
+            _common: place.ok()?,
             _failing: failing,
+            _load: None,
         })
     }
 }

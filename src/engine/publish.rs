@@ -38,9 +38,6 @@ pub struct Receipt {
 /// Why nothing was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The project is gone.
-    #[error("the project does not exist")]
-    NoProject,
     /// The store refused.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -60,6 +57,10 @@ pub trait Publisher: Send + Sync {
 
     /// The project of that name, when there is one that events can be published to. From memory.
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>>;
+
+    /// Whether a project of that name exists that nothing can be published to yet, because it was never understood.
+    /// From memory.
+    fn is_unusable(&self, key: &ObjectKey) -> bool;
 
     /// Accepts events, all or none; answers in the same order, after they are durable.
     ///
@@ -100,6 +101,10 @@ impl Publisher for Engine {
 
     fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
         self.core().directory.project(key)
+    }
+
+    fn is_unusable(&self, key: &ObjectKey) -> bool {
+        self.core().directory.is_unusable(key)
     }
 
     async fn publish(&self, project: Arc<Project>, drafts: Vec<Draft>) -> Result<Vec<Receipt>, PublishError> {

@@ -8,7 +8,8 @@
 //! - A delivery that is leased is not leased again until its lease is settled or dropped. Leases live in memory: a
 //!   crash only redelivers.
 //! - [`Queue::lease`] hands out due deliveries of a lane, oldest due time first; among those handed out together,
-//!   oldest event first.
+//!   oldest event first. A retry moves the due time, so it comes behind younger events; [`Queue::rewind`] puts
+//!   deliveries back to the place that their age gives them.
 //! - [`Queue::settle`] returns only after what it says is durable.
 //! - A delivery whose stored event is damaged is handed out as [`Stored::Corrupt`], never silently dropped.
 //!
@@ -26,6 +27,9 @@ use jiff::Timestamp;
 use crate::domain::event::Event;
 use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
+
+/// For how long an id is remembered, in nanoseconds.
+pub(crate) const ID_WINDOW: i64 = 24 * 3600 * 1_000_000_000;
 
 /// An event and the lanes that get it.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub struct Lease {
     pub lane: Uid,
     /// When it was due.
     pub due: Timestamp,
+    /// Bytes of its event, about.
+    pub bytes: usize,
     /// Back-end's own key; gives the claim back when dropped.
     pub claim: Claim,
 }
@@ -115,10 +121,17 @@ pub struct Leased {
 pub enum Completion {
     /// Done, well or badly: the delivery leaves the queue.
     Finished,
-    /// Try again then; one attempt more is counted.
+    /// Try again then, but not before its acceptance; one attempt more is counted.
     RetryAt(Timestamp),
-    /// Due again then, without counting an attempt.
-    PostponedTo(Timestamp),
+}
+
+/// Which deliveries [`Queue::rewind`] puts back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those that are due by then.
+    DueBy(Timestamp),
+    /// The oldest one, however far away its next attempt is.
+    Oldest,
 }
 
 /// A lease, its completion, and the health that goes into the same write.
@@ -128,7 +141,8 @@ pub struct Settlement {
     pub lease: Lease,
     /// What becomes of it.
     pub completion: Completion,
-    /// The lane's health, when it changed in a way that must survive a crash.
+    /// The lane's health, when it changed in a way that must survive a crash. Attempts overlap, so an older state may
+    /// come later: it never replaces a newer one, by [`Health::revision`].
     pub health: Option<Box<Health>>,
 }
 
@@ -137,8 +151,11 @@ pub struct Settlement {
 pub struct Depth {
     /// Deliveries in the queue, leased ones included.
     pub pending: u64,
-    /// Acceptance or retry due time of the oldest, in milliseconds since 1970; `None` when nothing waits.
-    pub oldest_due: Option<i64>,
+    /// When the oldest was accepted, in milliseconds since 1970; `None` when nothing waits. Told by what is there, not by
+    /// the count.
+    pub oldest: Option<i64>,
+    /// When the next unleased one is due, in milliseconds since 1970; `None` when all are leased.
+    pub next_due: Option<i64>,
 }
 
 /// Whether the store can take writes.
@@ -161,9 +178,12 @@ pub enum QueueError {
         /// The quota.
         limit: u64,
     },
-    /// The store's own size limit is reached, or the disk is full.
+    /// The volume has no room.
     #[error("the queue's disk is full")]
     DiskFull,
+    /// The store's own size limit is reached.
+    #[error("the queue's file has reached its size limit, --queue-max-bytes")]
+    FileFull,
     /// The store cannot be read or written.
     #[error("the queue is unavailable: {0}")]
     Unavailable(String),
@@ -181,7 +201,7 @@ impl QueueError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::ProjectFull { .. } => "ProjectQueueFull",
-            Self::DiskFull => "DiskFull",
+            Self::DiskFull | Self::FileFull => "DiskFull",
             Self::Unavailable(_) => "QueueUnavailable",
             Self::Overloaded => "QueueOverloaded",
             Self::Closed => "QueueClosed",
@@ -204,7 +224,15 @@ pub trait Queue: HealthStore {
     /// When the store cannot be read.
     async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError>;
 
-    /// Settles leases in one durable write. On an error the leases are given back, and delivered again.
+    /// Makes deliveries that retries have moved due since their acceptance, so that they are leased by age. Leased ones
+    /// stay as they are. Returns how many were put back.
+    ///
+    /// # Errors
+    /// When the store cannot be written; then some may have been put back.
+    async fn rewind(&self, lane: &Uid, reach: Reach) -> Result<u64, QueueError>;
+
+    /// Settles leases in one durable write. On an error the leases are given back, and delivered again. A lease counts
+    /// once: settling it again does nothing.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -223,6 +251,12 @@ pub trait Queue: HealthStore {
     /// How much waits in a lane. From memory.
     fn depth(&self, lane: &Uid) -> Depth;
 
+    /// When the next unclaimed delivery of a lane is due, in milliseconds since 1970. Asked before every lease, so an
+    /// implementation whose [`Queue::depth`] takes longer the more is claimed has its own.
+    fn next_due(&self, lane: &Uid) -> Option<i64> {
+        self.depth(lane).next_due
+    }
+
     /// Whether the store can take writes. From memory.
     fn state(&self) -> QueueState;
 
@@ -239,7 +273,7 @@ pub trait HealthStore: Send + Sync {
     /// When the store cannot be read.
     async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError>;
 
-    /// Stores healths in one write.
+    /// Stores healths in one write. One that is older than what is stored is left out, by [`Health::revision`].
     ///
     /// # Errors
     /// When the store cannot be written.

@@ -14,6 +14,7 @@ use crate::domain::health::DisableReason;
 use crate::domain::outcome::FailureReason;
 use crate::engine::clock::SystemClock;
 use crate::engine::publish::{PublishError, Publisher};
+use crate::engine::queue::HealthStore as _;
 use crate::engine::queue::memory::MemoryQueue;
 use crate::engine::queue::metrics::QueueMetrics;
 
@@ -43,6 +44,8 @@ async fn nothing_is_accepted_before_every_destination_is_known() {
         }),
         metrics: EngineMetrics::default(),
         max_in_flight: 2,
+        max_in_flight_bytes: 64 << 20,
+        watched_namespace: None,
     });
     let result = engine.publish(Arc::clone(&fixture.project), Vec::new()).await;
     assert_eq!(result, Err(PublishError::Starting));
@@ -187,14 +190,8 @@ async fn a_removed_destination_takes_its_work_along() {
         fixture.engine.core().queue.depth(&identity("a", 1).uid).pending,
         0
     );
-    let mut text = String::new();
-    let mut registry = Registry::default();
-    fixture.engine.core().metrics.register(&mut registry);
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(
-        text.contains("deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"} 7"),
-        "{text}"
-    );
+    let line = "deliveries_total{outcome=\"dropped\",reason=\"DestinationDeleted\"} 7";
+    assert!(metrics(&fixture).contains(line), "{}", metrics(&fixture));
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,9 +328,11 @@ async fn a_probe_takes_the_oldest_delivery_however_far_away_its_retry_is() {
     fixture.destination("a", 1, &policy);
     fixture.publish("a", 1).await;
     fixture.pass(1).await;
+    fixture.publish("a", 1).await;
     fixture.answer("a", Script::Status(200));
     fixture.pass(16 * 60).await;
-    assert_eq!(fixture.view("a").health.delivered, 1);
+    assert_eq!(fixture.view("a").health.delivered, 2);
+    assert_eq!(order(&fixture, "a"), [0, 0, 1], "the younger one waits for it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,4 +355,231 @@ async fn a_lane_that_waits_for_a_place_hears_that_it_was_suspended() {
     fixture.destination("a", 2, &json!({"suspend": true}));
     fixture.pass(120).await;
     assert_eq!(fixture.sent("a"), 0);
+}
+
+/// What the engine counts, as it is scraped.
+fn metrics(fixture: &Fixture) -> String {
+    let mut text = String::new();
+    let mut registry = Registry::default();
+    fixture.engine.core().metrics.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
+/// The order of what was sent to a destination, as the numbers in which its events were first seen there.
+fn order(fixture: &Fixture, name: &str) -> Vec<usize> {
+    let path = format!("/{name}");
+    let mut seen: Vec<String> = Vec::new();
+    let sent = fixture.transport.sent.lock();
+    let ids = sent.iter().filter(|(sent, _)| *sent == path).map(|(_, id)| id);
+    ids.map(|id| {
+        seen.iter().position(|other| other == id).unwrap_or_else(|| {
+            seen.push(id.clone());
+            seen.len() - 1
+        })
+    })
+    .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_lane_sends_what_is_due_in_order_of_age() {
+    let fixture = Fixture::new();
+    let spec = |suspend: bool| json!({"suspend": suspend, "delivery": {"maxInFlight": 1, "retry": {"schedule": ["10s", "10s"]}}});
+    fixture.answer("a", Script::Status(500));
+    fixture.destination("a", 1, &spec(false));
+    fixture.publish("a", 2).await;
+    fixture.pass(1).await;
+    fixture.destination("a", 2, &spec(true));
+    fixture.publish("a", 2).await;
+    fixture.pass(60).await;
+    assert_eq!(order(&fixture, "a"), [0, 1]);
+    fixture.answer("a", Script::Status(200));
+    fixture.destination("a", 3, &spec(false));
+    fixture.pass(1).await;
+    assert_eq!(
+        order(&fixture, "a"),
+        [0, 1, 0, 1, 2, 3],
+        "younger events, never tried, do not come before retries that are due"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_counts_from_acceptance_through_retries_and_suspension() {
+    let fixture = Fixture::new();
+    let age = || {
+        let totals = lanes::totals(fixture.engine.core());
+        (totals.oldest_age, totals.oldest_unparked_age)
+    };
+    assert_eq!(age(), (0, 0));
+    fixture.answer("a", Script::Status(500));
+    fixture.destination("a", 1, &json!({"delivery": {"retry": {"schedule": ["100s"]}}}));
+    fixture.publish("a", 1).await;
+    fixture.pass(50).await;
+    assert_eq!(age(), (50, 50), "its retry is far away");
+    fixture.destination("b", 1, &json!({"suspend": true}));
+    fixture.publish("b", 1).await;
+    fixture.pass(1000).await;
+    assert_eq!(age(), (1000, 0), "only the parked one still waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_with_nothing_due_asks_for_no_place() {
+    let fixture = Fixture::with_places(4);
+    fixture.answer("retries", Script::Status(500));
+    let later = json!({"delivery": {"retry": {"schedule": ["1h"]}}});
+    fixture.destination("retries", 1, &later);
+    fixture.publish("retries", 1).await;
+    fixture.pass(1).await;
+    for name in ["x", "y", "z", "u"] {
+        fixture.answer(name, Script::Hang);
+        let one = json!({"delivery": {"timeout": "60s", "maxInFlight": 1}});
+        fixture.destination(name, 1, &one);
+        fixture.publish(name, 1).await;
+    }
+    fixture.pass(1).await;
+    fixture.engine.core().wake(&identity("retries", 1).uid);
+    fixture.pass(1).await;
+    let waits = "in_flight_waits_total{";
+    assert!(!metrics(&fixture).contains(waits), "{}", metrics(&fixture));
+    fixture.publish("retries", 1).await;
+    fixture.pass(1).await;
+    let waited = "in_flight_waits_total{bound=\"requests\"} 1";
+    assert!(metrics(&fixture).contains(waited), "{}", metrics(&fixture));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_events_wait_for_room_while_small_ones_of_others_go() {
+    let fixture = Fixture::with_places(256);
+    let wide = json!({"delivery": {"timeout": "60s", "maxInFlight": 64}});
+    for name in ["large", "also", "huge", "small"] {
+        fixture.answer(name, Script::Take(Duration::from_secs(10)));
+        fixture.destination(name, 1, &wide);
+    }
+    let mib = IN_FLIGHT_BYTES / 4;
+    for _ in 0..20 {
+        fixture.try_publish_sized("large", mib / 8).await.unwrap();
+        fixture.try_publish_sized("also", mib / 8).await.unwrap();
+    }
+    fixture.pass(1).await;
+    fixture.try_publish_sized("huge", 5 * mib).await.unwrap();
+    fixture.publish("small", 20).await;
+    fixture.pass(1).await;
+    assert_eq!(fixture.most_in_flight("large"), 7, "a third of three quarters");
+    assert_eq!(
+        fixture.sent("huge"),
+        1,
+        "the first event of a lane does not wait for others"
+    );
+    let waited = "in_flight_waits_total{bound=\"bytes\"}";
+    assert!(metrics(&fixture).contains(waited), "{}", metrics(&fixture));
+    fixture.pass(60).await;
+    assert_eq!(
+        ["large", "also", "huge", "small"].map(|name| fixture.sent(name)),
+        [20, 20, 1, 20]
+    );
+    assert_eq!(fixture.most_in_flight("large"), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_of_a_namespace_that_is_no_longer_watched_is_kept_until_no_max_age_allows_it() {
+    const DAY: u64 = 24 * 3600;
+    let queue = Arc::new(MemoryQueue::default());
+    let pending = |name: &str| queue.depth(&identity(name, 1).uid).pending;
+    let first = Fixture::with_queue(queue.clone(), 8);
+    first.answer("b", Script::Status(500));
+    first.destination("a", 1, &json!({"suspend": true}));
+    first.destination("b", 1, &json!({}));
+    first.publish("a", 3).await;
+    first.publish("b", 1).await;
+    first.pass(60).await;
+    first.shutdown.cancel();
+    first.running.await.unwrap().unwrap();
+
+    let narrow = Fixture::watching(queue.clone(), 8, Some("elsewhere"));
+    narrow.pass(20 * DAY).await;
+    let totals = lanes::totals(narrow.engine.core());
+    assert_eq!((totals.parked, totals.unwatched), (4, 4));
+    narrow.pass(9 * DAY).await;
+    assert_eq!((pending("a"), pending("b")), (3, 1));
+    narrow.pass(2 * DAY).await;
+    assert_eq!((pending("a"), pending("b")), (0, 0));
+    let line = "deliveries_total{outcome=\"dropped\",reason=\"NamespaceNotWatched\"} 4";
+    assert!(metrics(&narrow).contains(line), "{}", metrics(&narrow));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_absent_from_a_watched_namespace_is_dropped() {
+    for (watched, left) in [(Some("elsewhere"), 3), (Some("ns"), 0), (None, 0)] {
+        let queue = Arc::new(MemoryQueue::default());
+        let first = Fixture::with_queue(queue.clone(), 8);
+        first.destination("a", 1, &json!({"suspend": true}));
+        first.publish("a", 3).await;
+        first.pass(60).await;
+        first.shutdown.cancel();
+        first.running.await.unwrap().unwrap();
+        let second = Fixture::watching(queue.clone(), 8, watched);
+        second.pass(60).await;
+        let pending = queue.depth(&identity("a", 1).uid).pending;
+        assert_eq!(pending, left, "{watched:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_of_an_unknown_namespace_is_kept_unless_its_destination_was_seen_to_go() {
+    let queue = Arc::new(MemoryQueue::default());
+    let first = Fixture::with_queue(queue.clone(), 8);
+    for name in ["a", "b"] {
+        first.destination(name, 1, &json!({"suspend": true}));
+        first.publish(name, 1).await;
+    }
+    first.pass(1).await;
+    first.shutdown.cancel();
+    first.running.await.unwrap().unwrap();
+    // As an older version stored it.
+    let unknown = ["a", "b"].map(|name| (identity(name, 1).uid, Health::default()));
+    queue.save_health(unknown.to_vec()).await.unwrap();
+    let second = Fixture::watching(queue.clone(), 8, Some("ns"));
+    second.directory.remove_destination(&identity("b", 1).uid);
+    second.pass(60).await;
+    let pending = ["a", "b"].map(|name| queue.depth(&identity(name, 1).uid).pending);
+    assert_eq!(pending, [1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_while_the_process_was_down_is_dropped_as_soon_as_that_is_known() {
+    let queue = Arc::new(MemoryQueue::default());
+    let first = Fixture::with_queue(queue.clone(), 8);
+    first.destination("a", 1, &json!({"suspend": true}));
+    first.publish("a", 3).await;
+    first.pass(1).await;
+    first.shutdown.cancel();
+    first.running.await.unwrap().unwrap();
+    let second = Fixture::unsynced(queue.clone());
+    // Past the sweep that comes with the start.
+    second.pass(5).await;
+    assert_eq!(queue.depth(&identity("a", 1).uid).pending, 3);
+    second.sync();
+    second.pass(1).await;
+    assert_eq!(queue.depth(&identity("a", 1).uid).pending, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_panics_is_made_again_after_a_pause() {
+    let fixture = Fixture::new();
+    fixture.answer("a", Script::Panic);
+    fixture.destination("a", 1, &json!({}));
+    fixture.publish("a", 1).await;
+    fixture.pass(10).await;
+    let sent = fixture.sent("a");
+    assert!((2..=11).contains(&sent), "{sent} attempts in ten seconds");
+    let line = format!("attempts_broken_total {sent}");
+    assert!(metrics(&fixture).contains(&line), "{}", metrics(&fixture));
+    fixture.answer("a", Script::Status(200));
+    fixture.pass(2).await;
+    let view = fixture.view("a");
+    assert_eq!((view.health.delivered, view.depth.pending), (1, 0));
+    assert_eq!(
+        view.health.last_failure, None,
+        "our fault says nothing of the receiver"
+    );
 }

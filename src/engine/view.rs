@@ -1,9 +1,10 @@
 //! [`DeliveryView`]: how each destination is doing, for whoever writes its status.
 //!
-//! The engine answers from memory. Transitions of health are told through [`Changes`], a set and not a queue: a
-//! destination that changes often while nobody looks stands in it once, so it is bounded by the destinations.
+//! The engine answers from memory. Transitions of health are told through [`Changes`], a set and not a queue: what
+//! changes often while nobody looks stands in it once, so it is bounded by what there is.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -38,23 +39,32 @@ pub trait DeliveryView: Send + Sync {
     fn store_repaired(&self) -> Option<String>;
 }
 
-/// Destinations that changed since somebody last looked.
-#[derive(Debug, Default)]
-pub struct Changes {
-    changed: Mutex<HashSet<Uid>>,
+/// What changed since somebody last looked: destinations, unless said otherwise.
+#[derive(Debug)]
+pub struct Changes<T = Uid> {
+    changed: Mutex<HashSet<T>>,
     ready: Notify,
 }
 
-impl Changes {
-    /// Says that a destination changed.
-    pub fn push(&self, uid: Uid) {
-        if self.changed.lock().insert(uid) {
+impl<T> Default for Changes<T> {
+    fn default() -> Self {
+        Self {
+            changed: Mutex::default(),
+            ready: Notify::new(),
+        }
+    }
+}
+
+impl<T: Eq + Hash> Changes<T> {
+    /// Says that something changed.
+    pub fn push(&self, what: T) {
+        if self.changed.lock().insert(what) {
             self.ready.notify_one();
         }
     }
 
     /// Waits until something changed and takes all of it. For one reader; dropping the future loses nothing.
-    pub async fn next(&self) -> HashSet<Uid> {
+    pub async fn next(&self) -> HashSet<T> {
         loop {
             let taken = std::mem::take(&mut *self.changed.lock());
             if !taken.is_empty() {

@@ -70,6 +70,10 @@ pub(crate) struct Stub {
 
 #[async_trait]
 impl Publisher for Stub {
+    fn is_unusable(&self, _: &ObjectKey) -> bool {
+        false
+    }
+
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
     }
@@ -92,7 +96,6 @@ impl Publisher for Stub {
                 "overload" => return Err(QueueError::Overloaded.into()),
                 "closed" => return Err(QueueError::Closed.into()),
                 "stopping" => return Err(PublishError::Stopping),
-                "gone" => return Err(PublishError::NoProject),
                 "panic" => panic!("as asked"),
                 "slow" => {
                     self.waiting.fetch_add(1, Ordering::SeqCst);

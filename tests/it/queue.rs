@@ -1,7 +1,9 @@
 //! The queue's contract: one suite for every back-end, a model, and the faults of a file.
 
 mod conformance;
+mod engine;
 mod faults;
+mod full;
 mod model;
 
 use std::path::Path;
@@ -109,6 +111,7 @@ async fn drain(queue: &dyn Queue, name: &str, now: Timestamp) -> Vec<String> {
 
 fn settings(directory: &Path) -> Settings {
     let mut settings = Settings::new(directory.join("queue.db"));
+    settings.reserve_bytes = 0;
     settings.reopen = std::time::Duration::from_millis(20);
     settings.settle_patience = std::time::Duration::from_millis(300);
     settings
@@ -116,6 +119,14 @@ fn settings(directory: &Path) -> Settings {
 
 async fn open(settings: &Settings) -> SqliteQueue {
     open_with(settings, &QueueMetrics::default()).await
+}
+
+/// Opens a file that was closed before. A program that another test starts meanwhile holds a copy of the closed file's
+/// lock for a moment, so the first try may find it taken.
+async fn reopen(settings: &Settings) -> SqliteQueue {
+    let queue = open(settings).await;
+    faults::until(|| queue.state().unavailable.is_none()).await;
+    queue
 }
 
 async fn open_with(settings: &Settings, metrics: &QueueMetrics) -> SqliteQueue {

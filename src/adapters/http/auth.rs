@@ -3,8 +3,9 @@
 //! Owns reading the `Authorization` header and the order of questions: the project's own token, then Kubernetes.
 //! Invariants: tokens are compared by their digests in constant time; an unknown project and a wrong token give the
 //! same answer after the same work; whether a project exists is told only to a Kubernetes caller who may publish to
-//! a project of that name. The one exception: while a project's token is not known, no token is called wrong there,
-//! because a publisher that is told 401 gives up with the right one; it is told to come again instead.
+//! a project of that name. The one exception: while a project's token is not known, or the project itself is not
+//! understood, no token is called wrong there, because a publisher that is told 401 gives up with the right one; it is
+//! told to come again instead.
 //!
 //! Leaves to others: asking Kubernetes (`kube::access`, behind [`Authorizer`]).
 
@@ -51,7 +52,15 @@ pub(super) async fn authenticate(
     let unknown = project
         .as_ref()
         .is_some_and(|project| matches!(project.token, Token::Unknown));
+    let unusable = project.is_none() && publisher.is_unusable(key);
+    let come_again = || {
+        let detail = "the project is not usable now; its status says why";
+        Problem::new(Kind::Unavailable, detail).retry_after(30)
+    };
     let wrong = || {
+        if unusable {
+            return come_again();
+        }
         if unknown {
             return Problem::new(Kind::Unavailable, "the project's token is not known yet").retry_after(5);
         }
@@ -61,6 +70,7 @@ pub(super) async fn authenticate(
         return Err(wrong());
     }
     match authorizer.may_publish(&Secret::new(token.to_owned()), key).await {
+        Access::Allowed if unusable => Err(come_again()),
         Access::Allowed => {
             project.ok_or_else(|| Problem::new(Kind::NoProject, "no project of this name is ready"))
         }
@@ -133,6 +143,10 @@ mod tests {
             true
         }
 
+        fn is_unusable(&self, key: &ObjectKey) -> bool {
+            *key.name == *"unusable"
+        }
+
         fn project(&self, key: &ObjectKey) -> Option<Arc<Project>> {
             (*key == self.0.key).then(|| Arc::clone(&self.0))
         }
@@ -163,6 +177,10 @@ mod tests {
             (Token::Unknown, "acme", "eyJh.denied.c2ln", 403, None),
             (Token::Unknown, "acme", "eyJh.allowed.c2ln", 200, None),
             (Token::Unknown, "other", "ptr_right", 401, None),
+            (Token::Unknown, "unusable", "ptr_right", 503, Some(30)),
+            (Token::Unknown, "unusable", "eyJh.nobody.c2ln", 503, Some(30)),
+            (Token::Unknown, "unusable", "eyJh.denied.c2ln", 403, None),
+            (Token::Unknown, "unusable", "eyJh.allowed.c2ln", 503, Some(30)),
             (right(), "acme", "ptr_right", 200, None),
             (right(), "acme", "ptr_wrong", 401, None),
             (right(), "acme", "eyJh.nobody.c2ln", 401, None),

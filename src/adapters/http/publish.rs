@@ -302,14 +302,15 @@ fn last(problem: &Problem) -> Response<Bytes> {
 fn refused(error: &PublishError) -> Problem {
     let unavailable = |detail: &str, seconds| Problem::new(Kind::Unavailable, detail).retry_after(seconds);
     match error {
-        PublishError::NoProject => Problem::new(Kind::NoProject, "the project was deleted"),
         PublishError::Starting => unavailable("the operator is starting", 1),
         PublishError::Stopping => unavailable("the server is stopping", 2),
         PublishError::Queue(QueueError::ProjectFull { pending, limit }) => {
             let detail = format!("{pending} of {limit} deliveries wait; nothing was accepted");
             Problem::new(Kind::QueueFull, detail).retry_after(5)
         }
-        PublishError::Queue(QueueError::DiskFull) => unavailable("the queue's disk is full", 30),
+        PublishError::Queue(error @ (QueueError::DiskFull | QueueError::FileFull)) => {
+            unavailable(&error.to_string(), 30)
+        }
         PublishError::Queue(QueueError::Unavailable(_)) => unavailable("the queue cannot be written", 5),
         PublishError::Queue(QueueError::Overloaded) => unavailable("more is published than can be stored", 1),
         PublishError::Queue(QueueError::Closed) => unavailable("the queue is closed", 2),

@@ -26,17 +26,15 @@ use super::watch::Sink;
 use crate::api::v1alpha1::event_destination::SigningScheme;
 use crate::api::v1alpha1::{EventDestination, EventDestinationSpec, EventProject, SecretKeyRef};
 use crate::domain::destination::{
-    Destination, Identity, Reference, References, SigningKeyRef, Subscription, secret_references,
-    signing_key_ref,
+    Destination, Identity, Reference, References, SIGNING_PATH, SigningKeyRef, Subscription,
+    secret_references, signing_key_ref,
 };
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::secret::Secret;
 use crate::domain::status::{Configuration, Delivery, DestinationFacts, destination};
 use crate::engine::directory::{Entry, EntryState, Kind};
-
-/// Where another Secret for the signing key can be named.
-const SIGNING_PATH: &str = "spec.webhook.signing.secretRef";
+use crate::engine::view::LaneView;
 
 /// What the watch of destinations does.
 pub(super) struct DestinationSink {
@@ -340,12 +338,7 @@ async fn report(
             State::Waiting(message) => Configuration::Waiting(message),
         },
         signing_secret: signing.as_ref(),
-        delivery: view.as_ref().map(|view| Delivery {
-            health: &view.health,
-            pending: view.depth.pending,
-            parked: view.parked,
-            next_attempt: view.next_attempt,
-        }),
+        delivery: view.as_ref().map(delivery),
         reconcile_request: object.reconcile_request(),
         previous: previous.as_deref(),
         now: shared.context.clock.now(),
@@ -362,19 +355,17 @@ pub(super) fn has_moved(object: &Observed<EventDestination>, shared: &Shared) ->
         return false;
     };
     let status = status::current(shared, object, &uid);
-    let Some(told) = status.as_ref().and_then(|status| status.delivery.as_ref()) else {
-        return true;
-    };
-    let now = [
-        view.depth.pending,
-        view.parked,
-        view.health.delivered,
-        view.health.exhausted,
-    ];
-    let told = [told.pending, told.parked, told.delivered, told.exhausted];
-    now.iter()
-        .zip(told)
-        .any(|(now, told)| i64::try_from(*now) != Ok(told))
+    let told = status.as_ref().and_then(|status| status.delivery.as_ref());
+    told.is_none_or(|told| delivery(&view).has_moved(told))
+}
+
+fn delivery(view: &LaneView) -> Delivery<'_> {
+    Delivery {
+        health: &view.health,
+        pending: view.depth.pending,
+        parked: view.parked,
+        next_attempt: view.next_attempt,
+    }
 }
 
 /// Writes the last numbers when the process stops, whatever the interval says.

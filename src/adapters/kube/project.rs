@@ -1,7 +1,7 @@
 //! Reconciles an `EventProject`: publish token, directory, status.
 //!
 //! A project whose spec does not decode keeps the facts it had, so that a newer version's field does not stop its
-//! producer; without such facts nothing can be published to it.
+//! producer; without such facts nothing can be published to it, and publishers are told to come again.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -146,7 +146,10 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
         return Ok(Action::await_change());
     }
     let (state, project_id) = match &object.spec {
-        Err(undecodable) => (State::Undecodable(undecodable.error.clone()), None),
+        Err(undecodable) => {
+            shared.directory().put_unusable(&key, &uid);
+            (State::Undecodable(undecodable.error.clone()), None)
+        }
         Ok(spec) => {
             let facts = facts(object, spec).ok_or(Error::Nameless)?;
             // The token that was good stays good while the API server cannot be asked; without one, publishers are

@@ -19,7 +19,7 @@ use crate::domain::egress::EgressPolicy;
 use crate::domain::fault::{Faults, field_path};
 use crate::domain::health::DisablePolicy;
 use crate::domain::pattern::TypePattern;
-use crate::domain::retry::{MAX_ATTEMPTS, RetryPolicy};
+use crate::domain::retry::{LONGEST_MAX_AGE, MAX_ATTEMPTS, RetryPolicy};
 use crate::domain::secret::Secret;
 use crate::domain::shape::Payload;
 use crate::domain::signature::{Signer, check_prefix};
@@ -266,7 +266,12 @@ impl Check<'_> {
                 seconds(60),
             )
             .unwrap_or(DEFAULT_TIMEOUT);
-        let max_age = self.bounded("spec.delivery.maxAge", spec.max_age.as_ref(), seconds(1), DAYS_30);
+        let max_age = self.bounded(
+            "spec.delivery.maxAge",
+            spec.max_age.as_ref(),
+            seconds(1),
+            LONGEST_MAX_AGE,
+        );
         let max_in_flight = self
             .count("spec.delivery.maxInFlight", spec.max_in_flight, 1024)
             .unwrap_or(DEFAULT_MAX_IN_FLIGHT);

@@ -199,3 +199,27 @@ fn a_success_that_was_under_way_when_the_receiver_was_disabled_changes_nothing()
         assert_eq!(health.delivered, 1);
     }
 }
+
+#[test]
+fn every_change_is_newer_than_the_state_before() {
+    let (policy, mut health, mut last) = (policy(2, 0), Health::default(), 0);
+    let delivered = Outcome::Delivered { status: 200 };
+    let changes: [&dyn Fn(&mut Health); 5] = [
+        &|health| {
+            health.record(&policy, &delivered, at(0), at(1));
+        },
+        &|health| {
+            health.record(&policy, &failed(FailureReason::Timeout), at(0), at(1));
+        },
+        &|health| health.record_outdated(&delivered),
+        &|health| health.record_exhausted(),
+        &|health| assert!(health.observe(2, Some("again"))),
+    ];
+    for change in changes {
+        change(&mut health);
+        assert!(health.revision > last);
+        last = health.revision;
+    }
+    assert!(!health.observe(2, Some("again")));
+    assert_eq!(health.revision, last);
+}

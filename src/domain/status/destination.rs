@@ -55,6 +55,27 @@ pub struct Delivery<'a> {
     pub next_attempt: Option<Timestamp>,
 }
 
+impl Delivery<'_> {
+    /// Whether the counters are others than a status tells.
+    #[must_use]
+    pub fn has_moved(&self, told: &DeliveryStatus) -> bool {
+        self.count(told.clone()) != *told
+    }
+
+    /// A status with these counters.
+    fn count(&self, status: DeliveryStatus) -> DeliveryStatus {
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        DeliveryStatus {
+            pending: count(self.pending),
+            parked: count(self.parked),
+            delivered: count(self.health.delivered),
+            exhausted: count(self.health.exhausted),
+            consecutive_failures: count(self.health.consecutive_failures),
+            ..status
+        }
+    }
+}
+
 /// Computes the status and how much it differs from the previous one.
 #[must_use]
 pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Change) {
@@ -224,14 +245,8 @@ fn numbers(facts: &DestinationFacts<'_>, delivery: Delivery<'_>) -> DeliveryStat
         Configuration::InForce(_) => "Idle",
         _ => "Parked",
     };
-    let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    DeliveryStatus {
+    delivery.count(DeliveryStatus {
         state: Some(state.to_owned()),
-        pending: count(delivery.pending),
-        parked: count(delivery.parked),
-        delivered: count(health.delivered),
-        exhausted: count(health.exhausted),
-        consecutive_failures: count(health.consecutive_failures),
         last_success_time: health.last_success.map(seconds),
         last_failure_time: health.last_failure.as_ref().map(|failure| seconds(failure.time)),
         last_failure: health.last_failure.as_ref().map(|failure| LastFailure {
@@ -242,7 +257,8 @@ fn numbers(facts: &DestinationFacts<'_>, delivery: Delivery<'_>) -> DeliveryStat
         failing_since: health.failing_since.map(seconds),
         disabled_time: disabled.map(|disabled| seconds(disabled.since)),
         next_attempt_time: delivery.next_attempt.map(seconds),
-    }
+        ..DeliveryStatus::default()
+    })
 }
 
 /// How much two statuses differ.

@@ -60,6 +60,10 @@ impl DirectoryListener for Heard {
     fn destination_removed(&self, uid: &Uid) {
         self.0.lock().push(format!("removed {uid}"));
     }
+
+    fn synced(&self) {
+        self.0.lock().push("synced".to_owned());
+    }
 }
 
 #[test]
@@ -177,11 +181,37 @@ fn a_project_of_the_same_name_outlives_the_removal_of_the_old_one() {
 }
 
 #[test]
-fn the_directory_is_synced_when_every_kind_is() {
+fn the_directory_is_synced_when_every_kind_is_and_says_so_once() {
     let directory = Directory::new();
+    let heard = Arc::new(Heard::default());
+    let listener: Arc<dyn DirectoryListener> = heard.clone();
+    directory.set_listener(Arc::downgrade(&listener));
     assert!(!directory.synced());
     directory.mark_synced(Kind::Destination);
     assert_eq!(directory.unsynced().collect::<Vec<_>>(), [Kind::Project]);
     directory.mark_synced(Kind::Project);
     assert!(directory.synced());
+    directory.mark_synced(Kind::Project);
+    assert_eq!(*heard.0.lock(), ["synced"]);
+}
+
+#[test]
+fn a_project_that_is_not_understood_is_known_until_it_is_or_goes() {
+    let directory = Directory::new();
+    let key = ObjectKey::new("ns", "acme");
+    assert!(!directory.is_unusable(&key));
+    directory.put_unusable(&key, &Uid::new("1"));
+    assert!(directory.is_unusable(&key));
+    directory.remove_project(&key, &Uid::new("other"));
+    assert!(directory.is_unusable(&key));
+    directory.put_project(project("1", "acme"));
+    assert!(!directory.is_unusable(&key));
+    directory.put_unusable(&key, &Uid::new("1"));
+    assert!(!directory.is_unusable(&key), "what was known of it is still good");
+    directory.remove_project(&key, &Uid::new("1"));
+    directory.put_unusable(&key, &Uid::new("1"));
+    assert!(!directory.is_unusable(&key), "it does not come back");
+    directory.put_unusable(&key, &Uid::new("2"));
+    directory.retain_projects(&living(&[]));
+    assert!(!directory.is_unusable(&key));
 }

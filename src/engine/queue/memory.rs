@@ -11,15 +11,12 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Claim, Completion, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState,
-    Release, Settlement, Stored,
+    Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Queue, QueueError,
+    QueueState, Reach, Release, Settlement, Stored,
 };
 use crate::domain::event::Event;
 use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
-
-/// For how long an id is remembered.
-const WINDOW: i128 = 24 * 3600 * 1_000_000_000;
 
 /// Due time in milliseconds since 1970, and position of the event.
 type Key = (i64, u64);
@@ -27,6 +24,7 @@ type Key = (i64, u64);
 #[derive(Debug)]
 struct Delivery {
     event: Arc<Event>,
+    bytes: usize,
     attempts: u32,
     claim: Option<u64>,
 }
@@ -55,6 +53,18 @@ pub struct MemoryQueue {
     project_limit: u64,
 }
 
+impl Lane {
+    fn keep_health(&mut self, health: Health) {
+        if self
+            .health
+            .as_ref()
+            .is_none_or(|stored| stored.revision <= health.revision)
+        {
+            self.health = Some(health);
+        }
+    }
+}
+
 impl Default for MemoryQueue {
     fn default() -> Self {
         Self::new(1_000_000)
@@ -77,7 +87,7 @@ impl Inner {
                 .accepted
                 .as_nanosecond()
                 .saturating_sub(used.as_nanosecond())
-                < WINDOW
+                < i128::from(ID_WINDOW)
         })
     }
 
@@ -136,15 +146,14 @@ impl Inner {
             return;
         };
         if let Some(health) = health {
-            lane.health = Some(*health);
+            lane.keep_health(*health);
         }
-        let (due, attempts) = match completion {
-            Completion::Finished => return self.finished(&delivery.event.project.uid, 1),
-            Completion::RetryAt(due) => (due, delivery.attempts.saturating_add(1)),
-            Completion::PostponedTo(due) => (due, delivery.attempts),
+        let Completion::RetryAt(due) = completion else {
+            return self.finished(&delivery.event.project.uid, 1);
         };
+        let due = due.max(delivery.event.accepted);
         let again = Delivery {
-            attempts,
+            attempts: delivery.attempts.saturating_add(1),
             claim: None,
             ..delivery
         };
@@ -186,9 +195,11 @@ impl Queue for MemoryQueue {
                 .insert((project.clone(), event.id.clone()), event.accepted);
             inner.last_seq += 1;
             let key = (event.accepted.as_millisecond(), inner.last_seq);
+            let bytes = event.content.to_stored().map_or(0, |stored| stored.len());
             for uid in lanes.iter() {
                 let delivery = Delivery {
                     event: Arc::clone(&event),
+                    bytes,
                     attempts: 0,
                     claim: None,
                 };
@@ -234,6 +245,7 @@ impl Queue for MemoryQueue {
                 attempts: delivery.attempts,
                 lane: lane.clone(),
                 due: Timestamp::from_millisecond(key.0).unwrap_or_default(),
+                bytes: delivery.bytes,
                 claim: Claim {
                     seq: key.1,
                     token,
@@ -244,6 +256,35 @@ impl Queue for MemoryQueue {
         drop(guard);
         leased.leases.sort_unstable_by_key(|lease| lease.claim.seq);
         Ok(leased)
+    }
+
+    async fn rewind(&self, lane: &Uid, reach: Reach) -> Result<u64, QueueError> {
+        let mut inner = self.inner.lock();
+        inner.check()?;
+        let Some(lane) = inner.lanes.get_mut(lane) else {
+            return Ok(0);
+        };
+        let free = lane.deliveries.iter().filter(|(_, held)| held.claim.is_none());
+        let mut moves: Vec<(Key, Key)> = free
+            .map(|(key, held)| (*key, (held.event.accepted.as_millisecond(), key.1)))
+            .collect();
+        match reach {
+            Reach::DueBy(now) => moves.retain(|(key, _)| key.0 <= now.as_millisecond()),
+            Reach::Oldest => {
+                moves = moves
+                    .into_iter()
+                    .min_by_key(|(_, age)| *age)
+                    .into_iter()
+                    .collect();
+            }
+        }
+        moves.retain(|(key, age)| key != age);
+        for (key, age) in &moves {
+            if let Some(held) = lane.deliveries.remove(key) {
+                lane.deliveries.insert(*age, held);
+            }
+        }
+        Ok(moves.len() as u64)
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), QueueError> {
@@ -283,10 +324,15 @@ impl Queue for MemoryQueue {
         let Some(lane) = inner.lanes.get(lane) else {
             return Depth::default();
         };
-        let oldest_due = lane.deliveries.first_key_value().map(|(key, _)| key.0);
+        let accepted = lane
+            .deliveries
+            .values()
+            .map(|held| held.event.accepted.as_millisecond());
+        let mut free = lane.deliveries.iter().filter(|(_, held)| held.claim.is_none());
         Depth {
             pending: lane.deliveries.len() as u64,
-            oldest_due,
+            oldest: accepted.min(),
+            next_due: free.next().map(|(key, _)| key.0),
         }
     }
 
@@ -319,7 +365,7 @@ impl HealthStore for MemoryQueue {
         let mut inner = self.inner.lock();
         inner.check()?;
         for (uid, health) in healths {
-            inner.lanes.entry(uid).or_default().health = Some(health);
+            inner.lanes.entry(uid).or_default().keep_health(health);
         }
         Ok(())
     }

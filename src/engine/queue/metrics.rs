@@ -39,6 +39,12 @@ pub struct QueueMetrics {
     pub read_back: Counter,
     /// Events that retention removed.
     pub trimmed: Counter,
+    /// How often the reserve was given up because the volume was full.
+    pub reserve_given_up: Counter,
+    /// Bytes of the reserve that are held.
+    pub reserve: Gauge,
+    /// Settlements that wait until they can be written.
+    pub unsettled: Gauge,
     /// Size of the database file, without its log.
     pub bytes: Gauge,
     /// Of it, bytes that are free for reuse.
@@ -63,6 +69,9 @@ impl Default for QueueMetrics {
             moved_aside: Counter::default(),
             read_back: Counter::default(),
             trimmed: Counter::default(),
+            reserve_given_up: Counter::default(),
+            reserve: Gauge::default(),
+            unsettled: Gauge::default(),
             bytes: Gauge::default(),
             free_bytes: Gauge::default(),
             window_bytes: Gauge::default(),
@@ -113,6 +122,11 @@ impl QueueMetrics {
             ("moved_aside", "Damaged files moved aside", &self.moved_aside),
             ("read_back", "Events read back from disk", &self.read_back),
             ("trimmed_events", "Events removed by retention", &self.trimmed),
+            (
+                "reserve_given_up",
+                "Times the reserve was given up because the volume was full",
+                &self.reserve_given_up,
+            ),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("queue_{name}"), help, counter.clone());
@@ -129,6 +143,16 @@ impl QueueMetrics {
             "queue_free_bytes",
             "Free bytes in the file",
             self.free_bytes.clone(),
+        );
+        registry.register(
+            "queue_reserve_bytes",
+            "Bytes held in reserve for a full volume",
+            self.reserve.clone(),
+        );
+        registry.register(
+            "queue_unsettled",
+            "Results that wait until they can be stored",
+            self.unsettled.clone(),
         );
         registry.register(
             "queue_window_bytes",

@@ -2,7 +2,8 @@
 //!
 //! # The file
 //!
-//! `<path>` with SQLite's `-wal` and `-shm` beside it, and `<path>.lock`, which the process that uses the file holds.
+//! `<path>` with SQLite's `-wal` and `-shm` beside it, `<path>.lock`, which the process that uses the file holds, and
+//! `<path>.reserve`, room for a full volume (see `reserve`).
 //! Format 1 (`user_version`); `application_id` is `PRQ1`. Times of acceptance are nanoseconds, due times milliseconds
 //! since 1970.
 //!
@@ -29,14 +30,16 @@
 //!
 //! | Fault | What happens |
 //! |---|---|
-//! | disk or file full | the group is rolled back, its settlements are written alone, its enqueues fail with `DiskFull` |
+//! | volume full | the reserve is given up, delivered events are removed, the group is written again; see `room` |
+//! | file at its limit | delivered events are removed, the group is written again; when that fails, its settlements are written alone and its enqueues fail with `FileFull` |
 //! | I/O error, read-only, not there | `Unavailable`; opened again every second until it heals |
 //! | damaged file | moved aside as `<path>.damaged-<time>`; every intact row is carried over to a new file |
 //! | damaged log | the log's checksums are mended so that SQLite reads all of it, a copy is kept, and the file is checked |
 //! | damaged event | its delivery is handed out as `Corrupt` |
 //! | newer format, other process | `Unavailable`; nothing is touched; opened again every second until it heals |
 //!
-//! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back.
+//! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back. For
+//! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
 mod checkpoint;
 mod fault;
@@ -47,6 +50,9 @@ mod opening;
 mod pool;
 mod raw;
 mod reader;
+mod reserve;
+mod rewind;
+mod room;
 mod rows;
 mod salvage;
 mod scan;
@@ -57,6 +63,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -67,15 +74,17 @@ use tokio::sync::oneshot;
 
 use self::inbox::{Inbox, Op, Settling};
 use self::lanes::{Grant, Lanes, Limits};
+use self::reserve::Reserve;
 use self::rows::Row;
 use self::store::Settle;
 use super::metrics::QueueMetrics;
 use super::{
-    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Release,
-    Settlement,
+    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Reach,
+    Release, Settlement,
 };
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
+use crate::domain::retry;
 use crate::engine::clock::Clock;
 
 /// Bounds and places.
@@ -87,6 +96,10 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Finished events are removed, the oldest first, while the file holds more than this.
     pub retention_bytes: u64,
+    /// Room on the volume kept for results when it is full; 0 keeps none. More than the log's 8 MB and one group.
+    pub reserve_bytes: u64,
+    /// Least time between two attempts to make the reserve.
+    pub reserve_pause: Duration,
     /// Finished events are removed when they are older than this.
     pub retention: Duration,
     /// Most ids remembered; beyond, the oldest are forgotten before 24 hours are over.
@@ -119,6 +132,8 @@ impl Settings {
             path: path.into(),
             max_bytes: 10 << 30,
             retention_bytes: 1 << 30,
+            reserve_bytes: 32 << 20,
+            reserve_pause: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
             max_ids: 5_000_000,
             project_limit: 1_000_000,
@@ -142,25 +157,61 @@ struct Shared {
     lanes: Mutex<Lanes>,
     state: Mutex<State>,
     inbox: Inbox,
+    salvage: Progress,
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
     checkpoints: checkpoint::Checkpoints,
+    reserve: Reserve,
+    /// Settlements wait for room: nothing is leased.
+    stuck: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Why every call fails now.
     down: Option<QueueError>,
-    /// When the disk was found full; a write since then clears it.
-    full: Option<Instant>,
+    /// When there was no room, and what for; a write since then clears it.
+    full: Option<(Instant, QueueError)>,
     repaired: Option<String>,
     /// The keeper is to look through the file.
     check: bool,
     closed: bool,
 }
 
+/// How far a salvage is, for people who wait for it.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Bytes of the damaged file; 0 when nothing is being salvaged.
+    total: AtomicU64,
+    /// Bytes that were carried over.
+    done: AtomicU64,
+}
+
+impl Progress {
+    fn begin(&self, total: u64) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What is missing, and how far it is while something is salvaged.
+    fn describe(&self, why: &str) -> String {
+        let mib = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed).div_ceil(1 << 20);
+        match mib(&self.total) {
+            0 => why.to_owned(),
+            total => format!("{why} ({} of at most {total} MiB)", mib(&self.done)),
+        }
+    }
+}
+
 /// For how long a full disk is reported when nobody tries to write.
 const FULL_FOR: Duration = Duration::from_secs(5);
+
+/// When a lane asks again while settlements wait for room.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Why every call fails now.
@@ -193,8 +244,7 @@ impl std::fmt::Debug for SqliteQueue {
 }
 
 impl SqliteQueue {
-    /// Opens the file, or makes it. Returns when the first try is over; when it failed, the queue is there but
-    /// unavailable, says why in [`Queue::state`], and tries again until it heals.
+    /// [`SqliteQueue::start`], and waits for the first try.
     ///
     /// # Errors
     /// When the process cannot start threads.
@@ -203,6 +253,21 @@ impl SqliteQueue {
         metrics: QueueMetrics,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
+        let (queue, tried) = Self::start(settings, metrics, clock)?;
+        tried.await;
+        Ok(queue)
+    }
+
+    /// Begins to open the file, or to make it; the future ends when the first try is over. Until then, and when it
+    /// failed, the queue is there but unavailable, says why in [`Queue::state`], and tries again until it heals.
+    ///
+    /// # Errors
+    /// When the process cannot start threads.
+    pub fn start(
+        settings: Settings,
+        metrics: QueueMetrics,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
         let limits = Limits {
             per_lane: settings.window_deliveries.max(8),
             bytes: settings.window_bytes,
@@ -210,10 +275,18 @@ impl SqliteQueue {
         let shared = Arc::new(Shared {
             inbox: Inbox::new(settings.inbox, settings.inbox_bytes),
             lanes: Mutex::new(Lanes::new(limits)),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                down: Some(QueueError::Unavailable(
+                    "the queue's file is being opened".to_owned(),
+                )),
+                ..State::default()
+            }),
+            salvage: Progress::default(),
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
             checkpoints: checkpoint::Checkpoints::default(),
+            reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
+            stuck: AtomicBool::new(false),
             settings,
             metrics,
             clock,
@@ -237,14 +310,14 @@ impl SqliteQueue {
             writer::run(&for_writer, opened, checkpoint);
             end.send(()).ok();
         })?;
-        first.await.ok();
-        Ok(Self {
+        let queue = Self {
             shared,
             refills,
             ended: Mutex::new(Some(ended)),
             closing: tokio::sync::Mutex::new(()),
             keeper: Mutex::new(Some(keeper)),
-        })
+        };
+        Ok((queue, async { drop(first.await) }))
     }
 
     fn check(&self) -> Result<(), QueueError> {
@@ -267,6 +340,7 @@ impl SqliteQueue {
             key: (due, seq),
             stored,
             attempts,
+            cost,
             token,
         } = grant;
         let (shared, uid) = (Arc::clone(&self.shared), lane.clone());
@@ -276,6 +350,7 @@ impl SqliteQueue {
             attempts,
             lane: lane.clone(),
             due: Timestamp::from_millisecond(due).unwrap_or_default(),
+            bytes: cost,
             claim: Claim {
                 seq: seq.cast_unsigned(),
                 token,
@@ -305,8 +380,13 @@ impl Queue for SqliteQueue {
 
     async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError> {
         self.check()?;
-        let now = now.as_millisecond();
         let mut leased = Leased::default();
+        if self.shared.stuck.load(Ordering::Acquire) {
+            // What would become of more attempts could not be stored either.
+            leased.next_due = Some(retry::after(self.shared.clock.now(), STUCK_PAUSE));
+            return Ok(leased);
+        }
+        let now = now.as_millisecond();
         let mut grants = Vec::new();
         loop {
             let wanted = limit.saturating_sub(leased.leases.len());
@@ -348,7 +428,7 @@ impl Queue for SqliteQueue {
         }
         let mut settles = Vec::with_capacity(settlements.len());
         {
-            let lanes = self.shared.lanes.lock();
+            let mut lanes = self.shared.lanes.lock();
             for settlement in settlements {
                 let Settlement {
                     mut lease,
@@ -357,7 +437,7 @@ impl Queue for SqliteQueue {
                 } = settlement;
                 lease.claim.release = None;
                 let (seq, token) = (lease.claim.seq.cast_signed(), lease.claim.token);
-                if let Some(row) = lanes.claim(&lease.lane, seq, token) {
+                if let Some(row) = lanes.begin_to_settle(&lease.lane, seq, token) {
                     settles.push(Settle {
                         lane: lease.lane.clone(),
                         row,
@@ -376,9 +456,29 @@ impl Queue for SqliteQueue {
                 settles,
                 reply,
                 failed: None,
+                full: false,
             })
         })
         .await
+    }
+
+    async fn rewind(&self, lane: &Uid, reach: Reach) -> Result<u64, QueueError> {
+        self.check()?;
+        if !self.shared.lanes.lock().has_moved(lane) {
+            return Ok(0);
+        }
+        let (mut count, mut from) = (0, Some(rewind::START));
+        while let Some(start) = from {
+            let rewind = rewind::Rewind {
+                lane: lane.clone(),
+                reach,
+                from: start,
+            };
+            let step = self.ask(|reply| Op::Rewind(rewind, reply)).await?;
+            count += step.count;
+            from = step.next;
+        }
+        Ok(count)
     }
 
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {
@@ -394,14 +494,21 @@ impl Queue for SqliteQueue {
         self.shared.lanes.lock().depth(lane)
     }
 
+    fn next_due(&self, lane: &Uid) -> Option<i64> {
+        self.shared.lanes.lock().next_due(lane)
+    }
+
     fn state(&self) -> QueueState {
         let state = self.shared.state.lock();
-        let full = state.full.is_some_and(|since| since.elapsed() < FULL_FOR);
+        let full = state
+            .full
+            .as_ref()
+            .filter(|(since, _)| since.elapsed() < FULL_FOR);
         let unavailable = match &state.down {
-            Some(QueueError::Unavailable(why)) => Some(why.clone()),
+            Some(QueueError::Unavailable(why)) => Some(self.shared.salvage.describe(why)),
             Some(other) => Some(other.to_string()),
             None if state.closed => Some(QueueError::Closed.to_string()),
-            None => full.then(|| QueueError::DiskFull.to_string()),
+            None => full.map(|(_, error)| error.to_string()),
         };
         QueueState {
             unavailable,
@@ -435,5 +542,24 @@ impl HealthStore for SqliteQueue {
             return Ok(());
         }
         self.ask(|reply| Op::Health(healths, reply)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What people who wait for a salvage are told.
+
+    use super::*;
+
+    #[test]
+    fn progress_is_told_only_while_something_is_salvaged() {
+        let progress = Progress::default();
+        assert_eq!(progress.describe("it is opened"), "it is opened");
+        progress.begin(90 << 20);
+        progress.advance(7 << 20);
+        assert_eq!(
+            progress.describe("carried over"),
+            "carried over (7 of at most 90 MiB)"
+        );
     }
 }

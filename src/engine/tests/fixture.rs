@@ -36,6 +36,9 @@ impl Clock for TestClock {
     }
 }
 
+/// Bytes of events in flight.
+pub(super) const IN_FLIGHT_BYTES: usize = 4 << 20;
+
 /// What a scripted receiver does.
 #[derive(Clone, Copy)]
 pub(super) enum Script {
@@ -43,6 +46,7 @@ pub(super) enum Script {
     Hang,
     Take(Duration),
     Late(Duration, u16),
+    Panic,
 }
 
 #[derive(Default)]
@@ -74,6 +78,7 @@ impl Transport for ScriptedTransport {
             match script {
                 Script::Status(status) => status,
                 Script::Hang => std::future::pending().await,
+                Script::Panic => panic!("as asked"),
                 Script::Late(time, status) => {
                     tokio::time::sleep(time).await;
                     status
@@ -116,6 +121,20 @@ impl Fixture {
     }
 
     pub(super) fn with_queue(queue: Arc<dyn Queue>, max_in_flight: usize) -> Self {
+        Self::watching(queue, max_in_flight, None)
+    }
+
+    /// An engine whose directory is not complete yet.
+    pub(super) fn unsynced(queue: Arc<dyn Queue>) -> Self {
+        Self::start(queue, 8, None, false)
+    }
+
+    /// An engine that sees the destinations of one namespace only.
+    pub(super) fn watching(queue: Arc<dyn Queue>, max_in_flight: usize, watched: Option<&str>) -> Self {
+        Self::start(queue, max_in_flight, watched, true)
+    }
+
+    fn start(queue: Arc<dyn Queue>, max_in_flight: usize, watched: Option<&str>, synced: bool) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TestClock {
             start: tokio::time::Instant::now(),
         });
@@ -128,6 +147,8 @@ impl Fixture {
             clock,
             metrics: EngineMetrics::default(),
             max_in_flight,
+            max_in_flight_bytes: IN_FLIGHT_BYTES,
+            watched_namespace: watched.map(ToOwned::to_owned),
         });
         let listener: Arc<dyn DirectoryListener> = Arc::new(engine.clone());
         directory.set_listener(Arc::downgrade(&listener));
@@ -147,10 +168,7 @@ impl Fixture {
         let shutdown = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
         let running = tokio::spawn(runner.run(shutdown.clone(), Duration::from_secs(5)));
-        for kind in Kind::ALL {
-            directory.mark_synced(kind);
-        }
-        Self {
+        let fixture = Self {
             engine,
             directory,
             transport,
@@ -158,6 +176,17 @@ impl Fixture {
             shutdown,
             running,
             _listener: listener,
+        };
+        if synced {
+            fixture.sync();
+        }
+        fixture
+    }
+
+    /// Says that every object was looked at.
+    pub(super) fn sync(&self) {
+        for kind in Kind::ALL {
+            self.directory.mark_synced(kind);
         }
     }
 
@@ -212,7 +241,12 @@ impl Fixture {
     }
 
     pub(super) async fn try_publish(&self, event_type: &str) -> Result<(), PublishError> {
-        let body = json!({"type": event_type}).to_string();
+        self.try_publish_sized(event_type, 0).await
+    }
+
+    /// Publishes an event with so many bytes of data.
+    pub(super) async fn try_publish_sized(&self, event_type: &str, size: usize) -> Result<(), PublishError> {
+        let body = json!({"type": event_type, "data": {"text": "x".repeat(size)}}).to_string();
         let headers = http::HeaderMap::from_iter([(
             http::header::CONTENT_TYPE,
             http::HeaderValue::from_static("application/json"),

@@ -92,6 +92,40 @@ async fn sigterm_during_start_up_ends_the_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn probes_and_publishers_are_answered_while_the_queue_is_being_opened() {
+    let stage = Stage::set("lifecycle").await;
+    let settings = Settings {
+        kubeconfig: stage.cluster.kubeconfig(),
+        namespace: stage.namespace.name().to_owned(),
+        data_dir: stage.cluster.folder().join("operators/slow-disk"),
+        flags: Vec::new(),
+    };
+    std::fs::create_dir_all(&settings.data_dir).unwrap();
+    // Whoever opens a pipe for writing waits until somebody reads it.
+    let pipe = settings.data_dir.join("queue.db.lock");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let operator = Operator::spawn(settings);
+    eventually("the process is alive", Duration::from_secs(20), || async {
+        let (status, body) = operator.admin("/healthz").await?;
+        if status == 200 { Ok(()) } else { Err(body) }
+    })
+    .await;
+    let (status, missing) = operator.admin("/readyz").await.unwrap();
+    assert_eq!(status, 503);
+    let first = missing.lines().next();
+    assert_eq!(
+        first,
+        Some("queue: the queue's file is being opened"),
+        "{missing}"
+    );
+    let (status, problem) = operator.publish("p", "token", &json!({"type": "x"})).await;
+    assert_eq!(status, 503, "{problem}");
+    let _reader = std::fs::File::open(&pipe).unwrap();
+    operator.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_cleanly_and_nothing_is_lost() {
     let mut stage = Stage::set("lifecycle").await;
     stage.receiver.answer("/hook", Manner::Hang);

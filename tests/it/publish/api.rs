@@ -211,7 +211,6 @@ async fn what_the_queue_refuses_is_said_with_when_to_come_back() {
         ("overload", 503, "unavailable", true),
         ("closed", 503, "unavailable", true),
         ("stopping", 503, "unavailable", true),
-        ("gone", 404, "no-such-project", false),
         ("panic", 500, "internal", false),
         ("slow", 503, "no-answer", true),
     ];
@@ -301,5 +300,34 @@ async fn before_everything_is_known_nobody_is_told_anything() {
             .await;
         answer.is_problem(503, "unavailable");
         assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_closes_the_connection_only_when_a_body_is_in_the_way() {
+    let server = Server::start(settings()).await;
+    let request = |token: &str, fields: &str| {
+        format!("POST {EVENTS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n{fields}\r\n")
+    };
+    for (token, fields, status) in [
+        ("wrong", "content-length: 100000\r\n", 401),
+        ("wrong", "transfer-encoding: chunked\r\n", 401),
+        (TOKEN, "content-encoding: gzip\r\ncontent-length: 100000\r\n", 415),
+        (TOKEN, "content-length: 100000000\r\n", 413),
+    ] {
+        // Not a byte of the body is sent: the server answers and closes without it.
+        let answer = only(server.raw(request(token, fields).as_bytes()).await);
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (status, Some("close")),
+            "{fields:?}"
+        );
+    }
+    let mut stream = server.connect().await;
+    for _ in 0..2 {
+        let bodiless = request("wrong", "content-length: 0\r\n");
+        stream.write_all(bodiless.as_bytes()).await.unwrap();
+        let answer = Answer::next(&mut stream).await;
+        assert_eq!((answer.status, answer.header("connection")), (401, None));
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use postrider::domain::health::Health;
 use postrider::engine::queue::memory::MemoryQueue;
-use postrider::engine::queue::{Completion, Depth, Enqueued, Queue, QueueError, Settlement};
+use postrider::engine::queue::{
+    Claim, Completion, Depth, Enqueued, Lease, Queue, QueueError, Reach, Settlement,
+};
 
 use super::{at, drain, event, event_of, ids, lane, settings, settle_all};
 
@@ -62,7 +64,12 @@ conformance!(
     a_leased_delivery_is_not_leased_again,
     a_dropped_lease_is_available_again,
     a_retry_counts_an_attempt_and_waits,
-    a_postponed_delivery_counts_no_attempt,
+    a_retry_is_not_due_before_its_acceptance,
+    age_counts_from_acceptance_whatever_was_tried,
+    a_rewound_lane_is_leased_by_age,
+    a_rewind_leaves_what_is_leased_or_not_due,
+    a_rewind_of_the_oldest_moves_no_other,
+    a_rewind_survives_growth_and_draining,
     an_id_is_a_duplicate_within_its_window,
     ids_are_separate_per_project,
     an_event_without_lanes_is_remembered,
@@ -73,8 +80,10 @@ conformance!(
     a_lease_outlives_its_dropped_lane,
     a_lane_dropped_and_reused_ignores_old_leases,
     depth_counts_leased_deliveries,
+    a_lease_that_is_settled_twice_counts_once,
     next_due_is_the_next_unclaimed_delivery,
     health_survives_settlement_and_drop,
+    an_older_health_never_replaces_a_newer_one,
     a_long_lane_is_drained_in_order_while_it_grows,
     retries_and_new_events_keep_their_order,
     a_closed_queue_refuses,
@@ -168,22 +177,128 @@ async fn a_retry_counts_an_attempt_and_waits(queue: Arc<dyn Queue>) {
     }
 }
 
-async fn a_postponed_delivery_counts_no_attempt(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
-    let leased = queue.lease(&lane("a"), at(0), 1).await.unwrap();
-    settle_all(&*queue, leased.leases, Completion::PostponedTo(at(500)))
+async fn a_retry_is_not_due_before_its_acceptance(queue: Arc<dyn Queue>) {
+    queue.enqueue(vec![event("1", 100, &["a"])]).await.unwrap();
+    let leased = queue.lease(&lane("a"), at(100), 1).await.unwrap();
+    settle_all(&*queue, leased.leases, Completion::RetryAt(at(-500)))
         .await
         .unwrap();
-    let early = queue.lease(&lane("a"), at(499), 1).await.unwrap();
+    let early = queue.lease(&lane("a"), at(99), 1).await.unwrap();
     assert!(early.leases.is_empty());
-    assert_eq!(early.next_due, Some(at(500)));
-    let leased = queue.lease(&lane("a"), at(500), 1).await.unwrap();
-    assert_eq!(leased.leases[0].attempts, 0);
-    // Back into the past is due at once.
-    settle_all(&*queue, leased.leases, Completion::PostponedTo(at(-500)))
+    assert_eq!(early.next_due, Some(at(100)));
+    assert_eq!(
+        queue.lease(&lane("a"), at(100), 1).await.unwrap().leases[0].attempts,
+        1
+    );
+}
+
+/// Fails the first `count` deliveries that are due at `now`; they are due again at `again`.
+async fn fail(queue: &dyn Queue, now: i64, count: usize, again: i64) {
+    let leased = queue.lease(&lane("a"), at(now), count).await.unwrap();
+    assert_eq!(leased.leases.len(), count);
+    settle_all(queue, leased.leases, Completion::RetryAt(at(again)))
         .await
         .unwrap();
-    assert_eq!(queue.lease(&lane("a"), at(0), 1).await.unwrap().leases.len(), 1);
+}
+
+fn numbered(range: std::ops::Range<i64>) -> Vec<String> {
+    range.map(|number| format!("e{number}")).collect()
+}
+
+async fn enqueue_numbered(queue: &dyn Queue, range: std::ops::Range<i64>) {
+    let batch = range.map(|number| event(&format!("e{number}"), number, &["a"]));
+    queue.enqueue(batch.collect()).await.unwrap();
+}
+
+async fn age_counts_from_acceptance_whatever_was_tried(queue: Arc<dyn Queue>) {
+    let oldest = || queue.depth(&lane("a")).oldest;
+    let since = |millis| Some(at(millis).as_millisecond());
+    enqueue_numbered(&*queue, 0..40).await;
+    fail(&*queue, 9, 10, 5_000).await;
+    assert_eq!(oldest(), since(0));
+    fail(&*queue, 5_000, 35, 9_000).await;
+    assert_eq!(oldest(), since(0), "a second retry changes nothing");
+    let mut first = queue.lease(&lane("a"), at(9_000), 40).await.unwrap().leases;
+    assert_eq!(oldest(), since(0), "what is leased counts");
+    let rest = first.split_off(7);
+    settle_all(&*queue, first, Completion::Finished).await.unwrap();
+    assert_eq!(oldest(), since(7));
+    drop(rest);
+    assert_eq!(oldest(), since(7));
+    assert_eq!(drain(&*queue, "a", at(9_000)).await.len(), 33);
+    assert_eq!(oldest(), None);
+}
+
+async fn a_rewound_lane_is_leased_by_age(queue: Arc<dyn Queue>) {
+    enqueue_numbered(&*queue, 0..40).await;
+    fail(&*queue, 19, 20, 60).await;
+    enqueue_numbered(&*queue, 40..80).await;
+    let reach = Reach::DueBy(at(1_000));
+    assert_eq!(queue.rewind(&lane("a"), reach).await, Ok(20));
+    assert_eq!(queue.rewind(&lane("a"), reach).await, Ok(0));
+    let mut seen = Vec::new();
+    while seen.len() < 80 {
+        let leased = queue.lease(&lane("a"), at(1_000), 3).await.unwrap();
+        seen.extend(leased.leases.iter().map(|lease| lease.attempts));
+        let names = ids(&leased.leases);
+        let from = i64::try_from(seen.len() - names.len()).unwrap();
+        assert_eq!(names, numbered(from..from + i64::try_from(names.len()).unwrap()));
+        settle_all(&*queue, leased.leases, Completion::Finished)
+            .await
+            .unwrap();
+    }
+    assert_eq!(seen.iter().sum::<u32>(), 20, "attempts stay counted");
+    assert_eq!(queue.depth(&lane("a")), Depth::default());
+    assert_eq!(queue.rewind(&lane("unknown"), reach).await, Ok(0));
+}
+
+async fn a_rewind_leaves_what_is_leased_or_not_due(queue: Arc<dyn Queue>) {
+    enqueue_numbered(&*queue, 0..6).await;
+    fail(&*queue, 1, 2, 50).await;
+    fail(&*queue, 3, 2, 500).await;
+    let held = queue.lease(&lane("a"), at(50), 3).await.unwrap().leases;
+    assert_eq!(ids(&held), ["e0", "e4", "e5"], "the oldest due times");
+    assert_eq!(queue.rewind(&lane("a"), Reach::DueBy(at(60))).await, Ok(1));
+    assert_eq!(queue.depth(&lane("a")).next_due, Some(at(1).as_millisecond()));
+    settle_all(&*queue, held, Completion::Finished).await.unwrap();
+    assert_eq!(drain(&*queue, "a", at(60)).await, ["e1"]);
+    assert_eq!(drain(&*queue, "a", at(500)).await, ["e2", "e3"]);
+}
+
+async fn a_rewind_of_the_oldest_moves_no_other(queue: Arc<dyn Queue>) {
+    enqueue_numbered(&*queue, 0..30).await;
+    fail(&*queue, 1, 2, 90_000).await;
+    assert_eq!(queue.rewind(&lane("a"), Reach::Oldest).await, Ok(1));
+    let oldest = queue.lease(&lane("a"), at(10), 1).await.unwrap();
+    assert_eq!(ids(&oldest.leases), ["e0"]);
+    settle_all(&*queue, oldest.leases, Completion::Finished)
+        .await
+        .unwrap();
+    assert_eq!(drain(&*queue, "a", at(100)).await, numbered(2..30));
+    enqueue_numbered(&*queue, 30..31).await;
+    assert_eq!(queue.rewind(&lane("a"), Reach::Oldest).await, Ok(1));
+    assert_eq!(drain(&*queue, "a", at(100)).await, ["e1", "e30"]);
+}
+
+async fn a_rewind_survives_growth_and_draining(queue: Arc<dyn Queue>) {
+    enqueue_numbered(&*queue, 0..200).await;
+    fail(&*queue, 1_000, 120, 2_000).await;
+    let adding = {
+        let queue = Arc::clone(&queue);
+        async move {
+            for number in 200..260 {
+                enqueue_numbered(&*queue, number..number + 1).await;
+            }
+        }
+    };
+    let draining = async {
+        queue.rewind(&lane("a"), Reach::DueBy(at(3_000))).await.unwrap();
+        drain(&*queue, "a", at(3_000)).await
+    };
+    let ((), mut seen) = tokio::join!(adding, draining);
+    seen.extend(drain(&*queue, "a", at(3_000)).await);
+    assert_eq!(seen, numbered(0..260));
+    assert_eq!(queue.depth(&lane("a")), Depth::default());
 }
 
 async fn an_id_is_a_duplicate_within_its_window(queue: Arc<dyn Queue>) {
@@ -395,7 +510,8 @@ async fn depth_counts_leased_deliveries(queue: Arc<dyn Queue>) {
         queue.depth(&lane("a")),
         Depth {
             pending: 2,
-            oldest_due: oldest(5)
+            oldest: oldest(5),
+            next_due: oldest(9),
         }
     );
     settle_all(&*queue, leased.leases, Completion::Finished)
@@ -405,9 +521,44 @@ async fn depth_counts_leased_deliveries(queue: Arc<dyn Queue>) {
         queue.depth(&lane("a")),
         Depth {
             pending: 1,
-            oldest_due: oldest(9)
+            oldest: oldest(9),
+            next_due: oldest(9),
         }
     );
+}
+
+async fn a_lease_that_is_settled_twice_counts_once(queue: Arc<dyn Queue>) {
+    for (due, completion) in [(0, Completion::Finished), (0, Completion::RetryAt(at(0)))] {
+        let batch = (0..3).map(|number| event(&format!("{completion:?}{number}"), due, &["a"]));
+        queue.enqueue(batch.collect()).await.unwrap();
+        let lease = queue.lease(&lane("a"), at(0), 1).await.unwrap().leases.remove(0);
+        let twin = Lease {
+            stored: lease.stored.clone(),
+            attempts: lease.attempts,
+            lane: lease.lane.clone(),
+            due: lease.due,
+            bytes: lease.bytes,
+            claim: Claim {
+                seq: lease.claim.seq,
+                token: lease.claim.token,
+                release: None,
+            },
+        };
+        let settlement = |lease, completion| Settlement {
+            lease,
+            completion,
+            health: None,
+        };
+        let (first, second) = (
+            settlement(lease, completion),
+            settlement(twin, Completion::Finished),
+        );
+        queue.settle(vec![first, second]).await.unwrap();
+        let left = if completion == Completion::Finished { 2 } else { 3 };
+        assert_eq!(queue.depth(&lane("a")).pending, left);
+        assert_eq!(drain(&*queue, "a", at(0)).await.len() as u64, left);
+        assert_eq!(queue.depth(&lane("a")), Depth::default());
+    }
 }
 
 async fn next_due_is_the_next_unclaimed_delivery(queue: Arc<dyn Queue>) {
@@ -459,6 +610,38 @@ async fn health_survives_settlement_and_drop(queue: Arc<dyn Queue>) {
         queue.load_health().await.unwrap(),
         [(lane("c"), Health::default())]
     );
+}
+
+async fn an_older_health_never_replaces_a_newer_one(queue: Arc<dyn Queue>) {
+    let health = |revision, exhausted| Health {
+        revision,
+        exhausted,
+        ..Health::default()
+    };
+    let settled = |lease, health| {
+        let settlement = Settlement {
+            lease,
+            completion: Completion::Finished,
+            health: Some(Box::new(health)),
+        };
+        queue.settle(vec![settlement])
+    };
+    let stored = async || queue.load_health().await.unwrap().remove(0).1.exhausted;
+    queue
+        .enqueue(vec![event("1", 0, &["a"]), event("2", 0, &["a"])])
+        .await
+        .unwrap();
+    let mut leases = queue.lease(&lane("a"), at(0), 2).await.unwrap().leases;
+    settled(leases.remove(0), health(7, 70)).await.unwrap();
+    settled(leases.remove(0), health(6, 60)).await.unwrap();
+    assert_eq!((stored().await, queue.depth(&lane("a")).pending), (70, 0));
+    queue.save_health(vec![(lane("a"), health(5, 50))]).await.unwrap();
+    assert_eq!(stored().await, 70);
+    queue.save_health(vec![(lane("a"), health(8, 80))]).await.unwrap();
+    assert_eq!(stored().await, 80);
+    queue.drop_lane(&lane("a")).await.unwrap();
+    queue.save_health(vec![(lane("a"), health(1, 10))]).await.unwrap();
+    assert_eq!(stored().await, 10, "a lane that is made later starts anew");
 }
 
 async fn a_long_lane_is_drained_in_order_while_it_grows(queue: Arc<dyn Queue>) {

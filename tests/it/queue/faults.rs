@@ -1,9 +1,8 @@
 //! A file of SQLite, and what can go wrong with it. Real files, really damaged.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,8 @@ use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::Settings;
 use postrider::engine::queue::{Completion, Enqueued, HealthStore, Queue, QueueError, QueueState, Stored};
 
-use super::{at, drain, event, ids, lane, open, open_with, settings, settle_all, sized};
+use super::full::SmallDisk;
+use super::{at, drain, event, ids, lane, open, open_with, reopen, settings, settle_all, sized};
 
 async fn fill(queue: &dyn Queue, count: i64, size: usize) {
     for first in (0..count).step_by(50) {
@@ -40,7 +40,7 @@ fn killed(settings: &Settings) -> (tempfile::TempDir, Settings) {
     (directory, copy)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(format!("{}{suffix}", path.display()))
 }
 
@@ -71,7 +71,7 @@ fn flip(path: &Path, at: usize) {
     file.write_all_at(&byte, at as u64).unwrap();
 }
 
-async fn until(what: impl Fn() -> bool) {
+pub(super) async fn until(what: impl Fn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(10);
     while !what() {
         assert!(Instant::now() < limit, "it took too long");
@@ -101,10 +101,14 @@ async fn everything_survives_a_clean_restart() {
         .unwrap();
     queue.close().await;
 
-    let queue = open(&settings).await;
+    let queue = reopen(&settings).await;
     assert_eq!(queue.state(), QueueState::default());
     assert_eq!(queue.depth(&lane("a")).pending, 200);
-    assert_eq!(queue.depth(&lane("a")).oldest_due, Some(at(50).as_millisecond()));
+    let depth = queue.depth(&lane("a"));
+    assert_eq!(
+        (depth.oldest, depth.next_due),
+        (Some(at(0).as_millisecond()), Some(at(50).as_millisecond()))
+    );
     assert_eq!(queue.load_health().await.unwrap()[0].1.exhausted, 4);
     assert_eq!(
         queue
@@ -117,6 +121,24 @@ async fn everything_survives_a_clean_restart() {
     let late = queue.lease(&lane("a"), at(5_000), 100).await.unwrap();
     assert_eq!(ids(&late.leases), names(200)[..50]);
     assert!(late.leases.iter().all(|lease| lease.attempts == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_health_stays_older_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let save = async |revision| {
+        let queue = reopen(&settings).await;
+        let health = Health {
+            revision,
+            ..Health::default()
+        };
+        queue.save_health(vec![(lane("a"), health)]).await.unwrap();
+        let stored = queue.load_health().await.unwrap().remove(0).1.revision;
+        queue.close().await;
+        stored
+    };
+    assert_eq!((save(7).await, save(6).await, save(8).await), (7, 7, 8));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,6 +171,24 @@ async fn dropping_a_lane_goes_on_after_a_restart() {
     until(|| left(&copy) == 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_a_lane_that_is_interrupted_counts_all_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = Arc::new(open(&settings).await);
+    fill(&*queue, 30_000, 1).await;
+    let dropping = Arc::clone(&queue);
+    let task = tokio::spawn(async move { dropping.drop_lane(&lane("a")).await });
+    until(|| queue.depth(&lane("a")).pending == 0).await;
+    // Somebody holds the file for so long that the queue gives up and opens it again.
+    let other = rusqlite::Connection::open(&settings.path).unwrap();
+    other.busy_timeout(Duration::from_secs(10)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    until(|| queue.state().unavailable.is_some() || task.is_finished()).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(task.await.unwrap(), Ok(30_000));
+}
+
 fn left(settings: &Settings) -> i64 {
     let connection = rusqlite::Connection::open(&settings.path).unwrap();
     connection
@@ -176,9 +216,9 @@ async fn a_full_file_refuses_events_and_recovers_by_delivering() {
             Err(error) => break error,
         }
     };
-    assert_eq!(refused, QueueError::DiskFull);
+    assert_eq!(refused, QueueError::FileFull);
     assert!(accepted > 200, "{accepted}");
-    assert!(queue.state().unavailable.unwrap().contains("full"));
+    assert!(queue.state().unavailable.unwrap().contains("--queue-max-bytes"));
     assert!(metrics.refused_disk.get() >= 1);
     let file = std::fs::metadata(&settings.path).unwrap().len();
     assert!(file <= 1 << 20, "{file}");
@@ -196,113 +236,9 @@ async fn a_full_file_refuses_events_and_recovers_by_delivering() {
     );
 }
 
-/// A small file system of its own.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// Mounts one. Who may not mount runs the whole test again in a name space of its own, where everybody may, and
-    /// gets `None` once it passed there; where that is forbidden, too, the test fails.
-    fn new(size: &str, test: &str) -> Option<Self> {
-        const INSIDE: &str = "POSTRIDER_TEST_MAY_MOUNT";
-        let directory = tempfile::tempdir().unwrap();
-        let options = format!("size={size}");
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(directory.path());
-        let mounted = mount.output().expect("mount is there; see tools/setup.sh");
-        if mounted.status.success() {
-            return Some(Self(directory));
-        }
-        let why = String::from_utf8_lossy(&mounted.stderr);
-        assert!(std::env::var_os(INSIDE).is_none(), "mount fails: {why}");
-        let inside = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", &format!("queue::faults::{test}")])
-            .env(INSIDE, "1")
-            .output()
-            .expect("unshare is there; see tools/setup.sh");
-        let said = String::from_utf8_lossy(&inside.stdout);
-        assert!(
-            inside.status.success() && said.contains("1 passed"),
-            "this test needs a machine where it may mount a file system, as root or in a user name space\n\
-             mount: {why}\nin a name space: {said}{}",
-            String::from_utf8_lossy(&inside.stderr)
-        );
-        None
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        assert!(
-            Command::new("mount")
-                .args(["-o", &options])
-                .arg(self.0.path())
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_and_gives_leases_back() {
-    let Some(disk) = SmallDisk::new("3m", "a_full_disk_refuses_and_gives_leases_back") else {
-        return;
-    };
-    let mut settings = settings(disk.0.path());
-    settings.settle_patience = Duration::from_millis(100);
-    let queue = open(&settings).await;
-    fill(&queue, 100, 100).await;
-    // Somebody else fills the disk.
-    let other = File::create(disk.0.path().join("other")).unwrap();
-    let mut filled = 0;
-    while other.write_all_at(&[7; 4096], filled).is_ok() {
-        filled += 4096;
-    }
-    let mut accepted = 0;
-    let error = loop {
-        match queue
-            .enqueue(vec![sized("p", &format!("x{accepted}"), 500, &["a"], 3_000)])
-            .await
-        {
-            Ok(_) => accepted += 1,
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error, QueueError::DiskFull);
-    let leased = queue.lease(&lane("a"), at(1_000), 10).await.unwrap();
-    let settled = settle_all(&queue, leased.leases, Completion::Finished).await;
-    if settled.is_err() {
-        let again = queue.lease(&lane("a"), at(1_000), 10).await.unwrap();
-        assert_eq!(ids(&again.leases), names(10));
-        drop(again);
-    }
-    drop(other);
-    std::fs::remove_file(disk.0.path().join("other")).unwrap();
-    queue.enqueue(vec![event("after", 900, &["a"])]).await.unwrap();
-    let mut expected = if settled.is_ok() {
-        names(100)[10..].to_vec()
-    } else {
-        names(100)
-    };
-    expected.extend((0..accepted).map(|number| format!("x{number}")));
-    expected.push("after".to_owned());
-    assert_eq!(drain(&queue, "a", at(1_000)).await, expected);
-    assert_eq!(queue.state(), QueueState::default());
-    queue.close().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_volume_makes_the_queue_unavailable_until_it_heals() {
-    let test = "a_read_only_volume_makes_the_queue_unavailable_until_it_heals";
+    let test = "queue::faults::a_read_only_volume_makes_the_queue_unavailable_until_it_heals";
     let Some(disk) = SmallDisk::new("20m", test) else {
         return;
     };
@@ -512,6 +448,47 @@ async fn any_corrupt_page_costs_only_itself() {
         }
         queue.close().await;
     }
+}
+
+/// Damages the page in which settlements find their lane's deliveries; the queue notices when it writes there.
+fn damage_while_open(settings: &Settings) {
+    let connection = rusqlite::Connection::open(&settings.path).unwrap();
+    // What the queue has in its caches is old then.
+    connection
+        .execute("INSERT INTO meta VALUES('other', 1)", [])
+        .unwrap();
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let busy: i64 = connection.query_row(checkpoint, [], |row| row.get(0)).unwrap();
+    assert_eq!(busy, 0);
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries'";
+    let page: i64 = connection.query_row(root, [], |row| row.get(0)).unwrap();
+    drop(connection);
+    let file = OpenOptions::new().write(true).open(&settings.path).unwrap();
+    file.write_all_at(&[0xa5; 4096], (page.cast_unsigned() - 1) * 4096)
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_that_meets_damage_is_stored_after_the_repair() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 300, 100).await;
+    let leased = queue.lease(&lane("a"), at(1_000), 20).await.unwrap();
+    let seen = ids(&leased.leases);
+    damage_while_open(&settings);
+    settle_all(&queue, leased.leases, Completion::Finished)
+        .await
+        .unwrap();
+    until(|| queue.state().unavailable.is_none()).await;
+    let left = drain(&queue, "a", at(1_000)).await;
+    assert!(queue.state().repaired.is_some());
+    assert_eq!(queue.depth(&lane("a")).pending, 0);
+    let mut all = [seen, left].concat();
+    all.sort();
+    all.dedup();
+    assert_eq!(all, names(300), "nothing is lost");
+    queue.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postrider::engine::queue::memory::MemoryQueue;
-use postrider::engine::queue::{Completion, Enqueued, Lease, Queue};
+use postrider::engine::queue::{Completion, Enqueued, Lease, Queue, Reach};
 use proptest::prelude::*;
 
 use super::{at, event, lane, settings, settle_all};
@@ -19,7 +19,8 @@ enum Step {
     /// Ends the lease at an index.
     Finish(usize),
     Retry(usize, i64),
-    Postpone(usize, i64),
+    /// By age: what is due, or only the oldest.
+    Rewind(usize, bool),
     GiveBack(usize),
     DropLane(usize),
     Wait(i64),
@@ -32,7 +33,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..3_usize, 1..12_usize).prop_map(|(lane, limit)| Step::Lease(lane, limit)),
         6 => (0..30_usize).prop_map(Step::Finish),
         3 => (0..30_usize, -20..50_i64).prop_map(|(lease, wait)| Step::Retry(lease, wait)),
-        2 => (0..30_usize, -20..50_i64).prop_map(|(lease, wait)| Step::Postpone(lease, wait)),
+        2 => (0..3_usize, any::<bool>()).prop_map(|(lane, all)| Step::Rewind(lane, all)),
         2 => (0..30_usize).prop_map(Step::GiveBack),
         1 => (0..3_usize).prop_map(Step::DropLane),
         3 => (0..40_i64).prop_map(Step::Wait),
@@ -48,7 +49,8 @@ type Deliveries = BTreeMap<(i64, usize), (u8, u32, bool)>;
 struct Model {
     lanes: BTreeMap<usize, Deliveries>,
     used: Vec<u8>,
-    accepted: usize,
+    /// When each position was accepted.
+    accepted: Vec<i64>,
 }
 
 #[derive(Debug)]
@@ -81,13 +83,13 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                         continue;
                     }
                     model.used.push(id);
-                    model.accepted += 1;
+                    model.accepted.push(now);
                     for lane in lanes(bits) {
                         model
                             .lanes
                             .entry(lane)
                             .or_default()
-                            .insert((now, model.accepted), (id, 0, false));
+                            .insert((now, model.accepted.len() - 1), (id, 0, false));
                     }
                 }
             }
@@ -118,7 +120,26 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                     .map(|(key, _)| at(key.0));
                 assert_eq!(leased.next_due, next);
             }
-            Step::Finish(index) | Step::Retry(index, _) | Step::Postpone(index, _) => {
+            Step::Rewind(which, all) => {
+                let reach = if all { Reach::DueBy(at(now)) } else { Reach::Oldest };
+                queue.rewind(&lane(LANES[which]), reach).await.unwrap();
+                let deliveries = model.lanes.entry(which).or_default();
+                let free = deliveries.iter().filter(|(_, (_, _, leased))| !leased);
+                let mut moves: Vec<_> = free
+                    .map(|(key, _)| ((model.accepted[key.1], key.1), *key))
+                    .collect();
+                moves.sort_unstable();
+                if all {
+                    moves.retain(|(_, key)| key.0 <= now);
+                } else {
+                    moves.truncate(1);
+                }
+                for (age, key) in moves {
+                    let delivery = deliveries.remove(&key).unwrap();
+                    deliveries.insert(age, delivery);
+                }
+            }
+            Step::Finish(index) | Step::Retry(index, _) => {
                 if index >= held.len() {
                     continue;
                 }
@@ -129,10 +150,7 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                     lease,
                 } = held.swap_remove(index);
                 let (completion, again) = match step {
-                    Step::Retry(_, wait) => (Completion::RetryAt(at(now + wait)), Some((now + wait, 1))),
-                    Step::Postpone(_, wait) => {
-                        (Completion::PostponedTo(at(now + wait)), Some((now + wait, 0)))
-                    }
+                    Step::Retry(_, wait) => (Completion::RetryAt(at(now + wait)), Some(now + wait)),
                     _ => (Completion::Finished, None),
                 };
                 settle_all(&*queue, vec![lease], completion).await.unwrap();
@@ -141,8 +159,9 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                 }
                 let deliveries = model.lanes.entry(lane).or_default();
                 let (id, attempts, _) = deliveries.remove(&key).unwrap();
-                if let Some((due, more)) = again {
-                    deliveries.insert((due, key.1), (id, attempts + more, false));
+                if let Some(due) = again {
+                    let due = due.max(model.accepted[key.1]);
+                    deliveries.insert((due, key.1), (id, attempts + 1, false));
                 }
             }
             Step::GiveBack(index) => {
@@ -172,7 +191,7 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                 let Some(settings) = reopen else { continue };
                 queue.close().await;
                 held.clear();
-                queue = Arc::new(super::open(settings).await);
+                queue = Arc::new(super::reopen(settings).await);
                 for delivery in model.lanes.values_mut().flat_map(BTreeMap::values_mut) {
                     delivery.2 = false;
                 }
@@ -185,8 +204,11 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
                 depth.pending,
                 deliveries.map_or(0, |deliveries| deliveries.len() as u64)
             );
-            let oldest = deliveries.and_then(|deliveries| deliveries.keys().next());
-            assert_eq!(depth.oldest_due, oldest.map(|key| at(key.0).as_millisecond()));
+            let all = || deliveries.into_iter().flatten();
+            let oldest = all().map(|(key, _)| model.accepted[key.1]).min();
+            assert_eq!(depth.oldest, oldest.map(|millis| at(millis).as_millisecond()));
+            let next = all().find(|(_, (_, _, leased))| !leased);
+            assert_eq!(depth.next_due, next.map(|(key, _)| at(key.0).as_millisecond()));
         }
     }
     drop(held);

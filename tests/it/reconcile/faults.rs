@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use postrider::domain::id::ObjectKey;
 use serde_json::{Value, json};
 
 use super::operator::{Operator, Playground, SOON, condition, ready, truth, uid};
@@ -255,10 +256,13 @@ async fn an_object_that_does_not_decode_harms_no_other_and_an_outage_stops_nothi
         namespace: TempNamespace::new(cluster, "undecodable").await,
     };
     let bad = destination("bad", &format!("  delivery: {{maxInFlight: many}}\n{HOOK}"));
-    ground.apply(&format!("{PROJECT}{}{bad}", destination("before", HOOK)));
+    let odd = PROJECT.replace("acme", "odd").replace("Acme", "[not, text]");
+    ground.apply(&format!("{PROJECT}---{odd}{}{bad}", destination("before", HOOK)));
     let operator = Operator::start_with(ground.namespace.client(), None, Duration::from_secs(30))
         .synced()
         .await;
+    let odd = ObjectKey::new(ground.namespace.name(), "odd");
+    assert!(operator.directory.is_unusable(&odd), "its publishers come again");
     ground.apply(&destination("after", HOOK));
     ground.await_destination("before", "ready", ready).await;
     ground.await_destination("after", "ready", ready).await;

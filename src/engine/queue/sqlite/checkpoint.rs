@@ -87,10 +87,14 @@ pub(super) fn run(shared: &Arc<Shared>, asked: &Receiver<()>) {
             *slot = None;
         }
         drop(slot);
-        failed = done.is_err().then(Instant::now);
+        let again = std::mem::replace(&mut failed, done.is_err().then(Instant::now)).is_some();
         match done {
             Ok(complete) => shared.checkpoints.finish.store(!complete, Ordering::Relaxed),
             Err(StoreError::Damaged(what)) => drop(shared.inbox.push(Op::Damaged(what))),
+            Err(error) if again => {
+                shared.metrics.failed_checkpoints.inc();
+                tracing::debug!(error = %error, "the queue's log could not be copied back again");
+            }
             Err(error) => {
                 shared.metrics.failed_checkpoints.inc();
                 tracing::warn!(error = %error, "the queue's log could not be copied back; it is tried again");

@@ -7,9 +7,12 @@ use crate::engine::queue::QueueError;
 /// What went wrong with the file.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum StoreError {
-    /// No room: on the disk, or by the file's own limit. The file is fine; finishing deliveries makes room.
-    #[error("the disk is full, or the queue's file has reached its size limit")]
+    /// No room on the volume. The file is fine; finishing deliveries makes room in it.
+    #[error("the queue's disk is full")]
     Full,
+    /// No room within the file's own limit. The file is fine; finishing deliveries makes room.
+    #[error("the queue's file has reached its size limit, --queue-max-bytes")]
+    Limit,
     /// The content is damaged. The file is moved aside, and what is intact is carried over.
     #[error("the queue's file is damaged: {0}")]
     Damaged(String),
@@ -33,10 +36,16 @@ pub(super) enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there is no room, whatever for.
+    pub(super) const fn is_full(&self) -> bool {
+        matches!(self, Self::Full | Self::Limit)
+    }
+
     /// What a caller is told.
     pub(super) fn to_queue_error(&self) -> QueueError {
         match self {
             Self::Full => QueueError::DiskFull,
+            Self::Limit => QueueError::FileFull,
             other => QueueError::Unavailable(other.to_string()),
         }
     }
@@ -45,8 +54,11 @@ impl StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let code = error.sqlite_error_code();
+        // The index of the log is a file, too: 32 KiB are added to it now and then.
+        let extended = error.sqlite_error().map(|error| error.extended_code);
         match code {
             Some(ErrorCode::DiskFull) => Self::Full,
+            _ if extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Self::Full,
             // `None` is not SQLite's own error: a column holds what was never written there.
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => {
                 Self::Damaged(error.to_string())

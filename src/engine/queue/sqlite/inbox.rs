@@ -27,6 +27,8 @@ pub(super) struct Settling {
     pub(super) reply: Reply<()>,
     /// When they could not be written for the first time.
     pub(super) failed: Option<Instant>,
+    /// They wait for room.
+    pub(super) full: bool,
 }
 
 /// What the writer is asked to do.
@@ -42,6 +44,8 @@ pub(super) enum Op {
     LoadHealth(Reply<Vec<(Uid, Health)>>),
     /// Drop a lane.
     Drop(Uid, Reply<u64>),
+    /// Put deliveries back to the place of their age; answers where to go on.
+    Rewind(super::rewind::Rewind, Reply<super::rewind::Step>),
     /// Remove old events.
     Trim(
         super::keeper::Trim,

@@ -27,7 +27,7 @@ use super::schema::{self, PAGE};
 use super::store::{Store, WINDOW};
 
 /// Events removed per transaction.
-const STEP: usize = 512;
+pub(super) const STEP: usize = 512;
 
 /// Positions looked at per read transaction.
 const SPAN: i64 = 65_536;
@@ -45,13 +45,13 @@ const SLACK: u64 = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Trim {
     /// Finished events.
-    events: Vec<i64>,
+    pub(super) events: Vec<i64>,
     /// Rows of `old_ids`.
-    old_ids: Vec<i64>,
+    pub(super) old_ids: Vec<i64>,
     /// Ids used before may be forgotten.
-    used_before: i64,
+    pub(super) used_before: i64,
     /// Ids of events up to this position are forgotten in any case.
-    up_to: i64,
+    pub(super) up_to: i64,
 }
 
 /// What the writer answers.
@@ -102,8 +102,10 @@ impl Keeper {
         if std::mem::take(&mut self.shared.state.lock().check) {
             self.read(quick_check)?;
         }
+        self.shared.reserve.keep(&self.shared.metrics);
         let (total, free) = self.read(sizes)?;
         self.gauge(total, free);
+        let kept = self.kept(total);
         let pause = (self.shared.settings.retention_interval * 5).max(self.spent * AGAIN);
         if self.skipped.is_some_and(|since| since.elapsed() > pause) {
             (self.cursor, self.skipped, self.spent) = (0, None, Duration::ZERO);
@@ -111,7 +113,7 @@ impl Keeper {
         let mut used = total.saturating_sub(free);
         loop {
             let now = nanoseconds(self.shared.clock.now());
-            let over = used > self.shared.settings.retention_bytes;
+            let over = used > kept;
             let plan = self.plan(now, over)?;
             if plan.events.is_empty() && plan.old_ids.is_empty() {
                 if plan.more {
@@ -132,7 +134,7 @@ impl Keeper {
                     ..Trim::default()
                 };
                 used = self.trim(trim, now, up_to)?;
-                if over && used <= self.shared.settings.retention_bytes {
+                if over && used <= kept {
                     // Those that were not removed are looked at again.
                     self.cursor = events.last().map_or(self.cursor, |last| last.saturating_add(1));
                     break;
@@ -148,11 +150,27 @@ impl Keeper {
                     up_to,
                 )?;
             }
-            if over && used <= self.shared.settings.retention_bytes && !more {
+            if over && used <= kept && !more {
                 break;
             }
         }
-        self.vacuum()
+        self.vacuum()?;
+        let (left, _) = self.read(sizes)?;
+        if left < total {
+            self.shared.reserve.try_soon();
+        }
+        self.shared.reserve.keep(&self.shared.metrics);
+        Ok(())
+    }
+
+    /// Bytes in use above which delivered events are removed; fewer while the reserve needs room.
+    fn kept(&self, total: u64) -> u64 {
+        let reserve = &self.shared.reserve;
+        let bound = self.shared.settings.retention_bytes;
+        if reserve.is_missing() {
+            return bound.min(total.saturating_sub(reserve.bytes().saturating_mul(3)));
+        }
+        bound
     }
 
     /// Runs something on the keeper's connection.
@@ -213,7 +231,13 @@ impl Keeper {
         loop {
             let (total, free) = self.read(sizes)?;
             self.gauge(total, free);
-            if free <= SLACK.max(total.saturating_sub(free) / 4) {
+            let reserve = &self.shared.reserve;
+            let slack = if reserve.is_missing() {
+                SLACK.min(reserve.bytes())
+            } else {
+                SLACK.max(total.saturating_sub(free) / 4)
+            };
+            if free <= slack {
                 return Ok(());
             }
             let (reply, answer) = sync_channel(1);
@@ -238,24 +262,30 @@ impl Keeper {
 }
 
 #[derive(Debug, Default)]
-struct Plan {
-    events: Vec<i64>,
+pub(super) struct Plan {
+    /// Finished events.
+    pub(super) events: Vec<i64>,
     old_ids: Vec<i64>,
-    up_to: i64,
+    /// Ids of events up to this position are forgotten in any case.
+    pub(super) up_to: i64,
     /// Rows after those looked at may be due, too.
-    more: bool,
+    pub(super) more: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Cutoffs {
-    accepted: i64,
-    id: i64,
-    max_ids: i64,
-    over: bool,
+pub(super) struct Cutoffs {
+    /// Events accepted until then are due.
+    pub(super) accepted: i64,
+    /// Ids used until then are due.
+    pub(super) id: i64,
+    /// Most ids.
+    pub(super) max_ids: i64,
+    /// All events are due.
+    pub(super) over: bool,
 }
 
 /// Size of the file, and how much of it is free.
-fn sizes(connection: &Connection) -> Result<(u64, u64), StoreError> {
+pub(super) fn sizes(connection: &Connection) -> Result<(u64, u64), StoreError> {
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
     let bytes = |pages: i64| pages.cast_unsigned().saturating_mul(PAGE);
@@ -263,7 +293,11 @@ fn sizes(connection: &Connection) -> Result<(u64, u64), StoreError> {
 }
 
 /// What to remove among the next events; where to go on, and whether an open event was skipped.
-fn plan(connection: &Connection, from: i64, cutoffs: Cutoffs) -> Result<(Plan, i64, bool), StoreError> {
+pub(super) fn plan(
+    connection: &Connection,
+    from: i64,
+    cutoffs: Cutoffs,
+) -> Result<(Plan, i64, bool), StoreError> {
     let transaction = connection.unchecked_transaction()?;
     let newest: Option<i64> = transaction.query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
     let newest = newest.max(schema::meta(&transaction, "seq")?).unwrap_or(0);

@@ -1,7 +1,8 @@
 //! [`Lanes`]: what the process knows of each lane without asking the disk.
 //!
-//! Owns, per lane, the number of deliveries, the claims, and a *window*: the next deliveries with their events.
-//! The disk holds everything; the window is a prefix of it that can always be thrown away.
+//! Owns, per lane, the number of deliveries, the claims, a *window*: the next deliveries with their events, and the
+//! ages of deliveries that a retry has moved. The disk holds everything; the window is a prefix of it that can always
+//! be thrown away.
 //!
 //! Invariants, with keys `(due, seq)` in the order of the deliveries table:
 //!
@@ -11,17 +12,22 @@
 //! - The horizon is the key of a delivery that is on disk and not claimed, so its due time is exact.
 //! - While a refill reads the disk, keys that are left to the disk are remembered (`missed`), and so are keys that
 //!   leave it (`gone`); the refill's result is corrected by both.
+//! - A delivery is due when it was accepted, or stands in `moved`. So the oldest is the first of either kind.
 //!
 //! Bounds: [`Limits`]. A window over its bound gives its latest entries back to the disk. An event that several lanes
 //! wait for is held, and charged, once. A refill may go over the bytes by [`LEAST_REFILL`] or one event, so that every
-//! lane gets on. What is claimed is bounded by the callers' in-flight limits.
+//! lane gets on. What is claimed is bounded by the callers' in-flight limits. `moved` takes some 40
+//! bytes for each delivery that was tried and waits again.
 //!
 //! Writing and reading the disk is left to the writer and the reader.
+
+mod moved;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::sync::oneshot;
 
+pub(super) use self::moved::Moved;
 use super::pool::Pool;
 use crate::domain::id::Uid;
 use crate::engine::queue::{Depth, QueueError, Stored};
@@ -52,6 +58,8 @@ pub(super) struct Hot {
     pub(super) attempts: u32,
     /// Number of its project.
     pub(super) project: i64,
+    /// When it was accepted, in milliseconds since 1970; never after it is due.
+    pub(super) accepted: i64,
     /// Bytes it is charged with.
     pub(super) cost: usize,
 }
@@ -62,6 +70,19 @@ struct Claimed {
     key: Key,
     hot: Hot,
     token: u64,
+    /// Its settlement is with the writer.
+    settling: bool,
+}
+
+/// What a settlement did to its delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It left the queue.
+    Finished,
+    /// It has a new key.
+    Moved(Key),
+    /// It was not there any more: a repair could not carry it over, or its lane was dropped.
+    Missing,
 }
 
 /// A delivery being handed out.
@@ -73,6 +94,8 @@ pub(super) struct Grant {
     pub(super) stored: Stored,
     /// Attempts made.
     pub(super) attempts: u32,
+    /// Bytes it is charged with.
+    pub(super) cost: usize,
     /// Token of the claim.
     pub(super) token: u64,
 }
@@ -99,6 +122,8 @@ pub(super) struct ClaimRow {
     pub(super) project: i64,
     /// Attempts made.
     pub(super) attempts: u32,
+    /// When it was accepted, in milliseconds since 1970.
+    pub(super) accepted: i64,
 }
 
 /// Where a refill reads.
@@ -138,8 +163,12 @@ struct Lane {
     window: BTreeMap<Key, Hot>,
     horizon: Option<Key>,
     claims: HashMap<i64, Claimed>,
+    /// Deliveries that are due later than they were accepted: acceptance and position, and when they are due.
+    moved: BTreeMap<Key, i64>,
     has_health: bool,
     refill: Option<Refill>,
+    /// Keys are changing on disk; nobody reads them until that is over.
+    rewinding: bool,
     waiters: Vec<oneshot::Sender<Result<(), QueueError>>>,
     last_used: u64,
     /// When it was refilled, in uses.
@@ -242,6 +271,7 @@ impl Lanes {
                 number: row.number,
                 pending: row.pending,
                 horizon: row.first,
+                moved: row.moved,
                 has_health: row.has_health,
                 ..Lane::default()
             };
@@ -288,9 +318,16 @@ impl Lanes {
                 key,
                 stored: hot.stored.clone(),
                 attempts: hot.attempts,
+                cost: hot.cost,
                 token,
             });
-            lane.claims.insert(key.1, Claimed { key, hot, token });
+            let claimed = Claimed {
+                key,
+                hot,
+                token,
+                settling: false,
+            };
+            lane.claims.insert(key.1, claimed);
         }
         let mut granted = Granted {
             next_due: lane.next_due(),
@@ -300,7 +337,7 @@ impl Lanes {
         let low = lane.window.len() < self.limits.per_lane / 4;
         let short = grants.len() < limit;
         if due_on_disk && (short || low) {
-            if lane.refill.is_none() {
+            if lane.refill.is_none() && !lane.rewinding {
                 lane.refill = Some(Refill::default());
                 granted.refill = Some(lane.number);
             }
@@ -313,16 +350,19 @@ impl Lanes {
         granted
     }
 
-    /// The row of a claim that is still valid.
-    pub(super) fn claim(&self, uid: &Uid, seq: i64, token: u64) -> Option<ClaimRow> {
-        let lane = self.by_uid.get(uid)?;
-        let claim = lane.claims.get(&seq).filter(|claim| claim.token == token)?;
+    /// The row of a claim that is still valid and not being settled; now it is.
+    pub(super) fn begin_to_settle(&mut self, uid: &Uid, seq: i64, token: u64) -> Option<ClaimRow> {
+        let lane = self.by_uid.get_mut(uid)?;
+        let claim = lane.claims.get_mut(&seq);
+        let claim = claim.filter(|claim| claim.token == token && !claim.settling)?;
+        claim.settling = true;
         let Claimed { key, hot, .. } = claim;
         Some(ClaimRow {
             lane: lane.number,
             key: *key,
             project: hot.project,
             attempts: hot.attempts,
+            accepted: hot.accepted,
         })
     }
 
@@ -340,8 +380,8 @@ impl Lanes {
         lane.place(claim.key, claim.hot, self.limits, &mut self.pool);
     }
 
-    /// A settlement was written; the delivery is gone, or has a new key.
-    pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, moved: Option<Key>) {
+    /// A settlement was written. What was counted from the file without its delivery is not counted down for it.
+    pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, settled: Settled) {
         let Some(lane) = self.by_uid.get_mut(uid) else {
             return;
         };
@@ -354,9 +394,21 @@ impl Lanes {
         if let Some(refill) = &mut lane.refill {
             refill.gone.insert(claim.key);
         }
-        match moved {
-            Some(key) => lane.spill(key),
-            None => lane.pending = lane.pending.saturating_sub(1),
+        let age = (claim.hot.accepted, seq);
+        if claim.key != age {
+            lane.moved.remove(&age);
+        }
+        match settled {
+            Settled::Moved(key) => {
+                if key != age {
+                    lane.moved.insert(age, key.0);
+                }
+                lane.spill(key);
+            }
+            Settled::Finished => lane.pending = lane.pending.saturating_sub(1),
+            // A repair may have made it again under another key, which was passed over while the claim stood.
+            Settled::Missing if lane.pending > 0 => lane.spill((0, 0)),
+            Settled::Missing => {}
         }
     }
 
@@ -471,8 +523,13 @@ impl Lanes {
         let held = self
             .by_uid
             .iter()
-            .filter(|(_, lane)| lane.pending > 0 || lane.has_health);
+            .filter(|(_, lane)| lane.pending > 0 || lane.next_due().is_some() || lane.has_health);
         held.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// When the next unclaimed delivery of a lane is due.
+    pub(super) fn next_due(&self, uid: &Uid) -> Option<i64> {
+        self.by_uid.get(uid)?.next_due()
     }
 
     /// How much waits in a lane.
@@ -480,20 +537,20 @@ impl Lanes {
         let Some(lane) = self.by_uid.get(uid) else {
             return Depth::default();
         };
-        let claimed = lane.claims.values().map(|claim| claim.key.0).min();
-        let oldest_due = match (lane.next_due(), claimed) {
-            (Some(next), Some(claimed)) => Some(next.min(claimed)),
-            (next, claimed) => next.or(claimed),
-        };
+        let next_due = lane.next_due();
+        let claimed = lane.claims.values().map(|claim| claim.hot.accepted).min();
+        let moved = lane.moved.first_key_value().map(|(age, _)| age.0);
+        let oldest = [next_due, claimed, moved].into_iter().flatten().min();
         Depth {
             pending: lane.pending,
-            oldest_due: oldest_due.filter(|_| lane.pending > 0),
+            oldest,
+            next_due,
         }
     }
 }
 
 /// What a file says of a lane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LaneRow {
     /// Its number.
     pub(super) number: i64,
@@ -501,6 +558,8 @@ pub(super) struct LaneRow {
     pub(super) pending: u64,
     /// The first one.
     pub(super) first: Option<Key>,
+    /// Those that are due later than they were accepted: acceptance and position, and when they are due.
+    pub(super) moved: BTreeMap<Key, i64>,
     /// Whether health is stored.
     pub(super) has_health: bool,
 }

@@ -11,7 +11,7 @@ use super::Shared;
 use super::fault::StoreError;
 use super::inbox::Op;
 use super::lanes::{Found, Hot, Key};
-use super::rows::{FactsCache, read_event};
+use super::rows::{FactsCache, accepted_millis, read_event};
 use super::schema;
 use crate::domain::id::Uid;
 use crate::engine::queue::Stored;
@@ -125,12 +125,17 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
             shared.metrics.read_back.inc();
             (stored, cost)
         };
+        let accepted = match &stored {
+            Stored::Event(event) => event.accepted.as_millisecond().min(key.0),
+            Stored::Corrupt { .. } => accepted_millis(&transaction, key)?,
+        };
         read.push((
             key,
             Hot {
                 stored,
                 attempts,
                 project,
+                accepted,
                 cost,
             },
         ));

@@ -177,6 +177,23 @@ impl FactsCache {
     }
 }
 
+/// When the event of a delivery was accepted, in milliseconds since 1970; when that cannot be read, or is after it is
+/// due, when it is due.
+pub(super) fn accepted_millis(
+    connection: &Connection,
+    (due, seq): (i64, i64),
+) -> Result<i64, rusqlite::Error> {
+    let mut statement = connection.prepare_cached("SELECT accepted FROM events WHERE seq = ?1")?;
+    let mut rows = statement.query([seq])?;
+    let Some(row) = rows.next()? else {
+        return Ok(due);
+    };
+    Ok(match row.get_ref(0)? {
+        ValueRef::Integer(nanoseconds) => (nanoseconds / 1_000_000).min(due),
+        _ => due,
+    })
+}
+
 /// What is stored at a position, and the bytes it costs in memory.
 pub(super) fn read_event(
     connection: &Connection,

@@ -28,7 +28,10 @@ use super::fault::StoreError;
 use super::opening::beside;
 use super::rows::{FactsCache, decode, numbers, read_event};
 use super::{raw, scan, schema};
-use crate::engine::queue::Stored;
+use crate::engine::queue::{QueueError, Stored};
+
+/// Bytes of an event's row beside its body, about; only the progress shown to people depends on it.
+const ROW: usize = 64;
 
 const SIDES: [&str; 2] = ["-wal", "-shm"];
 
@@ -47,13 +50,14 @@ pub(super) fn replace(shared: &Shared, damage: &str) -> Result<String, StoreErro
     let path = &shared.settings.path;
     let fresh = beside(path, ".salvage");
     remove(&fresh)?;
-    let carried = {
-        let new = schema::open_writer(&fresh, u64::MAX)?;
-        // A crash starts over, so there is no need for a log as large as the file, and one sync at the end is enough.
-        new.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
-        new.pragma_update(None, "synchronous", "off")?;
-        carry(path, &fresh, &new)?
-    };
+    shared.state.lock().down = Some(QueueError::Unavailable(
+        "the queue's file was damaged; what is intact is being carried over to a new one".to_owned(),
+    ));
+    let size = |suffix| std::fs::metadata(beside(path, suffix)).map_or(0, |file| file.len());
+    shared.salvage.begin(size("").saturating_add(size("-wal")));
+    let carried = fill(shared, &fresh);
+    shared.salvage.begin(0);
+    let carried = carried?;
     File::open(&fresh)?.sync_all()?;
     std::fs::rename(&fresh, beside(path, ".salvaged"))?;
     let aside = move_aside(path, &time(shared))?;
@@ -70,6 +74,27 @@ pub(super) fn replace(shared: &Shared, damage: &str) -> Result<String, StoreErro
          destination any more",
         aside.display()
     ))
+}
+
+/// Fills the new file.
+fn fill(shared: &Shared, fresh: &Path) -> Result<Carried, StoreError> {
+    let new = schema::open_writer(fresh, u64::MAX)?;
+    // A crash starts over, so there is no need for a log as large as the file, and one sync at the end is enough.
+    new.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
+    new.pragma_update(None, "synchronous", "off")?;
+    carry(shared, fresh, &new)
+}
+
+/// Notes that so much more was carried over; an error when the process is stopping, because the rest may take longer
+/// than it is given: the next start begins anew.
+fn advance(shared: &Shared, bytes: usize) -> Result<(), StoreError> {
+    shared.salvage.advance(bytes as u64);
+    if shared.state.lock().closed {
+        return Err(StoreError::Down(
+            "it was closed while it was being salvaged".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// Finishes or forgets what a crash interrupted.
@@ -136,14 +161,15 @@ fn open_damaged(path: &Path) -> Result<Connection, StoreError> {
     }
 }
 
-fn carry(path: &Path, fresh: &Path, new: &Connection) -> Result<Carried, StoreError> {
+fn carry(shared: &Shared, fresh: &Path, new: &Connection) -> Result<Carried, StoreError> {
+    let path = &shared.settings.path;
     if let Ok(old) = open_damaged(path) {
-        return copy(path, &old, new);
+        return copy(shared, path, &old, new);
     }
     let graft = beside(path, ".graft");
     remove(&graft)?;
     let carried = match graft_first_page(path, fresh, &graft).and_then(|()| open_damaged(&graft)) {
-        Ok(old) => copy(&graft, &old, new),
+        Ok(old) => copy(shared, &graft, &old, new),
         Err(StoreError::Full) => Err(StoreError::Full),
         Err(_) => Ok(Carried::default()),
     };
@@ -177,11 +203,11 @@ fn graft_first_page(path: &Path, fresh: &Path, graft: &Path) -> Result<(), Store
 }
 
 /// Copies what can be read.
-fn copy(path: &Path, old: &Connection, new: &Connection) -> Result<Carried, StoreError> {
+fn copy(shared: &Shared, path: &Path, old: &Connection, new: &Connection) -> Result<Carried, StoreError> {
     new.execute_batch("BEGIN")?;
     let mut carried = Carried::default();
     copy_names(old, new)?;
-    copy_events(path, old, new, &mut carried)?;
+    copy_events(shared, path, old, new, &mut carried)?;
     copy_ids(old, new)?;
     copy_deliveries(old, new, &mut carried)?;
     new.execute_batch("COMMIT")?;
@@ -223,6 +249,7 @@ fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
 }
 
 fn copy_events(
+    shared: &Shared,
     path: &Path,
     old: &Connection,
     new: &Connection,
@@ -240,6 +267,8 @@ fn copy_events(
             carried.damaged += 1;
         }
         carried.events += 1;
+        let body = row.get_ref(5)?.as_bytes_or_null().ok().flatten();
+        advance(shared, body.map_or(0, <[u8]>::len).saturating_add(ROW))?;
         scan::insert(new, write, row)?;
         Ok(seq)
     })?;

@@ -2,7 +2,7 @@
 //!
 //! The format is described in [`sqlite`](super). Moving damaged files aside is left to `salvage`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::fault::StoreError;
 use super::lanes::LaneRow;
+use super::rows::accepted_millis;
 use crate::domain::id::Uid;
 
 /// The format this version writes, in `user_version`.
@@ -134,12 +135,13 @@ pub(super) struct Contents {
     pub(super) last_seq: i64,
 }
 
-/// Reads what the process keeps in memory. One pass over the deliveries, none over the events.
+/// Reads what the process keeps in memory. One pass over the deliveries; of the events, those that were tried before.
 pub(super) fn read_contents(connection: &Connection) -> Result<Contents, StoreError> {
     let mut contents = Contents::default();
     let mut rows: HashMap<i64, LaneRow> = HashMap::new();
     {
-        let mut statement = connection.prepare("SELECT lane, due, seq, project FROM deliveries")?;
+        let mut statement =
+            connection.prepare("SELECT lane, due, seq, project, attempts > 0 FROM deliveries")?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {
             let (number, due, seq, project): (i64, i64, i64, i64) =
@@ -148,9 +150,16 @@ pub(super) fn read_contents(connection: &Connection) -> Result<Contents, StoreEr
                 number,
                 pending: 0,
                 first: Some((due, seq)),
+                moved: BTreeMap::new(),
                 has_health: false,
             });
             lane.pending += 1;
+            if row.get(4)? {
+                let accepted = accepted_millis(connection, (due, seq))?;
+                if accepted != due {
+                    lane.moved.insert((accepted, seq), due);
+                }
+            }
             *contents.pending.entry(project).or_default() += 1;
         }
     }
@@ -171,6 +180,7 @@ pub(super) fn read_contents(connection: &Connection) -> Result<Contents, StoreEr
             number,
             pending: 0,
             first: None,
+            moved: BTreeMap::new(),
             has_health: false,
         });
         contents.lanes.push((

@@ -11,19 +11,19 @@ use rusqlite::hooks::Wal;
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
-use super::lanes::{ClaimRow, Hot, Key};
+use super::lanes::{ClaimRow, Hot, Key, Settled};
 use super::rows::{IdColumn, Row, finish, put_number};
 use super::schema::{self, Contents};
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::domain::project::ProjectFacts;
-use crate::engine::queue::{Completion, Enqueued, QueueError, Stored};
+use crate::engine::queue::{Completion, Enqueued, ID_WINDOW, QueueError, Stored};
 
 /// For how long an id is remembered, in nanoseconds.
-pub(super) const WINDOW: i64 = 24 * 3600 * 1_000_000_000;
+pub(super) const WINDOW: i64 = ID_WINDOW;
 
 /// Bytes that settlements and retention may use beyond the file's limit.
-const HEADROOM: u64 = 1 << 20;
+pub(super) const HEADROOM: u64 = 1 << 20;
 
 /// Most facts remembered; beyond, the writer starts over.
 const MAX_FACTS: usize = 4096;
@@ -48,6 +48,8 @@ struct Names {
     recent: Option<(Arc<ProjectFacts>, (i64, i64))>,
     last_lane: i64,
     last_facts: i64,
+    /// Revisions of the stored healths of lanes, as far as known.
+    revisions: HashMap<i64, u64>,
     /// What the open transaction made.
     fresh: Vec<Fresh>,
 }
@@ -64,8 +66,8 @@ enum Fresh {
 pub(super) struct Group {
     /// Deliveries that were written.
     pub(super) added: Vec<(Uid, i64, Key, Hot)>,
-    /// Claims that end, and the delivery's new key.
-    pub(super) settled: Vec<(Uid, i64, u64, Option<Key>)>,
+    /// Claims that end, and what became of the delivery.
+    pub(super) settled: Vec<(Uid, i64, u64, Settled)>,
     /// Lanes whose health was written.
     pub(super) healths: Vec<(Uid, i64)>,
     /// Changes of the projects' counts.
@@ -139,6 +141,17 @@ impl Names {
         self.projects.insert(uid.clone(), number);
         self.fresh.push(Fresh::Project(uid.clone()));
         Ok(number)
+    }
+
+    /// Revision of the stored health of a lane; 0 when there is none.
+    fn revision(&self, connection: &Connection, number: i64) -> Result<u64, rusqlite::Error> {
+        if let Some(revision) = self.revisions.get(&number) {
+            return Ok(*revision);
+        }
+        let mut statement = connection.prepare_cached("SELECT json FROM health WHERE lane = ?1")?;
+        let json: Option<String> = statement.query_row([number], |row| row.get(0)).optional()?;
+        let stored = json.and_then(|json| serde_json::from_str::<Health>(&json).ok());
+        Ok(stored.map_or(0, |stored| stored.revision))
     }
 
     /// Numbers of facts and of their project.
@@ -233,7 +246,9 @@ impl Store {
 
     /// Forgets a lane's number; the next use makes a new one.
     pub(super) fn forget_lane(&mut self, uid: &Uid) {
-        self.names.lanes.remove(uid);
+        if let Some(number) = self.names.lanes.remove(uid) {
+            self.names.revisions.remove(&number);
+        }
     }
 
     /// Deliveries left the queue by another way than a settlement.
@@ -270,6 +285,11 @@ impl Store {
                 };
                 work(&mut writing)
             })();
+            // SQLite has one word for both: the file's limit is met by a statement, the volume's by the log at the end.
+            let work = work.map_err(|error| match error {
+                StoreError::Full => StoreError::Limit,
+                error => error,
+            });
             work.and_then(|value| {
                 connection.prepare_cached("COMMIT")?.execute([])?;
                 Ok(value)
@@ -306,10 +326,20 @@ impl Store {
         Ok(done)
     }
 
+    /// Moves the log into the file, so that the next commit writes it from its beginning. Waits for readers, whose
+    /// looks are short; answers whether none was in the way any more.
+    pub(super) fn checkpoint(&self) -> Result<bool, StoreError> {
+        let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(RESTART)")?;
+        let (busy, log, moved): (i64, i64, i64) =
+            statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        Ok(busy == 0 && log == moved)
+    }
+
     fn undo(&mut self) {
         // SQLite has already rolled back after some errors; then this one says so, which is fine.
         self.connection.execute_batch("ROLLBACK").ok();
         self.names.recent = None;
+        self.names.revisions.clear();
         for fresh in std::mem::take(&mut self.names.fresh) {
             match fresh {
                 Fresh::Lane(uid) => drop(self.names.lanes.remove(&uid)),
@@ -390,6 +420,7 @@ impl Writing<'_> {
                 stored,
                 attempts: 0,
                 project,
+                accepted: due,
                 cost: row.cost(),
             };
             self.group.added.push((lane.clone(), number, (due, seq), hot));
@@ -467,25 +498,28 @@ impl Writing<'_> {
                 key: (due, seq),
                 project,
                 attempts,
+                accepted,
             } = settle.row;
             let found = self.statements.finish.execute((lane, due, seq))? > 0;
             let again = match settle.completion {
                 Completion::Finished => None,
-                Completion::RetryAt(time) => Some((time.as_millisecond(), attempts.saturating_add(1))),
-                Completion::PostponedTo(time) => Some((time.as_millisecond(), attempts)),
+                Completion::RetryAt(time) => {
+                    Some((time.as_millisecond().max(accepted), attempts.saturating_add(1)))
+                }
             };
-            let moved = match again {
-                Some((due, attempts)) if found => {
+            let settled = match again {
+                _ if !found => Settled::Missing,
+                Some((due, attempts)) => {
                     self.statements
                         .delivery
                         .execute((lane, due, seq, attempts, project))?;
-                    Some((due, seq))
+                    Settled::Moved((due, seq))
                 }
-                _ => None,
+                None => {
+                    *self.group.pending.entry(project).or_default() -= 1;
+                    Settled::Finished
+                }
             };
-            if found && moved.is_none() {
-                *self.group.pending.entry(project).or_default() -= 1;
-            }
             if let Some(health) = &settle.health
                 && self.names.lanes.get(&settle.lane) == Some(&lane)
             {
@@ -493,7 +527,7 @@ impl Writing<'_> {
             }
             self.group
                 .settled
-                .push((settle.lane.clone(), seq, settle.token, moved));
+                .push((settle.lane.clone(), seq, settle.token, settled));
         }
         Ok(())
     }
@@ -505,13 +539,17 @@ impl Writing<'_> {
     }
 
     fn health_row(&mut self, lane: &Uid, number: i64, health: &Health) -> Result<(), StoreError> {
+        self.group.healths.push((lane.clone(), number));
+        if health.revision < self.names.revision(self.statements.connection, number)? {
+            return Ok(());
+        }
+        self.names.revisions.insert(number, health.revision);
         let json = serde_json::to_string(health).map_err(|error| StoreError::Down(error.to_string()))?;
         let mut statement = self
             .statements
             .connection
             .prepare_cached("INSERT OR REPLACE INTO health(lane, json) VALUES(?1, ?2)")?;
         statement.execute((number, json))?;
-        self.group.healths.push((lane.clone(), number));
         Ok(())
     }
 }

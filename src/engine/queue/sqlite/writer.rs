@@ -13,8 +13,9 @@ use super::Shared;
 use super::checkpoint;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
-use super::keeper;
 use super::opening::{self, Opened};
+use super::rewind;
+use super::room::{self, Room};
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
 use crate::domain::health::Health;
@@ -28,11 +29,15 @@ const GROUP_BYTES: usize = 8 << 20;
 const DROP_STEP: i64 = 4096;
 
 /// How long settlements wait before they are tried again on their own.
-const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const SETTLE_AGAIN: Duration = Duration::from_millis(100);
 
-enum Write {
+/// A write that shares its transaction with others.
+pub(super) enum Write {
+    /// Events.
     Enqueue(Vec<Row>, Reply<Vec<Enqueued>>),
+    /// What became of deliveries.
     Settle(Settling),
+    /// Healths.
     Health(Vec<(Uid, Health)>, Reply<()>),
 }
 
@@ -41,19 +46,31 @@ enum Answer {
     Done,
 }
 
-enum Phase {
+/// Whether the file is open.
+pub(super) enum Phase {
+    /// It is.
     Up(Box<Store>),
-    Down { error: StoreError, next: Instant },
+    /// It is not: why, and when it is tried again.
+    Down {
+        /// Why.
+        error: StoreError,
+        /// When.
+        next: Instant,
+    },
 }
 
-struct Writer {
-    shared: Arc<Shared>,
-    phase: Phase,
+/// The writer's state.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) phase: Phase,
     lock: Option<std::fs::File>,
-    parked: Vec<Settling>,
+    pub(super) parked: Vec<Settling>,
+    pub(super) room: Room,
     dropping: Vec<(i64, u64, Option<Reply<u64>>)>,
     /// Asks for a checkpoint.
     checkpoint: SyncSender<()>,
+    /// A step of dropping failed; not tried again before then.
+    drop_next: Instant,
 }
 
 /// Serves the inbox until it is closed and empty.
@@ -67,8 +84,10 @@ pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>, checkpoint:
         phase,
         lock: None,
         parked: Vec::new(),
+        room: Room::default(),
         dropping: Vec::new(),
         checkpoint,
+        drop_next: Instant::now(),
     };
     writer.reopen(None);
     opened.send(()).ok();
@@ -96,7 +115,7 @@ impl Writer {
                 let patience = (!self.parked.is_empty()).then(|| now + SETTLE_AGAIN);
                 Some(patience.map_or(*next, |patience| patience.min(*next)))
             }
-            Phase::Up(_) if !self.dropping.is_empty() => Some(now),
+            Phase::Up(_) if !self.dropping.is_empty() => Some(self.drop_next.max(now)),
             Phase::Up(_) if !self.parked.is_empty() => Some(now + SETTLE_AGAIN),
             Phase::Up(_) => None,
         }
@@ -108,9 +127,15 @@ impl Writer {
         {
             self.reopen(None);
         }
+        self.lift_cap();
         let mut writes: Vec<Write> = self.parked.drain(..).map(Write::Settle).collect();
+        self.write(&mut writes);
+        let stuck = self.parked.iter().any(|settling| settling.full);
         for op in ops.drain(..) {
             match op {
+                Op::Enqueue(rows, reply) if stuck => {
+                    self.refuse_one(Write::Enqueue(rows, reply), &StoreError::Full);
+                }
                 Op::Enqueue(rows, reply) => writes.push(Write::Enqueue(rows, reply)),
                 Op::Settle(settling) => writes.push(Write::Settle(settling)),
                 Op::Health(healths, reply) => writes.push(Write::Health(healths, reply)),
@@ -122,6 +147,7 @@ impl Writer {
         }
         self.write(&mut writes);
         self.drop_step();
+        self.mark_stuck();
     }
 
     fn end(&mut self) {
@@ -152,11 +178,25 @@ impl Writer {
             next: Instant::now(),
         };
         drop(std::mem::replace(&mut self.phase, down));
-        let opened = self.lock_and_open(damage);
+        let mut opened = self.lock_and_open(damage);
+        if self.lock.is_some()
+            && opened.as_ref().is_err_and(StoreError::is_full)
+            && self.shared.reserve.give_up(&self.shared.metrics)
+        {
+            opened = self.lock_and_open(damage);
+        }
         match opened {
             Ok(Opened { store, dropped }) => {
                 self.phase = Phase::Up(Box::new(store));
-                self.dropping.retain(|(number, ..)| dropped.contains(number));
+                self.cap();
+                for (number, count, reply) in std::mem::take(&mut self.dropping) {
+                    if dropped.contains(&number) {
+                        self.dropping.push((number, count, reply));
+                    } else if let Some(reply) = reply {
+                        // The lane went with the damaged part of the file.
+                        reply.send(Ok(count)).ok();
+                    }
+                }
                 for number in dropped {
                     if self.dropping.iter().all(|(other, ..)| *other != number) {
                         self.dropping.push((number, 0, None));
@@ -199,9 +239,11 @@ impl Writer {
     }
 
     /// Does what an error asks for.
-    fn heal(&mut self, error: StoreError) {
+    pub(super) fn heal(&mut self, error: StoreError) {
         match error {
-            StoreError::Full => self.shared.state.lock().full = Some(Instant::now()),
+            error @ (StoreError::Full | StoreError::Limit) => {
+                self.shared.state.lock().full = Some((Instant::now(), error.to_queue_error()));
+            }
             StoreError::Damaged(what) => {
                 tracing::error!(damage = what, "the queue's file turned out to be damaged");
                 self.shared.state.lock().down = Some(QueueError::Unavailable(what.clone()));
@@ -216,18 +258,44 @@ impl Writer {
         if writes.is_empty() {
             return;
         }
+        if let Phase::Down { error, .. } = &self.phase {
+            let error = error.clone();
+            return self.refuse(writes, &error);
+        }
+        let started = Instant::now();
+        let mut done = self.transact(writes);
+        // Twice: what was made in the file may need room in the log, too.
+        for _ in 0..2 {
+            match &done {
+                Err(error) if error.is_full() && self.make_room(error.clone(), room::bytes(writes)) => {
+                    done = self.transact(writes);
+                }
+                _ => break,
+            }
+        }
+        match done {
+            Ok((answers, group)) => {
+                let metrics = &self.shared.metrics;
+                metrics.commit.observe(started.elapsed().as_secs_f64());
+                metrics
+                    .group
+                    .observe(u32::try_from(writes.len()).unwrap_or(u32::MAX).into());
+                self.apply(group);
+                self.answer(writes, answers);
+            }
+            Err(error) => self.failed(writes, error),
+        }
+    }
+
+    fn transact(&mut self, writes: &[Write]) -> Result<(Vec<Answer>, Group), StoreError> {
+        let quota = self.shared.settings.project_limit;
         let store = match &mut self.phase {
             Phase::Up(store) => store,
-            Phase::Down { error, .. } => {
-                let error = error.clone();
-                return self.refuse(writes, &error);
-            }
+            Phase::Down { error, .. } => return Err(error.clone()),
         };
-        let started = Instant::now();
-        let quota = self.shared.settings.project_limit;
-        let done = store.transact(|writing| {
+        store.transact(|writing| {
             let mut answers = Vec::with_capacity(writes.len());
-            for write in &*writes {
+            for write in writes {
                 answers.push(match write {
                     Write::Enqueue(rows, _) => Answer::Enqueue(writing.enqueue(rows, quota)?),
                     Write::Settle(settling) => {
@@ -243,28 +311,16 @@ impl Writer {
                 });
             }
             Ok(answers)
-        });
-        match done {
-            Ok((answers, group)) => {
-                let metrics = &self.shared.metrics;
-                metrics.commit.observe(started.elapsed().as_secs_f64());
-                metrics
-                    .group
-                    .observe(u32::try_from(writes.len()).unwrap_or(u32::MAX).into());
-                self.apply(group);
-                self.answer(writes, answers);
-            }
-            Err(error) => self.failed(writes, error),
-        }
+        })
     }
 
-    fn apply(&self, group: Group) {
+    pub(super) fn apply(&self, group: Group) {
         let mut lanes = self.shared.lanes.lock();
         for (uid, number, key, hot) in group.added {
             lanes.add(&uid, number, key, hot);
         }
-        for (uid, seq, token, moved) in group.settled {
-            lanes.settled(&uid, seq, token, moved);
+        for (uid, seq, token, settled) in group.settled {
+            lanes.settled(&uid, seq, token, settled);
         }
         for (uid, number) in group.healths {
             lanes.mark_health(&uid, number);
@@ -298,11 +354,14 @@ impl Writer {
 
     /// A group failed as a whole: its settlements are tried alone, because they make room; the rest is refused.
     fn failed(&mut self, writes: &mut Vec<Write>, error: StoreError) {
+        let error = self.told(error, room::bytes(writes));
         self.shared.metrics.failed_groups.inc();
         tracing::warn!(error = %error, calls = writes.len(), "a group commit failed");
         let mut settlings = Vec::new();
         match &error {
-            StoreError::Full => self.shared.state.lock().full = Some(Instant::now()),
+            error if error.is_full() => {
+                self.shared.state.lock().full = Some((Instant::now(), error.to_queue_error()));
+            }
             error => self.shared.state.lock().down = Some(error.to_queue_error()),
         }
         for write in writes.drain(..) {
@@ -311,32 +370,8 @@ impl Writer {
                 other => self.refuse_one(other, &error),
             }
         }
-        let full = matches!(error, StoreError::Full);
         self.heal(error);
-        if settlings.is_empty() {
-            return;
-        }
-        let outcome = match &mut self.phase {
-            Phase::Up(store) if full => {
-                let all = settlings.iter().map(|settling| &settling.settles);
-                store.with_headroom(self.shared.settings.max_bytes, |store| {
-                    store.transact(|writing| all.into_iter().try_for_each(|settles| writing.settle(settles)))
-                })
-            }
-            Phase::Up(_) => Err(StoreError::Full),
-            Phase::Down { error, .. } => Err(error.clone()),
-        };
-        match outcome {
-            Ok(((), group)) => {
-                self.apply(group);
-                for settling in settlings {
-                    settling.reply.send(Ok(())).ok();
-                }
-            }
-            Err(error) => settlings
-                .into_iter()
-                .for_each(|settling| self.park(settling, &error)),
-        }
+        self.settle_alone(settlings);
     }
 
     fn refuse(&mut self, writes: &mut Vec<Write>, error: &StoreError) {
@@ -352,7 +387,7 @@ impl Writer {
         let told = error.to_queue_error();
         match write {
             Write::Enqueue(rows, reply) => {
-                if told == QueueError::DiskFull {
+                if error.is_full() {
                     self.shared.metrics.refused_disk.inc_by(rows.len() as u64);
                 }
                 reply.send(Err(told)).ok();
@@ -362,9 +397,13 @@ impl Writer {
     }
 
     /// Keeps settlements for later; gives their leases back when that took too long.
-    fn park(&mut self, mut settling: Settling, error: &StoreError) {
+    pub(super) fn park(&mut self, mut settling: Settling, error: &StoreError) {
         let since = *settling.failed.get_or_insert_with(Instant::now);
-        if since.elapsed() < self.shared.settings.settle_patience {
+        settling.full = error.is_full();
+        if settling.full {
+            settling.failed = None;
+        }
+        if settling.full || since.elapsed() < self.shared.settings.settle_patience {
             self.parked.push(settling);
             return;
         }
@@ -388,6 +427,7 @@ impl Writer {
                 match op {
                     Op::LoadHealth(reply) => drop(reply.send(Err(told))),
                     Op::Drop(_, reply) => drop(reply.send(Err(told))),
+                    Op::Rewind(_, reply) => drop(reply.send(Err(told))),
                     _ => {}
                 }
                 return;
@@ -403,17 +443,15 @@ impl Writer {
                 }
             }
             Op::Drop(lane, reply) => self.start_drop(&lane, reply),
-            Op::Trim(trim, done) => {
-                let max_bytes = self.shared.settings.max_bytes;
-                match store.with_headroom(max_bytes, |store| keeper::trim(store, &trim)) {
-                    Ok(trimmed) => drop(done.send(trimmed)),
-                    Err(error) => self.heal(error),
+            Op::Rewind(rewind, reply) => {
+                let done = rewind::step(&self.shared, store, &rewind);
+                let failed = done.as_ref().err().cloned();
+                reply.send(done.map_err(|error| error.to_queue_error())).ok();
+                if let Some(error) = failed {
+                    self.heal(error);
                 }
             }
-            Op::Vacuum(pages, done) => match keeper::vacuum(store, pages) {
-                Ok(left) => drop(done.send(left)),
-                Err(error) => self.heal(error),
-            },
+            op @ (Op::Trim(..) | Op::Vacuum(..)) => self.tidy(op),
             Op::Damaged(what) => self.heal(StoreError::Damaged(what)),
             Op::Enqueue(..) | Op::Settle(_) | Op::Health(..) => {}
         }
@@ -426,15 +464,18 @@ impl Writer {
             reply.send(Ok(0)).ok();
             return;
         };
-        let done = store.transact(|writing| {
-            let connection = writing.connection();
-            connection.execute("UPDATE lanes SET dropped = 1 WHERE number = ?1", [number])?;
-            connection.execute("DELETE FROM health WHERE lane = ?1", [number])?;
+        let done = self.making_room(|store| {
+            store.transact(|writing| {
+                let connection = writing.connection();
+                connection.execute("UPDATE lanes SET dropped = 1 WHERE number = ?1", [number])?;
+                connection.execute("DELETE FROM health WHERE lane = ?1", [number])?;
+                Ok(())
+            })?;
+            store.forget_lane(lane);
             Ok(())
         });
         match done {
-            Ok(_) => {
-                store.forget_lane(lane);
+            Ok(()) => {
                 self.shared.lanes.lock().forget(lane);
                 self.dropping.push((number, 0, Some(reply)));
             }
@@ -445,24 +486,30 @@ impl Writer {
         }
     }
 
-    /// Removes some deliveries of the first lane that is being dropped.
+    /// Removes some deliveries of the first lane that is being dropped. What fails is tried again, so that the count
+    /// is of all that were dropped.
     fn drop_step(&mut self) {
-        let (Phase::Up(store), Some((number, dropped, _))) = (&mut self.phase, self.dropping.first_mut())
-        else {
+        let Some((number, ..)) = self.dropping.first() else {
             return;
         };
-        match drop_some(store, *number) {
+        let number = *number;
+        if matches!(self.phase, Phase::Down { .. }) || self.drop_next > Instant::now() {
+            return;
+        }
+        match self.making_room(|store| drop_some(store, number)) {
             Ok(0) => {
                 let (_, count, reply) = self.dropping.remove(0);
                 if let Some(reply) = reply {
                     reply.send(Ok(count)).ok();
                 }
             }
-            Ok(count) => *dropped += count,
-            Err(error) => {
-                if let (_, _, Some(reply)) = self.dropping.remove(0) {
-                    reply.send(Err(error.to_queue_error())).ok();
+            Ok(count) => {
+                if let Some((_, dropped, _)) = self.dropping.first_mut() {
+                    *dropped += count;
                 }
+            }
+            Err(error) => {
+                self.drop_next = Instant::now() + SETTLE_AGAIN;
                 self.heal(error);
             }
         }

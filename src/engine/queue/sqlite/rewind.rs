@@ -1,0 +1,59 @@
+//! Putting deliveries back to the place that their age gives them: [`Queue::rewind`](super::Queue::rewind).
+//!
+//! In steps of at most [`STEP`] deliveries, each one transaction, so that publishers wait for one step only. A crash
+//! between two steps leaves the rest where its retries have put it.
+
+use super::Shared;
+use super::fault::StoreError;
+use super::lanes::{Key, Moved};
+use super::store::Store;
+use crate::domain::id::Uid;
+use crate::engine::queue::Reach;
+
+/// Deliveries that one step puts back.
+const STEP: usize = 4096;
+
+/// Before every delivery.
+pub(super) const START: Key = (i64::MIN, i64::MIN);
+
+/// What one step is to do.
+#[derive(Debug)]
+pub(super) struct Rewind {
+    /// The lane.
+    pub(super) lane: Uid,
+    /// Which deliveries.
+    pub(super) reach: Reach,
+    /// Where to begin: acceptance and position.
+    pub(super) from: Key,
+}
+
+/// What one step did.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// How many deliveries were put back.
+    pub(super) count: u64,
+    /// Where the next step begins; `None` at the end.
+    pub(super) next: Option<Key>,
+}
+
+/// Does one step. Memory is told first, and reads nothing of the lane until the disk is as it says.
+pub(super) fn step(shared: &Shared, store: &mut Store, rewind: &Rewind) -> Result<Step, StoreError> {
+    let Rewind { lane, reach, from } = rewind;
+    let rewinding = shared.lanes.lock().begin_rewind(lane, *reach, *from, STEP);
+    let done = store.with_headroom(shared.settings.max_bytes, |store| {
+        store.transact(|writing| {
+            let mut put_back = writing.connection().prepare_cached(
+                "UPDATE OR IGNORE deliveries SET due = ?4 WHERE lane = ?1 AND due = ?2 AND seq = ?3",
+            )?;
+            for Moved { age, due } in &rewinding.rows {
+                put_back.execute((rewinding.number, due, age.1, age.0))?;
+            }
+            Ok(())
+        })
+    });
+    shared.lanes.lock().end_rewind(lane, &rewinding, done.is_err());
+    done.map(|_| Step {
+        count: rewinding.rows.len() as u64,
+        next: rewinding.next,
+    })
+}

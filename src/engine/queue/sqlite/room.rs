@@ -1,0 +1,332 @@
+//! What the writer does when there is no room.
+//!
+//! | Missing | For events | For settlements, trims and dropping |
+//! |---|---|---|
+//! | room in the file (`max_bytes`) | delivered events are removed, the oldest first, and the group is written again | may use [`HEADROOM`](super::store::HEADROOM) more |
+//! | room on the volume | the same, with the reserve given up before | the reserve is given up, and the log moved into the file, so that it begins anew in its own place |
+//!
+//! While the reserve is missing, the file may not grow for events: they use what is free inside it, so the reserve's
+//! room stays for settlements. The log stays within SQLite's checkpoints and one group.
+//!
+//! Settlements for which there is no room even so are parked; until they are written nothing is leased, no event is
+//! taken, and they are tried again every [`SETTLE_AGAIN`](super::writer::SETTLE_AGAIN). So what is parked is bounded
+//! by the attempts that were under way, and nothing is sent twice unless the process ends.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::fault::StoreError;
+use super::inbox::{Op, Settling};
+use super::keeper::{self, Cutoffs, Trim};
+use super::rows::{Row, nanoseconds};
+use super::schema;
+use super::store::{Store, WINDOW};
+use super::writer::{Phase, Write, Writer};
+
+/// Bytes that removing delivered events frees at once, at least, when there are so many.
+const AT_ONCE: u64 = 1 << 20;
+
+/// Spans of events that are looked through at once for delivered ones.
+const SPANS: usize = 4;
+
+/// Looking again when there was nothing to remove waits for so many times what the look took.
+const AGAIN: u32 = 20;
+
+/// What the writer knows about room.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// The file may not grow for events.
+    capped: bool,
+    /// Delivered events before are gone already.
+    oldest: i64,
+    /// There was nothing to remove; not looked for before then.
+    next: Instant,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            capped: false,
+            oldest: 0,
+            next: Instant::now(),
+        }
+    }
+}
+
+/// Bytes of the events in a group.
+pub(super) fn bytes(writes: &[Write]) -> u64 {
+    let rows = writes.iter().map(|write| match write {
+        Write::Enqueue(rows, _) => rows.iter().map(Row::cost).sum(),
+        _ => 0_usize,
+    });
+    rows.sum::<usize>() as u64
+}
+
+impl Writer {
+    /// Lets the file grow again once the reserve is back.
+    pub(super) fn lift_cap(&mut self) {
+        if self.room.capped && !self.shared.reserve.is_missing() {
+            self.room.capped = false;
+            self.limit();
+        }
+    }
+
+    /// Keeps a file that was opened anew from growing while the reserve is missing.
+    pub(super) fn cap(&mut self) {
+        self.room = Room {
+            capped: self.shared.reserve.is_missing(),
+            ..Room::default()
+        };
+        self.limit();
+    }
+
+    /// The bound of the file for events. SQLite takes no bound below the present size, so 0 is that.
+    fn limit(&self) {
+        if let Phase::Up(store) = &self.phase {
+            let bound = if self.room.capped {
+                0
+            } else {
+                self.shared.settings.max_bytes
+            };
+            if let Err(error) = schema::limit(&store.connection, bound) {
+                tracing::warn!(%error, "the file's size limit was not set");
+            }
+        }
+    }
+
+    /// The bound that a write hit: a statement meets the volume's, too, when a group is larger than the cache.
+    fn which(&self, error: StoreError, bytes: u64) -> StoreError {
+        match error {
+            StoreError::Limit if !self.at_limit(bytes) => StoreError::Full,
+            error => error,
+        }
+    }
+
+    /// The bound to tell of: a file that may not grow is held back by the volume.
+    pub(super) fn told(&self, error: StoreError, bytes: u64) -> StoreError {
+        match self.which(error, bytes) {
+            StoreError::Limit if self.room.capped => StoreError::Full,
+            error => error,
+        }
+    }
+
+    /// Whether so many bytes of events may be too many for the file.
+    fn at_limit(&self, bytes: u64) -> bool {
+        let Phase::Up(store) = &self.phase else {
+            return false;
+        };
+        let Ok((total, free)) = keeper::sizes(&store.connection) else {
+            return false;
+        };
+        let bound = if self.room.capped {
+            total
+        } else {
+            self.shared.settings.max_bytes
+        };
+        let left = bound.saturating_sub(total).saturating_add(free);
+        left < bytes.saturating_mul(2).saturating_add(256 << 10)
+    }
+
+    /// Tries to make room for events; answers whether it is worth writing them again.
+    pub(super) fn make_room(&mut self, error: StoreError, bytes: u64) -> bool {
+        if bytes == 0 {
+            return false;
+        }
+        let relieved = matches!(self.which(error, bytes), StoreError::Full) && self.relieve();
+        let trimmed = self.trim_oldest(bytes.saturating_mul(2).max(AT_ONCE));
+        relieved || trimmed
+    }
+
+    /// Makes room on the volume for what makes room in the file; answers whether it is worth trying again.
+    fn relieve(&mut self) -> bool {
+        let shared = &self.shared;
+        let given = shared.reserve.give_up(&shared.metrics);
+        self.room.capped = shared.reserve.is_missing();
+        self.limit();
+        self.begin_log_anew() || given
+    }
+
+    /// Moves the log into the file, so that it is written from its beginning again and the file is cut to its size.
+    fn begin_log_anew(&self) -> bool {
+        let Phase::Up(store) = &self.phase else {
+            return false;
+        };
+        match store.checkpoint() {
+            Ok(whole) => whole,
+            Err(error) => {
+                tracing::debug!(%error, "the log was not moved into the file");
+                false
+            }
+        }
+    }
+
+    /// Removes delivered events, the oldest first, until so many bytes are free; answers whether it removed any.
+    fn trim_oldest(&mut self, bytes: u64) -> bool {
+        if self.room.next > Instant::now() {
+            return false;
+        }
+        let now = nanoseconds(self.shared.clock.now());
+        let cutoffs = Cutoffs {
+            accepted: i64::MIN,
+            id: i64::MIN,
+            max_ids: i64::try_from(self.shared.settings.max_ids).unwrap_or(i64::MAX),
+            over: true,
+        };
+        let started = Instant::now();
+        let (mut removed, mut freed) = (0_u64, 0_u64);
+        for _ in 0..SPANS {
+            let Phase::Up(store) = &self.phase else { break };
+            let planned = keeper::plan(&store.connection, self.room.oldest, cutoffs);
+            let Ok((plan, cursor, _)) = planned else { break };
+            self.room.oldest = cursor;
+            let up_to = plan.up_to;
+            for events in plan.events.chunks(keeper::STEP) {
+                let trim = Trim {
+                    events: events.to_vec(),
+                    used_before: now.saturating_sub(WINDOW),
+                    up_to,
+                    ..Trim::default()
+                };
+                let done = self.making_room(|store| {
+                    let (total, free) = keeper::sizes(&store.connection)?;
+                    let before = total.saturating_sub(free);
+                    let trimmed = keeper::trim(store, &trim)?;
+                    Ok((before.saturating_sub(trimmed.used), trimmed.evicted))
+                });
+                let Ok((bytes_now, evicted)) = done else {
+                    self.room.oldest = events.first().copied().unwrap_or(self.room.oldest);
+                    return removed > 0;
+                };
+                freed = freed.saturating_add(bytes_now);
+                removed = removed.saturating_add(events.len() as u64);
+                self.shared.metrics.trimmed.inc_by(events.len() as u64);
+                self.shared.metrics.ids_evicted.inc_by(evicted);
+                if freed >= bytes {
+                    self.room.oldest = events.last().map_or(cursor, |last| last.saturating_add(1));
+                    return true;
+                }
+            }
+            if !plan.more {
+                // From the start next time: what was open may have been delivered.
+                self.room.oldest = 0;
+                if removed == 0 {
+                    self.room.next = Instant::now() + started.elapsed() * AGAIN;
+                }
+                break;
+            }
+        }
+        removed > 0
+    }
+
+    /// Runs what makes room: it may use more than the file's limit, and the reserve.
+    pub(super) fn making_room<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Store) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match self.within_headroom(&mut work) {
+            Err(StoreError::Full) if self.relieve() => self.within_headroom(&mut work),
+            done => done,
+        }
+    }
+
+    fn within_headroom<T>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let capped = self.room.capped;
+        match &mut self.phase {
+            Phase::Up(store) => {
+                let bound = if capped {
+                    keeper::sizes(&store.connection)?.0
+                } else {
+                    self.shared.settings.max_bytes
+                };
+                store.with_headroom(bound, work)
+            }
+            Phase::Down { error, .. } => Err(error.clone()),
+        }
+    }
+
+    /// Writes settlements of a group that failed: all at once, or, when there is no room for so many, one by one.
+    pub(super) fn settle_alone(&mut self, mut settlings: Vec<Settling>) {
+        let mut last = None;
+        for at_once in [settlings.len(), 1] {
+            while last.is_none() && !settlings.is_empty() {
+                let some = settlings.get(..at_once.min(settlings.len())).unwrap_or_default();
+                let done = self.making_room(|store| {
+                    store.transact(|writing| {
+                        some.iter()
+                            .try_for_each(|settling| writing.settle(&settling.settles))
+                    })
+                });
+                match done {
+                    Ok(((), group)) => {
+                        self.apply(group);
+                        for settling in settlings.drain(..at_once.min(settlings.len())) {
+                            settling.reply.send(Ok(())).ok();
+                        }
+                    }
+                    Err(error) => last = Some(error),
+                }
+            }
+            if settlings.len() > 1 && at_once > 1 && last.as_ref().is_some_and(StoreError::is_full) {
+                last = None;
+            }
+        }
+        let Some(error) = last else { return };
+        self.heal(error.clone());
+        for settling in settlings {
+            self.park(settling, &error);
+        }
+    }
+
+    /// Says whether settlements wait for room; then nothing is leased.
+    pub(super) fn mark_stuck(&self) {
+        let waiting: usize = self.parked.iter().map(|settling| settling.settles.len()).sum();
+        self.shared
+            .metrics
+            .unsettled
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        let stuck = self.parked.iter().any(|settling| settling.full);
+        if stuck != self.shared.stuck.swap(stuck, Ordering::AcqRel) {
+            if stuck {
+                tracing::error!(
+                    results = waiting,
+                    reason = "DiskFull",
+                    "results cannot be stored, because the volume is full; nothing is sent until they are"
+                );
+            } else {
+                tracing::info!("results are stored again; deliveries go on");
+            }
+        }
+    }
+
+    /// Removes what the keeper found, and gives free pages back.
+    pub(super) fn tidy(&mut self, op: Op) {
+        let failed = match op {
+            Op::Trim(trim, done) => match self.making_room(|store| keeper::trim(store, &trim)) {
+                Ok(trimmed) => {
+                    done.send(trimmed).ok();
+                    None
+                }
+                Err(error) => Some(error),
+            },
+            Op::Vacuum(pages, done) => match self.making_room(|store| keeper::vacuum(store, pages)) {
+                Ok(left) => {
+                    if self.room.capped {
+                        // The volume gets the pages when the log is moved, and events may not take them again.
+                        self.begin_log_anew();
+                        self.limit();
+                    }
+                    done.send(left).ok();
+                    None
+                }
+                Err(error) => Some(error),
+            },
+            _ => None,
+        };
+        if let Some(error) = failed {
+            self.heal(error);
+        }
+    }
+}
