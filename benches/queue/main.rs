@@ -85,6 +85,7 @@ async fn through(queue: Arc<dyn Queue>, events: u64, lanes: usize) -> f64 {
                             lease,
                             completion: Completion::Finished,
                             health: None,
+                            note: None,
                         };
                         queue.settle(vec![done]).await.unwrap();
                     }
@@ -233,6 +234,7 @@ async fn deep(directory: &Path, events: u64) {
             lease,
             completion: Completion::Finished,
             health: None,
+            note: None,
         });
         queue.settle(done.collect()).await.unwrap();
     }

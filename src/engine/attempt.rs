@@ -58,6 +58,7 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         lease,
         completion: result.completion,
         health: result.health,
+        note: None,
     };
     if let Err(error) = core.queue.settle(vec![settlement]).await {
         tracing::error!(

@@ -409,6 +409,7 @@ impl Task<'_> {
                 lease,
                 completion: Completion::Finished,
                 health: None,
+                note: None,
             })
             .collect();
         let count = settlements.len() as u64;

@@ -12,6 +12,8 @@
 //!   deliveries back to the place that their age gives them.
 //! - [`Queue::settle`] returns only after what it says is durable.
 //! - A delivery whose stored event is damaged is handed out as [`Stored::Corrupt`], never silently dropped.
+//! - A note that [`Queue::settle`] stored with a retry is what [`Queue::note`] answers until another replaces it or the
+//!   delivery leaves the queue.
 //!
 //! Lanes are named by the destination's uid. The queue knows nothing of destinations beyond that.
 
@@ -144,6 +146,8 @@ pub struct Settlement {
     /// The lane's health, when it changed in a way that must survive a crash. Attempts overlap, so an older state may
     /// come later: it never replaces a newer one, by [`Health::revision`].
     pub health: Option<Box<Health>>,
+    /// With a retry: what later attempts must know, such as who has a mail already. `None` leaves the note as it is.
+    pub note: Option<Box<[u8]>>,
 }
 
 /// How much waits.
@@ -237,6 +241,13 @@ pub trait Queue: HealthStore {
     /// # Errors
     /// When the store cannot be written.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), QueueError>;
+
+    /// The note that an earlier attempt left; `None` when there is none. A look into the store: to be asked only when
+    /// there was an earlier attempt, and by those who leave notes.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    async fn note(&self, lease: &Lease) -> Result<Option<Box<[u8]>>, QueueError>;
 
     /// Drops everything that waits in a lane, and its health, in bounded steps; returns how many deliveries.
     /// A lease that is out stays valid and settles to nothing.

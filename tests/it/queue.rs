@@ -90,6 +90,7 @@ async fn settle_all(queue: &dyn Queue, leases: Vec<Lease>, completion: Completio
         lease,
         completion,
         health: None,
+        note: None,
     });
     queue.settle(settlements.collect()).await
 }

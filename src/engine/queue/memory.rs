@@ -27,6 +27,7 @@ struct Delivery {
     bytes: usize,
     attempts: u32,
     claim: Option<u64>,
+    note: Option<Box<[u8]>>,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +130,7 @@ impl Inner {
             mut lease,
             completion,
             health,
+            note,
         } = settlement;
         lease.claim.release = None;
         let key = (lease.due.as_millisecond(), lease.claim.seq);
@@ -155,6 +157,7 @@ impl Inner {
         let again = Delivery {
             attempts: delivery.attempts.saturating_add(1),
             claim: None,
+            note: note.or(delivery.note),
             ..delivery
         };
         lane.deliveries.insert((due.as_millisecond(), key.1), again);
@@ -202,6 +205,7 @@ impl Queue for MemoryQueue {
                     bytes,
                     attempts: 0,
                     claim: None,
+                    note: None,
                 };
                 inner
                     .lanes
@@ -296,6 +300,15 @@ impl Queue for MemoryQueue {
             inner.settle(settlement);
         }
         Ok(())
+    }
+
+    async fn note(&self, lease: &Lease) -> Result<Option<Box<[u8]>>, QueueError> {
+        let inner = self.inner.lock();
+        inner.check()?;
+        let key = (lease.due.as_millisecond(), lease.claim.seq);
+        let held = inner.lanes.get(&lease.lane);
+        let delivery = held.and_then(|lane| lane.deliveries.get(&key));
+        Ok(delivery.and_then(|delivery| delivery.note.clone()))
     }
 
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {

@@ -46,6 +46,7 @@ mod fault;
 mod inbox;
 mod keeper;
 mod lanes;
+mod notes;
 mod opening;
 mod pool;
 mod raw;
@@ -434,6 +435,7 @@ impl Queue for SqliteQueue {
                     mut lease,
                     completion,
                     health,
+                    note,
                 } = settlement;
                 lease.claim.release = None;
                 let (seq, token) = (lease.claim.seq.cast_signed(), lease.claim.token);
@@ -444,6 +446,7 @@ impl Queue for SqliteQueue {
                         token,
                         completion,
                         health,
+                        note,
                     });
                 }
             }
@@ -479,6 +482,12 @@ impl Queue for SqliteQueue {
             from = step.next;
         }
         Ok(count)
+    }
+
+    async fn note(&self, lease: &Lease) -> Result<Option<Box<[u8]>>, QueueError> {
+        self.check()?;
+        let (lane, seq) = (lease.lane.clone(), lease.claim.seq.cast_signed());
+        self.ask(|reply| Op::Note(lane, seq, reply)).await
     }
 
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {

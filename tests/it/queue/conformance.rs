@@ -84,6 +84,7 @@ conformance!(
     next_due_is_the_next_unclaimed_delivery,
     health_survives_settlement_and_drop,
     an_older_health_never_replaces_a_newer_one,
+    a_note_stays_with_its_delivery_until_it_is_finished,
     a_long_lane_is_drained_in_order_while_it_grows,
     retries_and_new_events_keep_their_order,
     a_closed_queue_refuses,
@@ -492,6 +493,7 @@ async fn a_lane_dropped_and_reused_ignores_old_leases(queue: Arc<dyn Queue>) {
         lease,
         completion: Completion::Finished,
         health: health.clone(),
+        note: None,
     });
     queue.settle(settlements.collect()).await.unwrap();
     assert!(queue.load_health().await.unwrap().is_empty());
@@ -548,6 +550,7 @@ async fn a_lease_that_is_settled_twice_counts_once(queue: Arc<dyn Queue>) {
             lease,
             completion,
             health: None,
+            note: None,
         };
         let (first, second) = (
             settlement(lease, completion),
@@ -595,6 +598,7 @@ async fn health_survives_settlement_and_drop(queue: Arc<dyn Queue>) {
         lease,
         completion: Completion::Finished,
         health: Some(Box::new(health.clone())),
+        note: None,
     });
     queue.settle(settlements.collect()).await.unwrap();
     assert_eq!(queue.load_health().await.unwrap(), [(lane("a"), health)]);
@@ -612,6 +616,49 @@ async fn health_survives_settlement_and_drop(queue: Arc<dyn Queue>) {
     );
 }
 
+async fn a_note_stays_with_its_delivery_until_it_is_finished(queue: Arc<dyn Queue>) {
+    let lease = async |name: &str, now| {
+        let mut leases = queue.lease(&lane(name), at(now), 1).await.unwrap().leases;
+        leases.remove(0)
+    };
+    let retry = async |lease, due, note: Option<&[u8]>| {
+        let settlement = Settlement {
+            lease,
+            completion: Completion::RetryAt(at(due)),
+            health: None,
+            note: note.map(Into::into),
+        };
+        queue.settle(vec![settlement]).await.unwrap();
+    };
+    queue.enqueue(vec![event("1", 0, &["a", "b"])]).await.unwrap();
+    let first = lease("a", 0).await;
+    assert_eq!(queue.note(&first).await.unwrap(), None);
+    retry(first, 10, Some(b"one")).await;
+    let second = lease("a", 10).await;
+    assert_eq!(queue.note(&second).await.unwrap().as_deref(), Some(&b"one"[..]));
+    retry(second, 20, None).await;
+    queue.rewind(&lane("a"), Reach::Oldest).await.unwrap();
+    let third = lease("a", 20).await;
+    assert_eq!(queue.note(&third).await.unwrap().as_deref(), Some(&b"one"[..]));
+    retry(third, 30, Some(b"two")).await;
+    let other = lease("b", 0).await;
+    assert_eq!(
+        queue.note(&other).await.unwrap(),
+        None,
+        "another lane has its own"
+    );
+    retry(other, 10, Some(b"b")).await;
+    let fourth = lease("a", 30).await;
+    assert_eq!(queue.note(&fourth).await.unwrap().as_deref(), Some(&b"two"[..]));
+    settle_all(&*queue, vec![fourth], Completion::Finished)
+        .await
+        .unwrap();
+    queue.drop_lane(&lane("b")).await.unwrap();
+    queue.enqueue(vec![event("2", 0, &["b"])]).await.unwrap();
+    let again = lease("b", 0).await;
+    assert_eq!(queue.note(&again).await.unwrap(), None);
+}
+
 async fn an_older_health_never_replaces_a_newer_one(queue: Arc<dyn Queue>) {
     let health = |revision, exhausted| Health {
         revision,
@@ -623,6 +670,7 @@ async fn an_older_health_never_replaces_a_newer_one(queue: Arc<dyn Queue>) {
             lease,
             completion: Completion::Finished,
             health: Some(Box::new(health)),
+            note: None,
         };
         queue.settle(vec![settlement])
     };

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use postrider::domain::health::Health;
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::Settings;
-use postrider::engine::queue::{Completion, Enqueued, HealthStore, Queue, QueueError, QueueState, Stored};
+use postrider::engine::queue::{
+    Completion, Enqueued, HealthStore, Queue, QueueError, QueueState, Settlement, Stored,
+};
 
 use super::full::SmallDisk;
 use super::{at, drain, event, ids, lane, open, open_with, reopen, settings, settle_all, sized};
@@ -77,6 +79,35 @@ pub(super) async fn until(what: impl Fn() -> bool) {
         assert!(Instant::now() < limit, "it took too long");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_survives_a_kill_and_an_older_file_takes_notes() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
+    queue.close().await;
+    // As the version before notes has left it.
+    let file = rusqlite::Connection::open(&settings.path).unwrap();
+    file.execute_batch("DROP TABLE notes").unwrap();
+    drop(file);
+    let queue = reopen(&settings).await;
+    let lease = queue.lease(&lane("a"), at(0), 1).await.unwrap().leases.remove(0);
+    let settlement = Settlement {
+        lease,
+        completion: Completion::RetryAt(at(5)),
+        health: None,
+        note: Some((*b"half").into()),
+    };
+    queue.settle(vec![settlement]).await.unwrap();
+    let (_directory, copy) = killed(&settings);
+    queue.close().await;
+    let queue = open(&copy).await;
+    let lease = queue.lease(&lane("a"), at(5), 1).await.unwrap().leases.remove(0);
+    assert_eq!(queue.note(&lease).await.unwrap().as_deref(), Some(&b"half"[..]));
+    drop(lease);
+    queue.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,8 @@ pub(super) enum Op {
     Health(Vec<(Uid, Health)>, Reply<()>),
     /// Read healths.
     LoadHealth(Reply<Vec<(Uid, Health)>>),
+    /// Read the note of a lane's delivery.
+    Note(Uid, i64, Reply<Option<Box<[u8]>>>),
     /// Drop a lane.
     Drop(Uid, Reply<u64>),
     /// Put deliveries back to the place of their age; answers where to go on.

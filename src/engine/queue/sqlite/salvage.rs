@@ -239,6 +239,10 @@ fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
             "INSERT OR IGNORE INTO health VALUES(?1, ?2)",
         ),
         (
+            "SELECT lane, seq, note FROM notes",
+            "INSERT OR IGNORE INTO notes VALUES(?1, ?2, ?3)",
+        ),
+        (
             "SELECT name, value FROM meta",
             "INSERT OR IGNORE INTO meta VALUES(?1, ?2)",
         ),

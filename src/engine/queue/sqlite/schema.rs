@@ -40,6 +40,13 @@ pub(super) const TABLES: &str = "
         attempts INTEGER NOT NULL, project INTEGER NOT NULL, PRIMARY KEY(lane, due, seq)) WITHOUT ROWID;
 ";
 
+/// What attempts left for later ones. A file of an older program gets it when it is opened, and that program can go
+/// on with the file: it does not know the table, and what it leaves behind there is never asked for.
+pub(super) const NOTES: &str = "
+    CREATE TABLE IF NOT EXISTS notes(lane INTEGER NOT NULL, seq INTEGER NOT NULL, note BLOB NOT NULL,
+        PRIMARY KEY(lane, seq)) WITHOUT ROWID;
+";
+
 /// Kibibytes of cache of the writer: the rightmost pages of every tree, and much of the ids.
 const WRITER_CACHE: i64 = 12 * 1024;
 
@@ -91,6 +98,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Sto
         transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
     }
+    connection.execute_batch(NOTES)?;
     limit(&connection, max_bytes)?;
     Ok(connection)
 }

@@ -12,6 +12,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
 use super::lanes::{ClaimRow, Hot, Key, Settled};
+use super::notes;
 use super::rows::{IdColumn, Row, finish, put_number};
 use super::schema::{self, Contents};
 use crate::domain::health::Health;
@@ -87,6 +88,8 @@ pub(super) struct Settle {
     pub(super) completion: Completion,
     /// Health to store.
     pub(super) health: Option<Box<Health>>,
+    /// Note to store.
+    pub(super) note: Option<Box<[u8]>>,
 }
 
 /// One group's statements.
@@ -520,6 +523,15 @@ impl Writing<'_> {
                     Settled::Finished
                 }
             };
+            // First attempts, which are most, have left no note.
+            if again.is_none() && attempts > 0 {
+                notes::forget(self.statements.connection, lane, seq)?;
+            } else if found
+                && again.is_some()
+                && let Some(note) = &settle.note
+            {
+                notes::keep(self.statements.connection, lane, seq, note)?;
+            }
             if let Some(health) = &settle.health
                 && self.names.lanes.get(&settle.lane) == Some(&lane)
             {

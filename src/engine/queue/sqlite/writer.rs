@@ -13,6 +13,7 @@ use super::Shared;
 use super::checkpoint;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
+use super::notes;
 use super::opening::{self, Opened};
 use super::rewind;
 use super::room::{self, Room};
@@ -427,6 +428,7 @@ impl Writer {
                 match op {
                     Op::LoadHealth(reply) => drop(reply.send(Err(told))),
                     Op::Drop(_, reply) => drop(reply.send(Err(told))),
+                    Op::Note(.., reply) => drop(reply.send(Err(told))),
                     Op::Rewind(_, reply) => drop(reply.send(Err(told))),
                     _ => {}
                 }
@@ -443,6 +445,14 @@ impl Writer {
                 }
             }
             Op::Drop(lane, reply) => self.start_drop(&lane, reply),
+            Op::Note(lane, seq, reply) => {
+                let read = notes::read(store, &lane, seq);
+                let failed = read.as_ref().err().cloned();
+                reply.send(read.map_err(|error| error.to_queue_error())).ok();
+                if let Some(error) = failed {
+                    self.heal(error);
+                }
+            }
             Op::Rewind(rewind, reply) => {
                 let done = rewind::step(&self.shared, store, &rewind);
                 let failed = done.as_ref().err().cloned();
@@ -530,6 +540,7 @@ fn drop_some(store: &mut Store, number: i64) -> Result<u64, StoreError> {
                 projects.push((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()));
             }
         }
+        notes::forget_some(connection, number, DROP_STEP)?;
         let mut delete = connection.prepare_cached(
             "DELETE FROM deliveries WHERE lane = ?1 AND (due, seq) IN
              (SELECT due, seq FROM deliveries WHERE lane = ?1 ORDER BY due, seq LIMIT ?2)",
