@@ -1,5 +1,6 @@
-//! The outside world: Kubernetes, HTTP in, HTTP out. Adapters decide nothing that `domain` could.
+//! The outside world: Kubernetes, HTTP in, HTTP and SMTP out. Adapters decide nothing that `domain` could.
 
 pub mod http;
 pub mod kube;
+pub mod smtp;
 pub mod webhook;

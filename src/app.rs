@@ -10,6 +10,7 @@ mod readiness;
 mod running;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,7 +28,9 @@ use crate::adapters::http::{
 };
 use crate::adapters::kube::access::{AccessMetrics, KubeAuthorizer};
 use crate::adapters::kube::{self as controllers, KubeMetrics};
-use crate::adapters::webhook::{HttpTransport, TransportSettings};
+use crate::adapters::smtp::installation::Installation;
+use crate::adapters::smtp::{self, MailerSettings, SmtpMailer};
+use crate::adapters::webhook::{HttpTransport, TransportSettings, Trust, system_lookup};
 use crate::cli::{CrdsArgs, RunArgs, manifests};
 use crate::domain::egress::EgressPolicy;
 use crate::engine::clock::{Clock, SystemClock};
@@ -202,6 +205,15 @@ impl App {
         })
         .context("cannot set up the HTTP client")?;
         transport.metrics().register(&mut registry);
+        let mailer = SmtpMailer::new(MailerSettings {
+            policy: egress.clone(),
+            trust: Trust::default(),
+            lookup: system_lookup(),
+            refusals: transport.metrics().clone(),
+            idle: smtp::IDLE_TIMEOUT,
+        })
+        .context("cannot set up the SMTP client")?;
+        mailer.metrics().register(&mut registry);
         let metrics = EngineMetrics::default();
         metrics.register(&mut registry);
         let directory = Arc::new(Directory::new());
@@ -209,6 +221,7 @@ impl App {
             directory: Arc::clone(&directory),
             queue: Arc::clone(&queue),
             transport: Arc::new(transport),
+            mailer: Arc::new(mailer),
             clock,
             metrics,
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(usize::MAX),
@@ -295,6 +308,7 @@ impl App {
             view: Arc::new(self.engine.clone()),
             clock: Arc::new(SystemClock),
             egress: self.egress,
+            smtp: installed(self.settings.smtp_dir),
             public_url: self.settings.public_url,
             namespace: self.settings.watch_namespace,
             random: controllers::system_random(),
@@ -355,6 +369,13 @@ impl Work {
             Ok(())
         });
     }
+}
+
+/// The installation's SMTP server, as it is described now.
+fn installed(folder: Option<PathBuf>) -> Arc<Installation> {
+    let installation = Arc::new(Installation::new(folder));
+    installation.refresh();
+    installation
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -59,7 +59,7 @@ pub struct RunArgs {
     /// Base of the publish URL that projects show in `status.ingestURL`.
     #[arg(long, env = "POSTRIDER_PUBLIC_URL", default_value = "http://localhost:8080", value_parser = public_url)]
     pub public_url: url::Url,
-    /// Networks that webhooks may be sent to although they are private, such as the cluster's service network.
+    /// Networks that webhooks and mails may be sent to although they are private, such as the cluster's service network.
     /// Repeat the flag or separate with commas.
     #[arg(
         long,
@@ -68,6 +68,10 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub allow_egress: Vec<IpNet>,
+    /// Folder that describes the SMTP server of e-mail destinations that name none: files `host`, `port`, `security`,
+    /// `username`, `password`, `from`, `ca` and `allowUnencrypted`, as a mounted Secret has them. Default: none.
+    #[arg(long, env = "POSTRIDER_SMTP_DIR", value_name = "DIR")]
+    pub smtp_dir: Option<PathBuf>,
     /// Look after one namespace only. Default: all.
     #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub watch_namespace: Option<String>,

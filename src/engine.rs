@@ -1,8 +1,8 @@
 //! Queue, lanes and delivery: the running part of Postrider, without Kubernetes and HTTP.
 //!
 //! [`Engine`] is the face: it publishes, runs one lane per destination, and tells how each is doing. It knows the
-//! world through its ports: [`queue::Queue`], [`transport::Transport`], [`clock::Clock`], and the [`directory`]
-//! that the controllers fill. What is decided is decided in `domain`.
+//! world through its ports: [`queue::Queue`], [`transport::Transport`], [`transport::Mailer`], [`clock::Clock`], and
+//! the [`directory`] that the controllers fill. What is decided is decided in `domain`.
 //!
 //! Invariants:
 //!
@@ -42,7 +42,7 @@ use self::loads::Loads;
 use self::metrics::EngineMetrics;
 use self::places::Places;
 use self::queue::Queue;
-use self::transport::Transport;
+use self::transport::{Mailer, Transport};
 use self::view::Changes;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -58,6 +58,8 @@ pub struct Parts {
     pub queue: Arc<dyn Queue>,
     /// Sends requests.
     pub transport: Arc<dyn Transport>,
+    /// Sends mails.
+    pub mailer: Arc<dyn Mailer>,
     /// Says what time it is.
     pub clock: Arc<dyn Clock>,
     /// Metrics to keep.
@@ -81,6 +83,7 @@ pub(crate) struct Core {
     pub(crate) directory: Arc<Directory>,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) mailer: Arc<dyn Mailer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: EngineMetrics,
     pub(crate) places: Places,
@@ -117,6 +120,7 @@ impl Engine {
             directory: parts.directory,
             queue: parts.queue,
             transport: parts.transport,
+            mailer: parts.mailer,
             clock: parts.clock,
             metrics: parts.metrics,
             places: Places::new(parts.max_in_flight),

@@ -47,6 +47,7 @@ pub use self::metrics::KubeMetrics;
 use self::observed::{Observed, Watched};
 use self::project::{Initial, ProjectSink};
 pub use self::project::{TOKEN_KEY, token_secret_name};
+use crate::adapters::smtp::installation::LOOK_AGAIN;
 use crate::api::v1alpha1::{EventDestination, EventProject};
 
 /// Counters of one object's status are written at most once per interval.
@@ -138,6 +139,8 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
     let follow = watch::follow_secrets(secrets, Arc::clone(&shared), shutdown.clone());
     tasks.spawn(named("watch of Secrets", follow));
     tasks.spawn(named("writer of Kubernetes Events", writer.run(shutdown.clone())));
+    let follow = follow_installation(Arc::clone(&shared), destinations.clone(), shutdown.clone());
+    tasks.spawn(named("watch of the SMTP server's settings", follow));
     let follow = follow_deliveries(
         Arc::clone(&shared),
         projects,
@@ -221,6 +224,37 @@ async fn control<K, F>(
             Err(error) => tracing::error!(kind = K::KIND.as_str(), %error, "controller failed"),
         })
         .await;
+}
+
+/// Follows the files that describe the installation's SMTP server.
+async fn follow_installation(
+    shared: Arc<Shared>,
+    destinations: Store<Observed<EventDestination>>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let wait = async {
+            if shared.context.smtp.is_configured() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            () = shutdown.cancelled() => return,
+        }
+        let smtp = Arc::clone(&shared.context.smtp);
+        if tokio::task::spawn_blocking(move || smtp.refresh())
+            .await
+            .unwrap_or(false)
+        {
+            tracing::info!("the installation's SMTP server has changed");
+            for object in destinations.state() {
+                destination::server_changed(&object, &shared);
+            }
+        }
+    }
 }
 
 /// Follows health and counters: a transition triggers a reconcile at once, other numbers, and a store that was

@@ -19,9 +19,9 @@
 
 mod classify;
 mod connect;
-mod guard;
+pub(super) mod guard;
 mod metrics;
-mod trust;
+pub(super) mod trust;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,9 +6,11 @@
 )]
 
 pub mod common;
+pub mod email;
 pub mod event_destination;
 pub mod event_project;
 
 pub use common::{DurationString, LocalReference, SecretKeyRef, SecretKeySource};
+pub use email::EmailTarget;
 pub use event_destination::{EventDestination, EventDestinationSpec, EventDestinationStatus};
 pub use event_project::{EventProject, EventProjectSpec, EventProjectStatus};

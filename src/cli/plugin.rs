@@ -9,6 +9,7 @@
 
 mod input;
 mod lint;
+mod mails;
 mod render;
 mod schema;
 mod secrets;

@@ -1,4 +1,5 @@
-//! [`WebhookRequest`]: exactly what goes on the wire, made from a destination and an event.
+//! [`WebhookRequest`]: exactly what goes on the wire, made from a destination and an event. What an e-mail
+//! destination sends is in [`email`](super::email).
 //!
 //! [`prepare`] is pure: the same arguments give the same bytes. Body, ids and headers are the same on every attempt,
 //! except `X-Postrider-Attempt`, `webhook-timestamp` and with it the signature. Host, Content-Length and whatever
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
 
-use super::destination::{Destination, Endpoint, Identity};
+use super::destination::{Endpoint, Identity, Webhook};
 use super::event::Event;
 use super::id;
 use super::shape::{RenderError, Rendered};
@@ -56,6 +57,9 @@ pub enum PrepareError {
     /// The format or template met an event it cannot render.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// A template of an e-mail met an event it cannot render; with its field.
+    #[error("{0}")]
+    Email(String),
 }
 
 /// Renders and signs.
@@ -66,12 +70,12 @@ pub enum PrepareError {
 /// # Errors
 /// When the format or the template cannot render this event; see [`PrepareError`].
 pub fn prepare(
-    destination: &Destination,
+    webhook: &Webhook,
+    destination: &Identity,
     event: &Event,
     attempt: Attempt,
 ) -> Result<WebhookRequest, PrepareError> {
-    let webhook = &destination.webhook;
-    let rendered = webhook.payload.render(event, &destination.identity, attempt)?;
+    let rendered = webhook.payload.render(event, destination, attempt)?;
     Ok(WebhookRequest {
         method: Method::POST,
         endpoint: webhook.endpoint.clone(),
@@ -80,7 +84,7 @@ pub fn prepare(
             &webhook.signer,
             &rendered,
             event,
-            &destination.identity,
+            destination,
             attempt,
         ),
         body: rendered.body,

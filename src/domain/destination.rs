@@ -5,6 +5,7 @@
 //! because a destination that is not ready parks its events.
 
 mod check;
+mod email;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use url::Url;
 
 use self::check::Check;
 use super::egress::EgressPolicy;
+use super::email::Email;
 use super::fault::Faults;
 use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
@@ -23,6 +25,7 @@ use super::retry::RetryPolicy;
 use super::secret::Secret;
 use super::shape::Payload;
 use super::signature::Signer;
+use super::smtp;
 use crate::api::v1alpha1::SecretKeyRef;
 use crate::api::v1alpha1::event_destination::{EventDestinationSpec, SigningScheme};
 
@@ -65,7 +68,7 @@ pub struct Destination {
     /// Events are kept, nothing is sent.
     pub suspended: bool,
     /// Where to and in what form.
-    pub webhook: Webhook,
+    pub target: Target,
     /// One deadline over connect, TLS, request and the whole answer.
     pub timeout: Duration,
     /// When to try again.
@@ -74,6 +77,26 @@ pub struct Destination {
     pub max_in_flight: u32,
     /// When to give up on the receiver.
     pub disable: DisablePolicy,
+}
+
+/// Where a destination's events go.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// To an HTTP endpoint.
+    Webhook(Box<Webhook>),
+    /// Into mails.
+    Email(Box<Email>),
+}
+
+impl Target {
+    /// Scheme, host and port: all that is ever shown.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match self {
+            Self::Webhook(webhook) => webhook.endpoint.origin(),
+            Self::Email(email) => email.server.origin(),
+        }
+    }
 }
 
 /// A webhook target.
@@ -219,11 +242,29 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
             }
         }
     }
+    if let Some(email) = &spec.email {
+        let server = email
+            .smtp_ref
+            .as_ref()
+            .map_or(INSTALLATION, |reference| &reference.name);
+        references.extend(smtp::KEYS.iter().map(|key| {
+            let key = SecretKeyRef {
+                name: server.to_owned(),
+                key: (*key).to_owned(),
+            };
+            (SMTP_PATH.to_owned(), key)
+        }));
+    }
     if let Some(signing) = signing_key_ref(name, spec) {
         references.push((signing.path().to_owned(), signing.key));
     }
     references
 }
+
+/// Where the SMTP server's Secret is named.
+pub const SMTP_PATH: &str = "spec.email.smtpRef";
+/// Stands, among [`References`], for the SMTP server that Postrider was installed with: no Secret has an empty name.
+pub const INSTALLATION: &str = "";
 
 /// Where the signing key's Secret is named.
 pub const SIGNING_PATH: &str = "spec.webhook.signing.secretRef";
@@ -245,15 +286,15 @@ impl Destination {
             faults: Faults::default(),
         };
         check.events(&spec.events);
-        let webhook = check.webhook(&identity, spec);
+        let target = check.target(&identity, spec);
         let (timeout, retry, max_in_flight) = check.delivery(spec.delivery.clone().unwrap_or_default());
         let disable = check.disable(&spec.auto_disable.clone().unwrap_or_default());
-        match webhook {
-            Some(webhook) if check.faults.is_empty() => Ok(Self {
+        match target {
+            Some(target) if check.faults.is_empty() => Ok(Self {
                 subscription: Subscription::of(spec),
                 identity,
                 suspended: spec.suspend,
-                webhook,
+                target,
                 timeout,
                 retry,
                 max_in_flight,

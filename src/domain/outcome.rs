@@ -30,7 +30,7 @@ pub struct Reply {
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A 2xx answer.
+    /// A 2xx answer, over SMTP for every recipient.
     Delivered {
         /// Status code.
         status: u16,
@@ -76,7 +76,7 @@ pub enum FailureReason {
     Gone,
     /// 429.
     TooManyRequests,
-    /// 502, 503, 504.
+    /// 502, 503, 504; SMTP 421.
     Unavailable,
     /// Other 5xx.
     ServerError,
@@ -100,6 +100,16 @@ pub enum FailureReason {
     EgressRefused,
     /// The payload could not be rendered or signed.
     TemplateFault,
+    /// SMTP: user name or password was refused, or the server offers no way to give them that we have.
+    AuthenticationFailed,
+    /// SMTP 4xx other than 421: not now.
+    TryLater,
+    /// SMTP 5xx for the sender, the size or the content: the server will not take this mail.
+    MessageRefused,
+    /// SMTP 5xx for each recipient.
+    RecipientRefused,
+    /// Some recipients have the mail, the others were refused for good.
+    PartlyRefused,
     /// The event is over the destination's `maxAge`.
     TooOld,
     /// The stored event is damaged.
@@ -118,14 +128,23 @@ impl FailureReason {
     pub const fn is_terminal(self) -> bool {
         matches!(
             self,
-            Self::EgressRefused | Self::TemplateFault | Self::TooOld | Self::EventCorrupt
+            Self::EgressRefused
+                | Self::TemplateFault
+                | Self::TooOld
+                | Self::EventCorrupt
+                | Self::MessageRefused
+                | Self::RecipientRefused
+                | Self::PartlyRefused
         )
     }
 
     /// Whether it says something about the receiver, so that it counts towards auto-disable.
     #[must_use]
     pub const fn counts_against_receiver(self) -> bool {
-        !self.is_terminal()
+        match self {
+            Self::MessageRefused | Self::RecipientRefused => true,
+            other => !other.is_terminal(),
+        }
     }
 
     /// Whether the whole lane should slow down, not this event alone.

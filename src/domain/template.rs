@@ -134,6 +134,64 @@ impl Template {
         }
     }
 
+    /// Compiles a template whose result is text whatever it looks like, such as a subject.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse_text(source: &str) -> Result<Self, Vec<TemplateFault>> {
+        let mut compiler = Compiler::default();
+        if source.len() > MAX_SOURCE {
+            compiler.fault(format!(
+                "the template is longer than {MAX_SOURCE} bytes; shorten it"
+            ));
+        } else {
+            let pieces = compiler.pieces("", source);
+            compiler.plain(pieces);
+        }
+        compiler.flush();
+        if compiler.faults.is_empty() {
+            Ok(Self {
+                steps: compiler.steps.into(),
+                is_text: true,
+            })
+        } else {
+            Err(compiler.faults)
+        }
+    }
+
+    /// Renders an event into text; `write` puts the value of each placeholder where it belongs, escaped or not.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_text(
+        &self,
+        event: &Event,
+        destination: &Identity,
+        attempt: Attempt,
+        write: impl Fn(&str, &mut String),
+    ) -> Result<String, RenderError> {
+        let context = Context {
+            event,
+            destination,
+            attempt,
+        };
+        let (mut out, mut value) = (String::new(), String::new());
+        for step in &self.steps {
+            match step {
+                Step::Literal(text) => out.push_str(text),
+                Step::Typed(placeholder) | Step::Text(placeholder) => {
+                    value.clear();
+                    context.text(placeholder, false, &mut value)?;
+                    write(&value, &mut out);
+                }
+            }
+            if out.len() > MAX_OUTPUT {
+                return Err(RenderError::TooLarge(MAX_OUTPUT));
+            }
+        }
+        Ok(out)
+    }
+
     /// Whether the body is text, not JSON.
     #[must_use]
     pub const fn is_text(&self) -> bool {
@@ -208,6 +266,11 @@ impl Compiler {
             self.string(pieces);
             return false;
         }
+        self.plain(pieces);
+        true
+    }
+
+    fn plain(&mut self, pieces: Vec<grammar::Piece<'_>>) {
         for piece in pieces {
             match piece {
                 grammar::Piece::Text(text) => self.literal.push_str(text),
@@ -217,7 +280,6 @@ impl Compiler {
                 }
             }
         }
-        true
     }
 
     /// Recurses at most [`MAX_DEPTH`] deep, which `oversized` has made sure of.

@@ -9,9 +9,11 @@ use rand::RngExt as _;
 use super::Core;
 use super::lane::Lane;
 use super::places::Place;
-use super::queue::{Completion, Lease, Settlement, Stored};
+use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
 use crate::domain::delivery::{self, Attempt};
-use crate::domain::destination::Destination;
+use crate::domain::destination::{Destination, Target, Webhook};
+use crate::domain::email::settled::Settled;
+use crate::domain::email::{self, Email, settled};
 use crate::domain::event::Event;
 use crate::domain::health::{Health, Signal};
 use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
@@ -36,9 +38,33 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
     let started = tokio::time::Instant::now();
-    let outcome = match &lease.stored {
-        Stored::Event(event) => send(core, destination, event, number).await,
-        Stored::Corrupt { .. } => Outcome::Failed(Failure::new(
+    let mut note = None;
+    let outcome = match (&lease.stored, &destination.target) {
+        (Stored::Event(event), _) if retry::is_too_old(&destination.retry, event.accepted, began) => {
+            Outcome::Failed(Failure::new(
+                FailureReason::TooOld,
+                "the event is over the destination's maxAge",
+            ))
+        }
+        (Stored::Event(event), Target::Webhook(webhook)) => {
+            send(core, destination, webhook, event, number).await
+        }
+        (Stored::Event(event), Target::Email(email)) => {
+            let mut settled = match earlier(core, &lease).await {
+                Ok(settled) => settled,
+                Err(error) => {
+                    tracing::warn!(
+                        reason = error.reason(), %error, destination.uid = %lane.uid,
+                        "it could not be read who has a mail already; the attempt will be made later"
+                    );
+                    return lane.pause(core.clock.now());
+                }
+            };
+            let outcome = mail(core, destination, email, event, number, &mut settled).await;
+            note = settled.to_note();
+            outcome
+        }
+        (Stored::Corrupt { .. }, _) => Outcome::Failed(Failure::new(
             FailureReason::EventCorrupt,
             "the stored event is damaged and cannot be sent",
         )),
@@ -58,7 +84,7 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         lease,
         completion: result.completion,
         health: result.health,
-        note: None,
+        note,
     };
     if let Err(error) = core.queue.settle(vec![settlement]).await {
         tracing::error!(
@@ -69,15 +95,48 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
     }
 }
 
-async fn send(core: &Core, destination: &Destination, event: &Event, number: u32) -> Outcome {
-    let now = core.clock.now();
-    if retry::is_too_old(&destination.retry, event.accepted, now) {
-        return Outcome::Failed(Failure::new(
-            FailureReason::TooOld,
-            "the event is over the destination's maxAge",
-        ));
+/// Who is settled since earlier attempts.
+async fn earlier(core: &Core, lease: &Lease) -> Result<Settled, QueueError> {
+    if lease.attempts == 0 {
+        return Ok(Settled::default());
     }
-    let request = match delivery::prepare(destination, event, Attempt { number, now }) {
+    let note = core.queue.note(lease).await?;
+    Ok(note.map_or_else(Settled::default, |note| Settled::of_note(&note)))
+}
+
+async fn mail(
+    core: &Core,
+    destination: &Destination,
+    email: &Email,
+    event: &Event,
+    number: u32,
+    settled: &mut Settled,
+) -> Outcome {
+    let attempt = Attempt {
+        number,
+        now: core.clock.now(),
+    };
+    let mail = match email::prepare(email, &destination.identity, event, attempt, settled) {
+        Ok(mail) => mail,
+        Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
+    };
+    let fates = if mail.letters.is_empty() {
+        Vec::new()
+    } else {
+        core.mailer.mail(&mail, destination.timeout).await
+    };
+    settled::conclude(&email.recipients(), mail.recipients().zip(fates), settled)
+}
+
+async fn send(
+    core: &Core,
+    destination: &Destination,
+    webhook: &Webhook,
+    event: &Event,
+    number: u32,
+) -> Outcome {
+    let now = core.clock.now();
+    let request = match delivery::prepare(webhook, &destination.identity, event, Attempt { number, now }) {
         Ok(request) => request,
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };

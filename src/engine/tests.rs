@@ -1,6 +1,7 @@
 //! The engine with a queue in memory, a scripted transport and tokio's paused time.
 
 mod fixture;
+mod mail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ async fn nothing_is_accepted_before_every_destination_is_known() {
         directory,
         queue: Arc::new(MemoryQueue::default()),
         transport: Arc::clone(&fixture.transport) as Arc<dyn Transport>,
+        mailer: Arc::clone(&fixture.mailer) as Arc<dyn Mailer>,
         clock: Arc::new(TestClock {
             start: tokio::time::Instant::now(),
         }),

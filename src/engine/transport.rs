@@ -1,10 +1,13 @@
-//! [`Transport`]: sends a prepared request. The adapter owns connections, TLS and the egress guard.
+//! [`Transport`] sends a prepared request, [`Mailer`] a prepared mail. The adapters own connections, TLS and the
+//! egress guard.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::domain::delivery::WebhookRequest;
+use crate::domain::email::Mail;
+use crate::domain::email::settled::Fate;
 use crate::domain::outcome::{Failure, Reply};
 
 /// Sends requests.
@@ -16,4 +19,13 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// A [`Failure`] without status for everything below HTTP, classified; and `ResponseTooLarge`.
     async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure>;
+}
+
+/// Sends mails.
+#[async_trait]
+pub trait Mailer: Send + Sync {
+    /// Says a mail to its server within `deadline`, which covers name lookup, connecting, TLS, authentication, and
+    /// every letter. Tells what became of each recipient, in the order of [`Mail::recipients`]; what the server has
+    /// taken before the deadline counts as taken.
+    async fn mail(&self, mail: &Mail, deadline: Duration) -> Vec<Fate>;
 }

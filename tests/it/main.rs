@@ -16,6 +16,7 @@ mod crds;
 mod delivery;
 mod docs;
 mod examples;
+mod mail;
 mod plugin;
 mod publish;
 mod queue;

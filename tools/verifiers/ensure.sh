@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the signature libraries that are not ours (Python and Node) and prints the folder that holds them.
+# Installs the libraries that are not ours and check what we send (Python and Node: signatures, SMTP servers), and
+# prints the folder that holds them.
 #
 #     export POSTRIDER_VERIFIERS=$(tools/verifiers/ensure.sh)
 #
@@ -25,7 +26,7 @@ if [ ! -e "$folder/complete" ]; then
   exec 9>"$cache/verifiers.lock"
   flock 9 # two callers at once install once
   if [ ! -e "$folder/complete" ]; then
-    printf 'postrider: installing the standardwebhooks libraries of PyPI and npm\n' >&2
+    printf 'postrider: installing standardwebhooks and the SMTP servers of PyPI and npm\n' >&2
     rm -rf "$folder"
     mkdir -p "$folder"
     python3 -m venv "$folder/venv" >&2 || die "python3 cannot make a venv; run tools/setup.sh"

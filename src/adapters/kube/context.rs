@@ -16,6 +16,7 @@ use super::notices::Notices;
 use super::observed::Watched;
 use super::references::References;
 use super::trigger::Triggers;
+use crate::adapters::smtp::installation::Installation;
 use crate::domain::egress::EgressPolicy;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::retry;
@@ -50,6 +51,8 @@ pub struct Context {
     pub random: Random,
     /// Where requests may go.
     pub egress: EgressPolicy,
+    /// The SMTP server of destinations that name none.
+    pub smtp: Arc<Installation>,
     /// Counts.
     pub metrics: KubeMetrics,
     /// The one namespace to look after; `None`: all.

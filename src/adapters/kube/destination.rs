@@ -26,7 +26,7 @@ use super::watch::Sink;
 use crate::api::v1alpha1::event_destination::SigningScheme;
 use crate::api::v1alpha1::{EventDestination, EventDestinationSpec, EventProject, SecretKeyRef};
 use crate::domain::destination::{
-    Destination, Identity, Reference, References, SIGNING_PATH, SigningKeyRef, Subscription,
+    Destination, INSTALLATION, Identity, Reference, References, SIGNING_PATH, SigningKeyRef, Subscription,
     secret_references, signing_key_ref,
 };
 use crate::domain::fault::Faults;
@@ -217,6 +217,8 @@ async fn prepare(
     }
     let signing = signing_key_ref(&identity.key.name, spec);
     let wanted = secret_references(&identity.key.name, spec);
+    let (installed, wanted): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|(_, key)| key.name == INSTALLATION);
     let names: BTreeSet<String> = wanted.iter().map(|(_, key)| key.name.clone()).collect();
     shared.references.begin(&referrer, &names);
     let mut found: HashMap<String, Option<KubeSecret>> = HashMap::new();
@@ -255,6 +257,10 @@ async fn prepare(
         shared.references.saw(&referrer, name, seen);
     }
     let mut references: References = wanted.into_iter().map(|(_, key)| lookup(key, &found)).collect();
+    if !installed.is_empty() {
+        let found = shared.context.smtp.references();
+        references.extend(found.iter().map(|(key, found)| (key.clone(), found.clone())));
+    }
     if let Some(signing) = stand_in {
         // Its fault is told already; this keeps validation from telling another one.
         references.insert(
@@ -344,6 +350,15 @@ async fn report(
         now: shared.context.clock.now(),
     });
     status::write(shared, object, uid, next, spacing).await
+}
+
+/// Has a destination looked at again whose SMTP server is the installation's, which has changed.
+pub(super) fn server_changed(object: &Observed<EventDestination>, shared: &Shared) {
+    let email = object.spec.as_ref().ok().and_then(|spec| spec.email.as_ref());
+    if let (Some(key), Some(None)) = (object.key(), email.map(|email| &email.smtp_ref)) {
+        shared.references.outdate(&referrer(&key));
+        shared.destination_triggers.push(key);
+    }
 }
 
 /// Whether the numbers of deliveries are others than the status says.

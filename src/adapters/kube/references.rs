@@ -108,6 +108,14 @@ impl References {
             .is_some_and(|interest| interest.current)
     }
 
+    /// Says that what an object read elsewhere than in Secrets has changed.
+    pub(super) fn outdate(&self, referrer: &Referrer) {
+        if let Some(interest) = self.0.lock().referrers.get_mut(referrer) {
+            interest.current = false;
+            interest.reading = false;
+        }
+    }
+
     /// Forgets an object.
     pub(super) fn forget(&self, referrer: &Referrer) {
         let index = &mut *self.0.lock();

@@ -41,7 +41,7 @@ pub fn system_lookup() -> Lookup {
 
 /// Why a name gave no address.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum LookupError {
+pub(in crate::adapters) enum LookupError {
     /// All addresses are refused.
     #[error("all addresses of the name are refused")]
     Refused(Refusal),
@@ -58,7 +58,7 @@ type Running = BoxFuture<'static, Answer>;
 
 /// Looks up names and lets allowed addresses through; clones share everything.
 #[derive(Clone)]
-pub(super) struct Guard(Arc<Inner>);
+pub(in crate::adapters) struct Guard(Arc<Inner>);
 
 struct Inner {
     policy: Arc<EgressPolicy>,
@@ -68,7 +68,7 @@ struct Inner {
 }
 
 impl Guard {
-    pub(super) fn new(policy: Arc<EgressPolicy>, lookup: Lookup) -> Self {
+    pub(in crate::adapters) fn new(policy: Arc<EgressPolicy>, lookup: Lookup) -> Self {
         let turns = Arc::new(Semaphore::new(MAX_LOOKUPS));
         Self(Arc::new(Inner {
             policy,
@@ -79,12 +79,17 @@ impl Guard {
     }
 
     /// Checks an address that no lookup stands behind.
-    pub(super) fn check(&self, address: IpAddr) -> Result<(), Refusal> {
+    pub(in crate::adapters) fn check(&self, address: IpAddr) -> Result<(), Refusal> {
         self.0.policy.check(address)
     }
 
     async fn resolve(self, name: Name) -> Result<vec::IntoIter<SocketAddr>, LookupError> {
-        let answer = tokio::time::timeout(LOOKUP_TIMEOUT, self.0.shared(name.as_str()));
+        self.addresses(name.as_str()).await.map(Vec::into_iter)
+    }
+
+    /// The allowed addresses of a name, with port 0; at least one.
+    pub(in crate::adapters) async fn addresses(&self, host: &str) -> Result<Vec<SocketAddr>, LookupError> {
+        let answer = tokio::time::timeout(LOOKUP_TIMEOUT, self.0.shared(host));
         let found = answer
             .await
             .map_err(|_| LookupError::TimedOut)?
@@ -103,7 +108,7 @@ impl Guard {
             None if allowed.is_empty() => Err(LookupError::Unknown(Arc::new(io::Error::other(
                 "it has no address",
             )))),
-            _ => Ok(allowed.into_iter()),
+            _ => Ok(allowed),
         }
     }
 }

@@ -76,11 +76,11 @@ impl TransportMetrics {
         self.connections.get()
     }
 
-    pub(super) fn refused_literal(&self) {
+    pub(in crate::adapters) fn refused_literal(&self) {
         self.literal.inc();
     }
 
-    pub(super) fn refused_name(&self) {
+    pub(in crate::adapters) fn refused_name(&self) {
         self.resolved.inc();
     }
 

@@ -23,15 +23,21 @@ pub enum Trust {
 
 /// Settings of TLS towards receivers.
 pub(super) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = plain_config(trust)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The same for what is not HTTP.
+pub(in crate::adapters) fn plain_config(trust: &Trust) -> Result<ClientConfig, Error> {
     // Named, not the process default: the transport must not depend on who installed one first.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(Error::Tls)?
         .with_root_certificates(roots(trust)?)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, Error> {

@@ -9,12 +9,13 @@ use super::common::{
     DEFAULT_HEADERS, DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource,
     duration_rule, header_name_rule,
 };
+use super::email::EmailTarget;
 
 /// Go's idea of a URL, with the parts we need; `domain` has the last word.
 const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' \
     && self.matches('^[^/]*//[^/?#@]+([/?#][^ ]*)?$')";
 
-/// Sends events to a webhook.
+/// Sends events to a webhook or by e-mail.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[kube(
     group = "postrider.dev",
@@ -23,7 +24,7 @@ const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'
     plural = "eventdestinations",
     shortname = "ed",
     category = "postrider",
-    doc = "An `EventDestination` sends the events of a project to a webhook: which events, in what form, how signed, and how hard to try. Its status says whether the configuration is in force (`Ready`) and whether events arrive (`Delivering`).",
+    doc = "An `EventDestination` sends the events of a project to a webhook or by e-mail: which events, in what form, and how hard to try. Its status says whether the configuration is in force (`Ready`) and whether events arrive (`Delivering`).",
     namespaced,
     validation = Rule::new("self.metadata.name.size() <= 245").message("the name may have at most 245 characters, because \"-signing\" is added for its Secret"),
     status = "EventDestinationStatus",
@@ -58,7 +59,7 @@ const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = Rule::new("has(self.webhook)").message("set exactly one target: spec.webhook").field_path(".webhook"))]
+#[x_kube(validation = Rule::new("has(self.webhook) != has(self.email)").message("set exactly one target: spec.webhook or spec.email"))]
 #[serde(rename_all = "camelCase")]
 pub struct EventDestinationSpec {
     /// The project whose events are sent. Default: every `EventProject` of the namespace.
@@ -77,6 +78,10 @@ pub struct EventDestinationSpec {
     /// The webhook that receives the events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookTarget>,
+
+    /// The mails that tell of the events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<EmailTarget>,
 
     /// How hard to try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,14 +243,15 @@ pub enum SignatureEncoding {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySpec {
-    /// One deadline over connecting, TLS, the request and the whole answer. 100ms to 60s; default 15s.
+    /// One deadline over connecting, TLS, the request and the whole answer; of an e-mail over everything up to the
+    /// server's last word. 100ms to 60s; default 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new(duration_rule("self", "100ms", "60s")).message("timeout must be a duration between 100ms and 60s, such as 500ms or 15s"))]
     pub timeout: Option<DurationString>,
     /// When to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
-    /// Most requests at once to this endpoint, 1 to 1024; default 16.
+    /// Most requests at once to this endpoint, or mails at once, 1 to 1024; default 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_in_flight: Option<i32>,
@@ -303,7 +309,7 @@ pub struct EventDestinationStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// Scheme and host of the endpoint; the rest may be secret.
+    /// Scheme and host of the endpoint; the rest may be secret. Of e-mail: the SMTP server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// Secret that holds the signing key.
@@ -364,7 +370,7 @@ pub struct DeliveryStatus {
 pub struct LastFailure {
     /// One word, as in metrics and logs.
     pub reason: String,
-    /// HTTP status code of the answer, if there was one.
+    /// Status code of the answer, HTTP or SMTP, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_code: Option<i32>,
     /// What happened and what to do.

@@ -347,10 +347,10 @@ mod tests {
             lint(&format!("{START}{spec}")),
             [
                 "f: EventDestination/d: spec.webhok: there is no such field; known here: autoDisable, delivery, \
-                 events, projectRef, suspend, webhook",
+                 email, events, projectRef, suspend, webhook",
                 "f: EventDestination/d: spec.events[1]: use letters, digits, \"_\", \".\", \"-\" and \"*\", at most \
                  128 characters",
-                "f: EventDestination/d: spec.webhook: set exactly one target: spec.webhook",
+                "f: EventDestination/d: spec: set exactly one target: spec.webhook or spec.email",
                 "f: EventDestination/d: spec.delivery.timeout: must be a duration between 100ms and 1m, such as \
                  500ms or 5s",
                 "f: EventDestination/d: spec.delivery.maxInFlight: must be between 1 and 1024",

@@ -1,6 +1,6 @@
 //! `render`: the request that a destination would be sent for an event, byte by byte.
 //!
-//! The request is made by `domain::delivery::prepare`, as the operator does it. What only a cluster knows has a
+//! The request is made by `domain::delivery::prepare`, a mail by `domain::email::prepare`, as the operator does it. What only a cluster knows has a
 //! stand-in, and a note says so: uids, the id of an event that names none, a signing key that is not among the files.
 //! The egress guard is not in force, because nothing is sent; a refusal becomes a note.
 
@@ -16,13 +16,17 @@ use url::Position;
 use super::input::{self, Document};
 use super::lint::{self, Linter};
 use super::secrets::Secrets;
-use super::{RenderArgs, RenderOutput, Report, Verdict};
+use super::{RenderArgs, RenderOutput, Report, Verdict, mails};
 use crate::api::v1alpha1::event_destination::{SigningScheme, SigningSpec};
 use crate::api::v1alpha1::event_project::EventProjectSpec;
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::domain::delivery::{self, Attempt, WebhookRequest};
-use crate::domain::destination::{Destination, Reference, References, secret_references, signing_key_ref};
+use crate::domain::destination::{
+    Destination, Reference, References, Target, Webhook, secret_references, signing_key_ref,
+};
 use crate::domain::egress::EgressPolicy;
+use crate::domain::email;
+use crate::domain::email::settled::Settled;
 use crate::domain::event::{Draft, Event, parse};
 use crate::domain::id::EventId;
 use crate::domain::project::ProjectFacts;
@@ -82,8 +86,15 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
         number: args.attempt,
         now,
     };
-    match delivery::prepare(&destination, &event, attempt) {
-        Ok(request) => show(args, &destination, &spec, &request, &mut report),
+    let identity = &destination.identity;
+    let shown = match &destination.target {
+        Target::Webhook(webhook) => delivery::prepare(webhook, identity, &event, attempt)
+            .map(|request| show(args, webhook, &spec, &request, &mut report)),
+        Target::Email(email) => email::prepare(email, identity, &event, attempt, &Settled::default())
+            .map(|mail| mails::show(args.output, &mail, &mut report)),
+    };
+    match shown {
+        Ok(()) => {}
         Err(error) => {
             report.at_least(Verdict::Faulty);
             report.note(format!("error: the event cannot be rendered: {error}"));
@@ -152,19 +163,32 @@ fn destination(
             });
         }
     }
-    let references: References = secret_references(&identity.key.name, &unsigned.spec)
+    let mut references: References = secret_references(&identity.key.name, &unsigned.spec)
         .into_iter()
         .map(|(_, key)| {
             let found = secrets.find(namespace, &key);
             (key, found)
         })
         .collect();
+    mails::stand_in(&object.spec, &mut references, report);
     match Destination::try_from_spec(identity, &unsigned.spec, &references, &open()) {
         Ok(destination) => {
-            let endpoint = destination.webhook.endpoint.expose();
-            if let Err(refusal) = EgressPolicy::default().check_literal(endpoint) {
+            let usual = EgressPolicy::default();
+            let checked = match &destination.target {
+                Target::Webhook(webhook) => usual.check_literal(webhook.endpoint.expose()),
+                Target::Email(email) => email
+                    .server
+                    .address
+                    .map_or(Ok(()), |address| usual.check(address)),
+            };
+            if let Err(refusal) = checked {
                 report.note(format!(
-                    "note: the operator refuses this URL by default: {refusal}"
+                    "note: the operator refuses this {} by default: {refusal}",
+                    if object.spec.email.is_some() {
+                        "SMTP server"
+                    } else {
+                        "URL"
+                    }
                 ));
             }
             Ok(Some((destination, object)))
@@ -272,7 +296,7 @@ fn event(draft: Draft, now: Timestamp, project: Arc<ProjectFacts>, report: &mut 
 
 fn show(
     args: &RenderArgs,
-    destination: &Destination,
+    webhook: &Webhook,
     object: &EventDestination,
     request: &WebhookRequest,
     report: &mut Report,
@@ -292,7 +316,7 @@ fn show(
         };
         report.line(&format!("{} {origin}{path}", request.method));
         for (name, value) in &request.headers {
-            let own = &destination.webhook.headers;
+            let own = &webhook.headers;
             let secret = own
                 .iter()
                 .any(|(other, own)| other == name && own.is_sensitive() && own == value);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, Reference, References, Webhook,
+    DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, Reference, References, Target, Webhook,
     signing_key_ref,
 };
 use crate::api::v1alpha1::common::{DEFAULT_HEADERS, OWN_HEADER_PREFIX, RESERVED_HEADERS};
@@ -51,12 +51,27 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn webhook(&mut self, identity: &Identity, spec: &EventDestinationSpec) -> Option<Webhook> {
-        let Some(target) = &spec.webhook else {
-            self.faults
-                .invalid("spec.webhook", "set exactly one target: spec.webhook");
-            return None;
-        };
+    pub(super) fn target(&mut self, identity: &Identity, spec: &EventDestinationSpec) -> Option<Target> {
+        match (&spec.webhook, &spec.email) {
+            (Some(webhook), None) => self
+                .webhook(identity, spec, webhook)
+                .map(Box::new)
+                .map(Target::Webhook),
+            (None, Some(email)) => self.email(email).map(Box::new).map(Target::Email),
+            _ => {
+                self.faults
+                    .invalid("spec", "set exactly one target: spec.webhook or spec.email");
+                None
+            }
+        }
+    }
+
+    fn webhook(
+        &mut self,
+        identity: &Identity,
+        spec: &EventDestinationSpec,
+        target: &WebhookTarget,
+    ) -> Option<Webhook> {
         let endpoint = self.endpoint(target);
         let headers = self.headers(&target.headers);
         let payload = self.payload(target.payload.as_ref());
@@ -424,7 +439,7 @@ impl Check<'_> {
 }
 
 /// A fault of what a Secret holds: the field of the spec is right, so the Secret and its key are named.
-fn in_secret(key: &SecretKeyRef, fault: &str) -> String {
+pub(super) fn in_secret(key: &SecretKeyRef, fault: &str) -> String {
     format!("Secret {:?} key {:?}: {fault}", key.name, key.key)
 }
 

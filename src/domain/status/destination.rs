@@ -84,7 +84,7 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
     set_ready(&mut conditions, facts);
     set_delivering(&mut conditions, facts);
     let endpoint = match facts.configuration {
-        Configuration::InForce(destination) => Some(destination.webhook.endpoint.origin()),
+        Configuration::InForce(destination) => Some(destination.target.origin()),
         _ => None,
     };
     let before = facts.previous.and_then(|status| status.delivery.as_ref());

@@ -14,6 +14,8 @@ use crate::api::v1alpha1::EventDestinationSpec;
 use crate::domain::delivery::WebhookRequest;
 use crate::domain::destination::{Destination, Identity, References, Subscription};
 use crate::domain::egress::EgressPolicy;
+use crate::domain::email::Mail;
+use crate::domain::email::settled::Fate;
 use crate::domain::event::parse;
 use crate::domain::id::ObjectKey;
 use crate::domain::outcome::{Failure, FailureReason, Reply};
@@ -101,7 +103,36 @@ impl Transport for ScriptedTransport {
     }
 }
 
+/// A mail server that takes what its script says, recipient by recipient; by default everything.
+#[derive(Default)]
+pub(super) struct ScriptedMailer {
+    pub(super) fates: Mutex<Vec<Fate>>,
+    /// Message-ID and address of each letter and recipient that was said.
+    pub(super) sent: Mutex<Vec<(String, String)>>,
+}
+
+#[async_trait]
+impl Mailer for ScriptedMailer {
+    async fn mail(&self, mail: &Mail, _: Duration) -> Vec<Fate> {
+        let mut script = self.fates.lock();
+        let mut fates = Vec::new();
+        for letter in &mail.letters {
+            for recipient in &letter.recipients {
+                let said = (letter.message_id.clone(), recipient.mailbox.address());
+                self.sent.lock().push(said);
+                fates.push(if script.is_empty() {
+                    Fate::Taken
+                } else {
+                    script.remove(0)
+                });
+            }
+        }
+        fates
+    }
+}
+
 pub(super) struct Fixture {
+    pub(super) mailer: Arc<ScriptedMailer>,
     pub(super) engine: Engine,
     pub(super) directory: Arc<Directory>,
     pub(super) transport: Arc<ScriptedTransport>,
@@ -140,10 +171,12 @@ impl Fixture {
         });
         let directory = Arc::new(Directory::new());
         let transport = Arc::new(ScriptedTransport::default());
+        let mailer = Arc::new(ScriptedMailer::default());
         let (engine, runner) = Engine::new(Parts {
             directory: Arc::clone(&directory),
             queue,
             transport: Arc::clone(&transport) as Arc<dyn Transport>,
+            mailer: Arc::clone(&mailer) as Arc<dyn Mailer>,
             clock,
             metrics: EngineMetrics::default(),
             max_in_flight,
@@ -172,6 +205,7 @@ impl Fixture {
             engine,
             directory,
             transport,
+            mailer,
             project,
             shutdown,
             running,

@@ -18,13 +18,45 @@ const MINIMUM: &str = "minimumDuration must be a duration between 0s and 720h";
 const PROBE: &str = "probeInterval must be 0s (never) or a duration between 1s and 168h, such as 15m";
 const PATTERN: &str = "use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern";
 const HMAC_ONLY: &str = "header, prefix and encoding belong to scheme HmacSHA256";
+const MAILBOX: &str = "use addresses such as ops@example.com or Ops Team <ops@example.com>";
 const NAME: &str = "use lower-case letters, digits, \"-\" and \".\"";
 
 const DESTINATION: &[(&str, &str)] = &[
     // The spec itself.
     ("{}", ACCEPTED),
     ("{webhook: null}", "set exactly one target: spec.webhook"),
-    ("{email: {to: [a@b.example]}}", "unknown field \"spec.email\""),
+    (
+        "{email: {to: [a@b.example]}}",
+        "set exactly one target: spec.webhook or spec.email",
+    ),
+    // E-mail.
+    (
+        "{webhook: null, email: {to: [a@b.example, 'Ops Team <ops@b.example>']}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: null, email: {to: [jürgen@bücher.example], cc: [a@b.example], replyTo: [a@b.example], from: a@b.example, subject: s, text: t, html: h, perRecipient: true, smtpRef: {name: mail}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: null, email: {to: []}}",
+        "spec.email.to in body should have at least 1 items",
+    ),
+    ("{webhook: null, email: {}}", "spec.email.to: Required value"),
+    ("{webhook: null, email: {to: [ops]}}", MAILBOX),
+    (
+        "{webhook: null, email: {to: [\"a@b.example\\nBcc: c@d.example\"]}}",
+        MAILBOX,
+    ),
+    ("{webhook: null, email: {to: [a@b.example], from: me}}", MAILBOX),
+    (
+        "{webhook: null, email: {to: [a@b.example], cc: ['@b.example']}}",
+        MAILBOX,
+    ),
+    (
+        "{webhook: null, email: {to: [a@b.example], smtpRef: {name: ../x}}}",
+        NAME,
+    ),
     ("{webhook: {urll: x}}", "unknown field \"spec.webhook.urll\""),
     ("{suspend: true}", ACCEPTED),
     ("{suspend: 'yes'}", "must be of type boolean"),

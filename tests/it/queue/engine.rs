@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use postrider::domain::delivery::WebhookRequest;
 use postrider::domain::destination::{Destination, Identity, References, Subscription};
 use postrider::domain::egress::EgressPolicy;
+use postrider::domain::email::Mail;
+use postrider::domain::email::settled::Fate;
 use postrider::domain::event::parse;
 use postrider::domain::id::{ObjectKey, Uid};
 use postrider::domain::outcome::{Failure, Reply};
@@ -21,7 +23,7 @@ use postrider::engine::publish::{PublishError, Publisher};
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::{Settings, SqliteQueue};
 use postrider::engine::queue::{Queue, QueueError};
-use postrider::engine::transport::Transport;
+use postrider::engine::transport::{Mailer, Transport};
 use postrider::engine::{Engine, EngineError, Parts};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -59,6 +61,13 @@ impl Transport for Receiver {
     }
 }
 
+#[async_trait]
+impl Mailer for Receiver {
+    async fn mail(&self, _: &Mail, _: Duration) -> Vec<Fate> {
+        panic!("no destination here is an e-mail")
+    }
+}
+
 struct Running {
     engine: Engine,
     receiver: Arc<Receiver>,
@@ -85,6 +94,7 @@ impl Running {
             directory: Arc::clone(&directory),
             queue: Arc::clone(&queue) as Arc<dyn Queue>,
             transport: Arc::clone(&receiver) as Arc<dyn Transport>,
+            mailer: Arc::clone(&receiver) as Arc<dyn Mailer>,
             clock: Arc::new(SystemClock),
             metrics: EngineMetrics::default(),
             max_in_flight: 64,

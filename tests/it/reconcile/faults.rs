@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use postrider::domain::destination::Target;
 use postrider::domain::id::ObjectKey;
 use serde_json::{Value, json};
 
@@ -195,9 +196,10 @@ async fn a_changed_secret_is_in_force_within_seconds() {
         .await;
     eventually("the other path is in force", SOON, async || {
         let entry = operator.entry(&uid).unwrap();
-        let url = entry
-            .ready()
-            .map(|destination| destination.webhook.endpoint.expose().to_string());
+        let url = entry.ready().and_then(|destination| match &destination.target {
+            Target::Webhook(webhook) => Some(webhook.endpoint.expose().to_string()),
+            Target::Email(_) => None,
+        });
         if url.as_deref() == Some("https://one.example/other") {
             Ok(())
         } else {

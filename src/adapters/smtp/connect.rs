@@ -1,0 +1,182 @@
+//! Opens connections: guarded lookup, TCP, TLS at once or after STARTTLS, authentication.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lettre::transport::smtp::extension::ClientId;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::classify::{self, Progress};
+use super::metrics::SmtpMetrics;
+use super::pool::Pool;
+use super::session::{Opening, Session, SmtpError, Stage};
+use crate::adapters::webhook::TransportMetrics;
+use crate::adapters::webhook::guard::{Guard, LookupError};
+use crate::api::v1alpha1::email::SmtpSecurity;
+use crate::domain::outcome::Failure;
+use crate::domain::smtp::SmtpServer;
+
+/// How long TCP may take over all addresses of a name; each gets its share.
+const TCP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens connections to SMTP servers.
+pub(super) struct Connector {
+    guard: Guard,
+    tls: Arc<ClientConfig>,
+    refusals: TransportMetrics,
+    metrics: SmtpMetrics,
+    /// What we call ourselves.
+    name: String,
+}
+
+impl Connector {
+    pub(super) fn new(
+        guard: Guard,
+        tls: Arc<ClientConfig>,
+        refusals: TransportMetrics,
+        metrics: SmtpMetrics,
+    ) -> Self {
+        let name = ClientId::default().to_string();
+        let fits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        Self {
+            guard,
+            tls,
+            refusals,
+            metrics,
+            name: if fits { name } else { "[127.0.0.1]".to_owned() },
+        }
+    }
+
+    /// Opens a connection on which mails can be sent.
+    pub(super) async fn open(
+        &self,
+        server: &SmtpServer,
+        pool: &Pool,
+        progress: &mut Progress,
+    ) -> Result<Session, SmtpError> {
+        progress.stage = Stage::Connect;
+        let addresses = self.addresses(server).await?;
+        let stream = dial(&addresses).await?;
+        // Each command waits for its answer, so waiting for more to send only costs time.
+        stream.set_nodelay(true).map_err(SmtpError::Connect)?;
+        let open = self.metrics.open();
+        let credentials = server.credentials.as_ref();
+        match server.security {
+            SmtpSecurity::Tls => {
+                progress.stage = Stage::Tls;
+                let stream = self.encrypt(server, pool, stream).await?;
+                progress.stage = Stage::Greeting;
+                let opening = Opening::greet(stream, &self.name).await?;
+                progress.stage = Stage::Authentication;
+                opening.sign_in(credentials, open).await
+            }
+            SmtpSecurity::StartTls => {
+                progress.stage = Stage::Greeting;
+                let opening = Opening::greet(stream, &self.name).await?;
+                progress.stage = Stage::Tls;
+                let stream = opening.start_tls().await?;
+                let stream = self.encrypt(server, pool, stream).await?;
+                progress.stage = Stage::Hello;
+                let opening = Opening::again(stream, &self.name).await?;
+                progress.stage = Stage::Authentication;
+                opening.sign_in(credentials, open).await
+            }
+            SmtpSecurity::None => {
+                progress.stage = Stage::Greeting;
+                let opening = Opening::greet(stream, &self.name).await?;
+                progress.stage = Stage::Authentication;
+                opening.sign_in(credentials, open).await
+            }
+        }
+    }
+
+    async fn addresses(&self, server: &SmtpServer) -> Result<Vec<SocketAddr>, SmtpError> {
+        if let Some(address) = server.address {
+            self.guard.check(address).map_err(SmtpError::Refused)?;
+            return Ok(vec![SocketAddr::new(address, server.port)]);
+        }
+        let mut addresses = self
+            .guard
+            .addresses(&server.host)
+            .await
+            .map_err(SmtpError::Lookup)?;
+        for address in &mut addresses {
+            address.set_port(server.port);
+        }
+        Ok(addresses)
+    }
+
+    async fn encrypt(
+        &self,
+        server: &SmtpServer,
+        pool: &Pool,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, SmtpError> {
+        let config = match pool.tls.get() {
+            Some(config) => Arc::clone(config),
+            None if server.authorities.is_empty() => Arc::clone(&self.tls),
+            None => {
+                let config = private(&self.tls, server)?;
+                Arc::clone(pool.tls.get_or_init(|| config))
+            }
+        };
+        let name = match server.address {
+            Some(address) => ServerName::from(address),
+            None => ServerName::try_from(server.host.to_string())
+                .map_err(|error| SmtpError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, error)))?,
+        };
+        TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map_err(SmtpError::Handshake)
+    }
+
+    /// The failure that an error means for everybody who was not settled before it.
+    pub(super) fn failure(&self, error: &SmtpError) -> Failure {
+        match error {
+            SmtpError::Refused(_) => self.refusals.refused_literal(),
+            SmtpError::Lookup(LookupError::Refused(_)) => self.refusals.refused_name(),
+            _ => {}
+        }
+        classify::failure(error)
+    }
+}
+
+/// Settings of TLS that trust the server's own authorities and no others.
+fn private(usual: &ClientConfig, server: &SmtpServer) -> Result<Arc<ClientConfig>, SmtpError> {
+    let mut roots = RootCertStore::empty();
+    for der in &server.authorities {
+        roots
+            .add(CertificateDer::from(der.to_vec()))
+            .map_err(SmtpError::Authority)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::clone(usual.crypto_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(SmtpError::Authority)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the addresses come from the egress guard"
+)]
+async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, SmtpError> {
+    let share = TCP_TIMEOUT / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut last = io::Error::from(io::ErrorKind::TimedOut);
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::from(io::ErrorKind::TimedOut),
+        }
+    }
+    Err(SmtpError::Connect(last))
+}

@@ -1,0 +1,60 @@
+//! The part of `render` that is about e-mail: what is said to the SMTP server.
+
+use super::{RenderOutput, Report, Verdict};
+use crate::adapters::smtp::mime;
+use crate::api::v1alpha1::{EventDestinationSpec, SecretKeyRef};
+use crate::domain::destination::{INSTALLATION, Reference, References};
+use crate::domain::email::Mail;
+use crate::domain::secret::Secret;
+
+/// Host and sender of a server that is not among the files.
+const STAND_IN: [(&str, &str); 2] = [("host", "smtp.invalid"), ("from", "postrider@smtp.invalid")];
+
+/// Puts a server in the place of one that is not among the files, and says so.
+pub(super) fn stand_in(spec: &EventDestinationSpec, references: &mut References, report: &mut Report) {
+    let Some(email) = &spec.email else { return };
+    let name = email
+        .smtp_ref
+        .as_ref()
+        .map_or(INSTALLATION, |reference| &reference.name);
+    let key = |key: &str| SecretKeyRef {
+        name: name.to_owned(),
+        key: key.to_owned(),
+    };
+    if !matches!(references.get(&key("host")), None | Some(Reference::NoSecret)) {
+        return;
+    }
+    report.note(if name == INSTALLATION {
+        "note: the SMTP server is the one that Postrider was installed with; a stand-in is used".to_owned()
+    } else {
+        format!("note: Secret {name:?}, which describes the SMTP server, is not among the files; a stand-in is used")
+    });
+    for (member, value) in STAND_IN {
+        let value = Secret::new(value.as_bytes().to_vec());
+        references.insert(key(member), Reference::Found(value));
+    }
+}
+
+/// Shows mails: with the envelope, or the messages alone.
+pub(super) fn show(output: RenderOutput, mail: &Mail, report: &mut Report) {
+    for (index, letter) in mail.letters.iter().enumerate() {
+        if index > 0 {
+            report.line("");
+        }
+        if output == RenderOutput::Request {
+            report.line(&mail.server.origin());
+            report.line(&format!("MAIL FROM:<{}>", letter.from.address()));
+            for recipient in &letter.recipients {
+                report.line(&format!("RCPT TO:<{}>", recipient.mailbox.address()));
+            }
+            report.line("");
+        }
+        match mime::format(letter) {
+            Ok(bytes) => report.out.extend_from_slice(&bytes),
+            Err(error) => {
+                report.at_least(Verdict::Faulty);
+                report.note(format!("error: the mail cannot be written: {error}"));
+            }
+        }
+    }
+}

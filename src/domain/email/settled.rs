@@ -1,0 +1,217 @@
+//! What became of each recipient, over all attempts, and what an attempt as a whole came to.
+//!
+//! A recipient is *settled* when the server has taken the mail for it, or has refused it for good. Settled recipients
+//! are remembered with the delivery ([`Settled`]), so that a retry is for the others alone. The decision, by
+//! [`conclude`]:
+//!
+//! | Recipients | Outcome |
+//! |---|---|
+//! | all taken | delivered |
+//! | some not settled | the first such failure; it is retried, for them alone |
+//! | all settled, some taken, some refused | `PartlyRefused`: given up, and no sign against the server |
+//! | all refused | `RecipientRefused`, or what else the server said: given up |
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Mailbox, Recipient};
+use crate::domain::outcome::{Failure, FailureReason, Outcome};
+
+/// SMTP's "done".
+const DONE: u16 = 250;
+/// Bytes of a mark.
+const MARK: usize = 8;
+
+/// What the server did about one recipient in one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It has taken responsibility for the mail.
+    Taken,
+    /// It will not take it, now or later.
+    Refused(Failure),
+    /// It may take it later, or nothing is known.
+    Open(Failure),
+}
+
+/// Stands for a recipient's address: the beginning of its SHA-256.
+pub type Mark = [u8; MARK];
+
+/// The mark of an address.
+#[must_use]
+pub fn mark(mailbox: &Mailbox) -> Mark {
+    let hash = Sha256::digest(mailbox.address().as_bytes());
+    let mut mark = [0; MARK];
+    mark.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+    mark
+}
+
+/// Who is settled, and whether the mail was taken for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled(BTreeMap<Mark, bool>);
+
+impl Settled {
+    /// Reads what [`Settled::to_note`] wrote. What is damaged is left out: its recipient may get the mail again.
+    #[must_use]
+    pub fn of_note(note: &[u8]) -> Self {
+        let entries = note.chunks_exact(MARK + 1).filter_map(|entry| {
+            let (taken, mark) = entry.split_last()?;
+            Some((mark.try_into().ok()?, *taken == 1))
+        });
+        Self(entries.collect())
+    }
+
+    /// The stored form; `None` when nobody is settled.
+    #[must_use]
+    pub fn to_note(&self) -> Option<Box<[u8]>> {
+        let bytes = self
+            .0
+            .iter()
+            .flat_map(|(mark, taken)| mark.iter().copied().chain([u8::from(*taken)]));
+        Some(bytes.collect::<Box<[u8]>>()).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// Whether that recipient is settled.
+    #[must_use]
+    pub fn knows(&self, mailbox: &Mailbox) -> bool {
+        !self.0.is_empty() && self.0.contains_key(&mark(mailbox))
+    }
+}
+
+/// What an attempt came to; adds to `settled`. `all` are the recipients of the spec, `tried` those of the attempt,
+/// each with its fate.
+#[must_use]
+pub fn conclude<'a>(
+    all: &[Recipient],
+    tried: impl Iterator<Item = (&'a Recipient, Fate)>,
+    settled: &mut Settled,
+) -> Outcome {
+    let (mut open, mut refused) = (None, None);
+    for (recipient, fate) in tried {
+        let taken = match fate {
+            Fate::Taken => true,
+            Fate::Refused(failure) => {
+                refused.get_or_insert(failure);
+                false
+            }
+            Fate::Open(failure) => {
+                open.get_or_insert(failure);
+                continue;
+            }
+        };
+        settled.0.insert(mark(&recipient.mailbox), taken);
+    }
+    let fates = || all.iter().filter_map(|one| settled.0.get(&mark(&one.mailbox)));
+    let taken = fates().filter(|taken| **taken).count();
+    let has_refused = fates().any(|taken| !*taken);
+    let with_count = |failure: Failure| Failure {
+        message: Failure::new(
+            failure.reason,
+            format!(
+                "{taken} of {} recipients have the mail; {}",
+                all.len(),
+                failure.message
+            ),
+        )
+        .message,
+        ..failure
+    };
+    if let Some(failure) = open {
+        return Outcome::Failed(if taken > 0 { with_count(failure) } else { failure });
+    }
+    if !has_refused {
+        return Outcome::Delivered { status: DONE };
+    }
+    let failure = refused.unwrap_or_else(|| {
+        Failure::new(
+            FailureReason::RecipientRefused,
+            "an earlier attempt says which recipients were refused",
+        )
+    });
+    Outcome::Failed(if taken > 0 {
+        with_count(Failure {
+            reason: FailureReason::PartlyRefused,
+            ..failure
+        })
+    } else {
+        failure
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipients(names: &[&str]) -> Vec<Recipient> {
+        let each = names.iter().enumerate().map(|(index, name)| Recipient {
+            mailbox: Mailbox::parse(&format!("{name}@example.com")).unwrap(),
+            field: format!("spec.email.to[{index}]").into(),
+        });
+        each.collect()
+    }
+
+    fn refused() -> Fate {
+        Fate::Refused(Failure::new(FailureReason::RecipientRefused, "550 no such user"))
+    }
+
+    fn later() -> Fate {
+        Fate::Open(Failure::new(FailureReason::TryLater, "451 greylisted"))
+    }
+
+    fn word(outcome: &Outcome) -> &str {
+        match outcome {
+            Outcome::Delivered { .. } => "Delivered",
+            Outcome::Failed(failure) => failure.reason.as_str(),
+        }
+    }
+
+    #[test]
+    fn the_table_of_the_module_holds() {
+        for (fates, expected) in [
+            (vec![Fate::Taken, Fate::Taken], "Delivered"),
+            (vec![Fate::Taken, later()], "TryLater"),
+            (vec![refused(), later()], "TryLater"),
+            (vec![Fate::Taken, refused()], "PartlyRefused"),
+            (vec![refused(), refused()], "RecipientRefused"),
+        ] {
+            let all = recipients(&["a", "b"]);
+            let outcome = conclude(&all, all.iter().zip(fates), &mut Settled::default());
+            assert_eq!(word(&outcome), expected);
+        }
+    }
+
+    #[test]
+    fn who_is_settled_stays_so_over_attempts_and_the_stored_form() {
+        let all = recipients(&["a", "b", "c"]);
+        let mut settled = Settled::default();
+        let first = conclude(
+            &all,
+            all.iter().zip([Fate::Taken, refused(), later()]),
+            &mut settled,
+        );
+        let Outcome::Failed(failure) = &first else {
+            panic!()
+        };
+        assert_eq!(failure.message, "1 of 3 recipients have the mail; 451 greylisted");
+        let mut settled = Settled::of_note(&settled.to_note().unwrap());
+        let known: Vec<_> = all.iter().map(|one| settled.knows(&one.mailbox)).collect();
+        assert_eq!(known, [true, true, false]);
+        let second = conclude(&all, all[2..].iter().zip([Fate::Taken]), &mut settled);
+        assert_eq!(word(&second), "PartlyRefused");
+    }
+
+    #[test]
+    fn a_recipient_who_was_removed_from_the_spec_counts_no_more() {
+        let all = recipients(&["a", "b"]);
+        let mut settled = Settled::default();
+        let _ = conclude(&all, all.iter().zip([Fate::Taken, refused()]), &mut settled);
+        let outcome = conclude(&all[..1], std::iter::empty(), &mut settled);
+        assert_eq!(word(&outcome), "Delivered");
+    }
+
+    #[test]
+    fn a_damaged_note_settles_nobody_else() {
+        assert_eq!(Settled::of_note(b"short"), Settled::default());
+        assert_eq!(Settled::default().to_note(), None);
+    }
+}

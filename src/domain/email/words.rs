@@ -1,0 +1,339 @@
+//! What a mail says by default: subject, plain text and HTML, for built-in types and for any other.
+//!
+//! Subject and first line are one sentence that tells what happened; then the facts, a line each; then whatever else
+//! the event carries, as JSON. The text is for a terminal of 80 columns, the HTML for a phone: one column, no images,
+//! no scripts, nothing that is fetched. Everything of the event is bounded and, in HTML, escaped.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use crate::domain::catalogue;
+use crate::domain::destination::Identity;
+use crate::domain::event::Event;
+
+/// Most characters of one fact.
+const MAX_FACT: usize = 500;
+/// Most facts.
+const MAX_FACTS: usize = 40;
+/// Most characters of the JSON at the end.
+const MAX_JSON: usize = 16 * 1024;
+/// Columns of a fact's name in the text.
+const NAME: usize = 18;
+
+/// The default subject.
+#[must_use]
+pub fn subject(event: &Event) -> String {
+    format!("[{}] {}", event.project.name, headline(event))
+}
+
+/// One sentence that tells what happened.
+#[must_use]
+pub fn headline(event: &Event) -> String {
+    if let Some(message) = &event.content.message {
+        return message.clone();
+    }
+    let data = data(event);
+    sentence(event, &data).unwrap_or_else(|| catalogue::message(event).into_owned())
+}
+
+/// A sentence with the names that make it worth reading; `None`: the event lacks them, or its type is not built in.
+fn sentence(event: &Event, data: &Map<String, Value>) -> Option<String> {
+    let content = &event.content;
+    let of = |name: &str| data.get(name).and_then(scalar);
+    let sync = || content.sync.as_ref()?.integration.clone();
+    let code = || Some(error(event)?.0);
+    Some(match &*content.event_type {
+        "sync_complete" => match (of("numRecords"), of("model")) {
+            (Some(count), Some(model)) => format!("Sync of {} completed: {count} {model}", sync()?),
+            _ => format!("Sync of {} completed", sync()?),
+        },
+        "sync_errored" => format!("Sync of {} failed: {}", sync()?, code()?),
+        "record_created" => format!("{} {} was created in {}", of("model")?, of("recordId")?, sync()?),
+        "record_updated" => format!("{} {} was updated in {}", of("model")?, of("recordId")?, sync()?),
+        "record_deleted" => format!("{} {} was deleted in {}", of("model")?, of("recordId")?, sync()?),
+        "record_errored" => format!("A record of {} could not be processed: {}", sync()?, code()?),
+        "integration_created" => format!("Integration {} was created", of("integration_name")?),
+        "tenant_created" => format!(
+            "Tenant {} of {} was created",
+            of("tenant_name")?,
+            of("integration_name")?
+        ),
+        "tenant_archived" => {
+            format!(
+                "Tenant {} of {} was archived",
+                of("tenant_name")?,
+                of("integration_name")?
+            )
+        }
+        "partner_integration_updated" => {
+            format!(
+                "{} updated integration {}",
+                of("partner_name")?,
+                of("integration_name")?
+            )
+        }
+        "run_failed" => format!(
+            "Run {} of {} failed for tenant {}",
+            of("run_id")?,
+            of("integration_name")?,
+            of("tenant_name")?
+        ),
+        "workflowExecution.failed" => format!("Workflow {} failed: {}", of("workflowId")?, code()?),
+        "workflowExecution.started" => format!("Workflow {} started", of("workflowId")?),
+        "workflowExecution.completed" => format!("Workflow {} completed", of("workflowId")?),
+        "workflowExecution.canceled" => format!("Workflow {} was canceled", of("workflowId")?),
+        "workflowExecution.actionExecuted" => {
+            format!(
+                "Workflow {} executed action {}",
+                of("workflowId")?,
+                of("workflowActionId")?
+            )
+        }
+        "workflowExecution.waitingForTrigger" => {
+            format!("Workflow {} waits for a trigger", of("workflowId")?)
+        }
+        _ => return None,
+    })
+}
+
+/// The default plain text.
+#[must_use]
+pub fn text(event: &Event, destination: &Identity) -> String {
+    let (facts, rest) = facts(event);
+    let mut out = String::with_capacity(1024);
+    out.push_str(&one_line(&headline(event), MAX_FACT));
+    out.push_str("\n\n");
+    for (name, value) in &facts {
+        let _ = writeln!(out, "{:<NAME$}{value}", format!("{name}:"));
+    }
+    if let Some(json) = json(rest) {
+        let _ = write!(out, "\nDetails:\n\n{json}\n");
+    }
+    let _ = write!(out, "\n-- \n{}\n", footer(event, destination));
+    out
+}
+
+/// The default HTML text.
+#[must_use]
+pub fn html(event: &Event, destination: &Identity, title: &str) -> String {
+    let (facts, rest) = facts(event);
+    let mut out = String::with_capacity(4096);
+    out.push_str(concat!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
+        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
+        "<meta name=\"color-scheme\" content=\"light dark\">\n<title>"
+    ));
+    escape(title, &mut out);
+    out.push_str(concat!(
+        "</title>\n</head>\n<body style=\"margin:0;padding:16px;font:16px/1.5 -apple-system,'Segoe UI',Roboto,",
+        "Helvetica,Arial,sans-serif\">\n<div style=\"max-width:640px;margin:0 auto\">\n",
+        "<h1 style=\"font-size:20px;line-height:1.3;margin:0 0 16px;overflow-wrap:anywhere\">"
+    ));
+    escape(&one_line(&headline(event), MAX_FACT), &mut out);
+    out.push_str("</h1>\n<table role=\"presentation\" style=\"border-collapse:collapse;width:100%\">\n");
+    for (name, value) in &facts {
+        out.push_str(concat!(
+            "<tr><th scope=\"row\" style=\"text-align:left;vertical-align:top;font-weight:normal;opacity:.7;",
+            "padding:4px 12px 4px 0;white-space:nowrap\">"
+        ));
+        escape(name, &mut out);
+        out.push_str("</th><td style=\"padding:4px 0;overflow-wrap:anywhere\">");
+        if is_link(value) {
+            out.push_str("<a href=\"");
+            escape(value, &mut out);
+            out.push_str("\">");
+            escape(value, &mut out);
+            out.push_str("</a>");
+        } else {
+            escape(value, &mut out);
+        }
+        out.push_str("</td></tr>\n");
+    }
+    out.push_str("</table>\n");
+    if let Some(json) = json(rest) {
+        out.push_str(concat!(
+            "<h2 style=\"font-size:16px;margin:24px 0 8px\">Details</h2>\n",
+            "<pre style=\"font:13px/1.45 ui-monospace,Consolas,monospace;white-space:pre-wrap;",
+            "overflow-wrap:anywhere;border:1px solid #8888;border-radius:6px;padding:12px;margin:0\">"
+        ));
+        escape(&json, &mut out);
+        out.push_str("</pre>\n");
+    }
+    out.push_str("<p style=\"font-size:13px;opacity:.7;margin:24px 0 0\">");
+    escape(&footer(event, destination).replace('\n', " "), &mut out);
+    out.push_str("</p>\n</div>\n</body>\n</html>\n");
+    out
+}
+
+fn footer(event: &Event, destination: &Identity) -> String {
+    format!(
+        "Sent by Postrider for EventDestination {}.\nEvent {}.",
+        destination.key, event.id
+    )
+}
+
+/// The facts worth a line each, and what is left of `data`.
+fn facts(event: &Event) -> (Vec<(String, String)>, Map<String, Value>) {
+    let content = &event.content;
+    let mut facts: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty())
+            && facts.len() < MAX_FACTS
+        {
+            facts.push((name.to_owned(), one_line(&value, MAX_FACT)));
+        }
+    };
+    let happened = jiff::Timestamp::from_millisecond(content.timestamp).unwrap_or(event.accepted);
+    add("Event", Some(content.event_type.to_string()));
+    add(
+        "Time",
+        Some(happened.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()),
+    );
+    add("Project", Some(event.project.name.to_string()));
+    add(
+        "Environment",
+        event.project.environment.as_deref().map(str::to_owned),
+    );
+    let named = |name: Option<&String>, id: Option<&String>| match (name, id) {
+        (Some(name), Some(id)) if name != id => Some(format!("{name} ({id})")),
+        (name, id) => name.or(id).cloned(),
+    };
+    if let Some(error) = error(event) {
+        add("Error", Some(error.0));
+        add("Error code", error.1);
+    }
+    add("User", content.user.as_ref().map(|user| user.id.clone()));
+    if let Some(it) = &content.integration {
+        add(
+            "Integration",
+            named(it.name.as_ref().or(it.kind.as_ref()), it.id.as_ref()),
+        );
+    }
+    if let Some(workflow) = &content.workflow {
+        add("Workflow", named(workflow.name.as_ref(), Some(&workflow.id)));
+    }
+    if let Some(sync) = &content.sync {
+        add("Sync", named(sync.integration.as_ref(), Some(&sync.id)));
+        add("Credential", sync.credential_id.clone());
+    }
+    let mut rest = data(event);
+    let flat: Vec<String> = rest
+        .iter()
+        .filter(|(_, value)| scalar(value).is_some_and(|text| text.chars().count() <= MAX_FACT))
+        .map(|(name, _)| name.clone())
+        .take(MAX_FACTS / 2)
+        .collect();
+    for name in flat {
+        let value = rest.shift_remove(&name).as_ref().and_then(scalar);
+        add(&one_line(&title(&name), 60), value);
+    }
+    (facts, rest)
+}
+
+fn data(event: &Event) -> Map<String, Value> {
+    serde_json::from_str(event.content.data.get()).unwrap_or_default()
+}
+
+/// Message and code of the event's error, which stands beside `data` or in it, as an object or as text.
+fn error(event: &Event) -> Option<(String, Option<String>)> {
+    let beside = event.content.error.as_ref();
+    let error = match beside {
+        Some(error) => serde_json::from_str(error.get()).ok()?,
+        None => data(event).remove("error").filter(Value::is_object)?,
+    };
+    let of = |name: &str| error.get(name).and_then(scalar);
+    Some((of("message")?, of("code")))
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(is) => Some(is.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// `executionUrl` as `Execution url`, `tenant_name` as `Tenant name`.
+fn title(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    let mut last_lower = false;
+    for (index, one) in name.chars().enumerate() {
+        if one == '_' || one == '-' {
+            out.push(' ');
+        } else if index == 0 {
+            out.extend(one.to_uppercase());
+        } else if one.is_uppercase() && last_lower {
+            out.push(' ');
+            out.extend(one.to_lowercase());
+        } else {
+            out.push(one);
+        }
+        last_lower = one.is_lowercase();
+    }
+    out
+}
+
+fn json(rest: Map<String, Value>) -> Option<String> {
+    if rest.is_empty() {
+        return None;
+    }
+    let mut json = serde_json::to_string_pretty(&Value::Object(rest)).ok()?;
+    if let Some((end, _)) = json.char_indices().nth(MAX_JSON) {
+        let left = json.len() - end;
+        json.truncate(end);
+        let _ = write!(json, "…\n({left} more bytes are left out)");
+    }
+    Some(json)
+}
+
+/// Only what a browser opens as a page becomes a link; an event cannot make a client run anything.
+fn is_link(value: &str) -> bool {
+    (value.starts_with("https://") || value.starts_with("http://"))
+        && value.chars().all(|one| !one.is_whitespace() && !one.is_control())
+}
+
+/// Text on one line: runs of white space and control characters become one space, and too long a text ends in `…`.
+#[must_use]
+pub fn one_line(text: &str, most: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(most * 4));
+    let (mut count, mut gap) = (0, false);
+    for one in text.chars() {
+        if one.is_whitespace() || one.is_control() || is_reordering(one) {
+            gap = count > 0;
+            continue;
+        }
+        if count + usize::from(gap) + 1 >= most {
+            out.push('…');
+            return out;
+        }
+        if std::mem::take(&mut gap) {
+            out.push(' ');
+            count += 1;
+        }
+        out.push(one);
+        count += 1;
+    }
+    out
+}
+
+/// Characters that change the order in which others are shown, with which a text could pretend to be another.
+const fn is_reordering(one: char) -> bool {
+    matches!(one, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+}
+
+/// Appends text so that HTML shows it as it is, in an attribute too.
+pub fn escape(text: &str, out: &mut String) {
+    for one in text.chars() {
+        match one {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            '\0' => out.push('\u{fffd}'),
+            one => out.push(one),
+        }
+    }
+}
