@@ -5,7 +5,7 @@
 mod faults;
 mod letters;
 mod many;
-mod server;
+pub(crate) mod server;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -13,9 +13,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::classify::{self, Progress};
-use super::metrics::SmtpMetrics;
+use super::metrics::{OpenConnection, SmtpMetrics};
 use super::pool::Pool;
-use super::session::{Opening, Session, SmtpError, Stage};
+use super::session::{Opening, Session, SmtpError, Stage, Stream};
 use crate::adapters::webhook::TransportMetrics;
 use crate::adapters::webhook::guard::{Guard, LookupError};
 use crate::api::v1alpha1::email::SmtpSecurity;
@@ -66,34 +66,44 @@ impl Connector {
         // Each command waits for its answer, so waiting for more to send only costs time.
         stream.set_nodelay(true).map_err(SmtpError::Connect)?;
         let open = self.metrics.open();
-        let credentials = server.credentials.as_ref();
         match server.security {
             SmtpSecurity::Tls => {
                 progress.stage = Stage::Tls;
                 let stream = self.encrypt(server, pool, stream).await?;
                 progress.stage = Stage::Greeting;
-                let opening = Opening::greet(stream, &self.name).await?;
-                progress.stage = Stage::Authentication;
-                opening.sign_in(credentials, open).await
+                let opening = Opening::greet(stream).await?;
+                self.introduce(opening, server, open, progress).await
             }
             SmtpSecurity::StartTls => {
                 progress.stage = Stage::Greeting;
-                let opening = Opening::greet(stream, &self.name).await?;
+                let mut opening = Opening::greet(stream).await?;
+                progress.stage = Stage::Hello;
+                opening.hello(&self.name).await?;
                 progress.stage = Stage::Tls;
                 let stream = opening.start_tls().await?;
                 let stream = self.encrypt(server, pool, stream).await?;
-                progress.stage = Stage::Hello;
-                let opening = Opening::again(stream, &self.name).await?;
-                progress.stage = Stage::Authentication;
-                opening.sign_in(credentials, open).await
+                self.introduce(Opening::again(stream), server, open, progress)
+                    .await
             }
             SmtpSecurity::None => {
                 progress.stage = Stage::Greeting;
-                let opening = Opening::greet(stream, &self.name).await?;
-                progress.stage = Stage::Authentication;
-                opening.sign_in(credentials, open).await
+                let opening = Opening::greet(stream).await?;
+                self.introduce(opening, server, open, progress).await
             }
         }
+    }
+
+    async fn introduce<S: Stream + 'static>(
+        &self,
+        mut opening: Opening<S>,
+        server: &SmtpServer,
+        open: OpenConnection,
+        progress: &mut Progress,
+    ) -> Result<Session, SmtpError> {
+        progress.stage = Stage::Hello;
+        opening.hello(&self.name).await?;
+        progress.stage = Stage::Authentication;
+        opening.sign_in(server.credentials.as_ref(), open).await
     }
 
     async fn addresses(&self, server: &SmtpServer) -> Result<Vec<SocketAddr>, SmtpError> {

@@ -329,12 +329,21 @@ fn shown(answer: &Answer, stage: Stage) -> String {
 pub(super) struct Opening<S>(Wire<S>);
 
 impl<S: Stream> Opening<S> {
-    /// Waits for the server's greeting and introduces us.
-    pub(super) async fn greet(stream: S, name: &str) -> Result<Self, SmtpError> {
+    /// Waits for the server's greeting.
+    pub(super) async fn greet(stream: S) -> Result<Self, SmtpError> {
         let mut wire = Wire::new(stream);
         wire.expect(Stage::Greeting, 2).await?;
-        wire.hello(name).await?;
         Ok(Self(wire))
+    }
+
+    /// Goes on after the TLS handshake; nothing that was said before it counts.
+    pub(super) const fn again(stream: S) -> Self {
+        Self(Wire::new(stream))
+    }
+
+    /// Introduces us.
+    pub(super) async fn hello(&mut self, name: &str) -> Result<(), SmtpError> {
+        self.0.hello(name).await
     }
 
     /// Asks for TLS; the handshake follows.
@@ -377,15 +386,6 @@ impl<S: Stream> Opening<S> {
             since: Instant::now(),
             _open: open,
         })
-    }
-}
-
-impl<S: Stream> Opening<S> {
-    /// Introduces us again, after TLS.
-    pub(super) async fn again(stream: S, name: &str) -> Result<Self, SmtpError> {
-        let mut wire = Wire::new(stream);
-        wire.hello(name).await?;
-        Ok(Self(wire))
     }
 }
 

@@ -46,17 +46,17 @@ pub fn mark(mailbox: &Mailbox) -> Mark {
     mark
 }
 
-/// Who is settled, and whether the mail was taken for them.
+/// Who is settled, and with which code the server said so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settled(BTreeMap<Mark, bool>);
+pub struct Settled(BTreeMap<Mark, u16>);
 
 impl Settled {
     /// Reads what [`Settled::to_note`] wrote. What is damaged is left out: its recipient may get the mail again.
     #[must_use]
     pub fn of_note(note: &[u8]) -> Self {
-        let entries = note.chunks_exact(MARK + 1).filter_map(|entry| {
-            let (taken, mark) = entry.split_last()?;
-            Some((mark.try_into().ok()?, *taken == 1))
+        let entries = note.chunks_exact(MARK + 2).filter_map(|entry| {
+            let (mark, code) = entry.split_first_chunk::<MARK>()?;
+            Some((*mark, u16::from_le_bytes(code.try_into().ok()?)))
         });
         Self(entries.collect())
     }
@@ -67,7 +67,7 @@ impl Settled {
         let bytes = self
             .0
             .iter()
-            .flat_map(|(mark, taken)| mark.iter().copied().chain([u8::from(*taken)]));
+            .flat_map(|(mark, code)| mark.iter().copied().chain(code.to_le_bytes()));
         Some(bytes.collect::<Box<[u8]>>()).filter(|bytes| !bytes.is_empty())
     }
 
@@ -88,22 +88,25 @@ pub fn conclude<'a>(
 ) -> Outcome {
     let (mut open, mut refused) = (None, None);
     for (recipient, fate) in tried {
-        let taken = match fate {
-            Fate::Taken => true,
+        let code = match fate {
+            Fate::Taken => DONE,
             Fate::Refused(failure) => {
+                let code = failure.status.unwrap_or_default();
                 refused.get_or_insert(failure);
-                false
+                code
             }
             Fate::Open(failure) => {
                 open.get_or_insert(failure);
                 continue;
             }
         };
-        settled.0.insert(mark(&recipient.mailbox), taken);
+        settled.0.insert(mark(&recipient.mailbox), code);
     }
-    let fates = || all.iter().filter_map(|one| settled.0.get(&mark(&one.mailbox)));
-    let taken = fates().filter(|taken| **taken).count();
-    let has_refused = fates().any(|taken| !*taken);
+    let codes = || {
+        all.iter()
+            .filter_map(|one| Some((one, *settled.0.get(&mark(&one.mailbox))?)))
+    };
+    let taken = codes().filter(|(_, code)| *code == DONE).count();
     let with_count = |failure: Failure| Failure {
         message: Failure::new(
             failure.reason,
@@ -119,13 +122,17 @@ pub fn conclude<'a>(
     if let Some(failure) = open {
         return Outcome::Failed(if taken > 0 { with_count(failure) } else { failure });
     }
-    if !has_refused {
+    let Some((first, code)) = codes().find(|(_, code)| *code != DONE) else {
         return Outcome::Delivered { status: DONE };
-    }
-    let failure = refused.unwrap_or_else(|| {
-        Failure::new(
+    };
+    let failure = refused.unwrap_or_else(|| Failure {
+        status: Some(code).filter(|code| *code > 0),
+        ..Failure::new(
             FailureReason::RecipientRefused,
-            "an earlier attempt says which recipients were refused",
+            format!(
+                "{}: an earlier attempt was refused for good with {code}",
+                first.field
+            ),
         )
     });
     Outcome::Failed(if taken > 0 {
@@ -151,7 +158,10 @@ mod tests {
     }
 
     fn refused() -> Fate {
-        Fate::Refused(Failure::new(FailureReason::RecipientRefused, "550 no such user"))
+        Fate::Refused(Failure {
+            status: Some(550),
+            ..Failure::new(FailureReason::RecipientRefused, "550 no such user")
+        })
     }
 
     fn later() -> Fate {
@@ -198,6 +208,16 @@ mod tests {
         assert_eq!(known, [true, true, false]);
         let second = conclude(&all, all[2..].iter().zip([Fate::Taken]), &mut settled);
         assert_eq!(word(&second), "PartlyRefused");
+        let Outcome::Failed(failure) = &second else {
+            panic!()
+        };
+        assert_eq!(failure.status, Some(550));
+        assert!(
+            failure
+                .message
+                .contains("spec.email.to[1]: an earlier attempt was refused"),
+            "{failure:?}"
+        );
     }
 
     #[test]

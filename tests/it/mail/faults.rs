@@ -92,6 +92,65 @@ async fn a_server_that_hangs_costs_the_deadline_and_the_message_says_where() {
 }
 
 #[tokio::test]
+async fn every_stage_has_the_deadline() {
+    const HELLO: &str = "220 x\r\n250 x\r\n";
+    for (security, said, expected) in [
+        ("None", String::new(), "the connection with its greeting"),
+        ("None", "220 x\r\n".to_owned(), "EHLO"),
+        (
+            "StartTLS",
+            "220 x\r\n250-x\r\n250 STARTTLS\r\n".to_owned(),
+            "the TLS handshake",
+        ),
+        (
+            "StartTLS",
+            "220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n".to_owned(),
+            "the TLS handshake",
+        ),
+        ("TLS", String::new(), "the TLS handshake"),
+        (
+            "None",
+            "220 x\r\n250-x\r\n250 AUTH LOGIN PLAIN\r\n".to_owned(),
+            "AUTH",
+        ),
+        (
+            "None",
+            "220 x\r\n250-x\r\n250 AUTH LOGIN\r\n334 VXNlcm5hbWU6\r\n".to_owned(),
+            "AUTH",
+        ),
+        ("None", format!("{HELLO}250 x\r\n250 x\r\n"), "DATA"),
+        ("None", format!("{HELLO}250 x\r\n250 x\r\n354 x\r\n"), "the mail"),
+        ("None", format!("{HELLO}250 x\r\n550 x\r\n"), ""),
+    ] {
+        let (port, task) = raw(said.clone().into_bytes()).await;
+        let mut secret = vec![("host", "localhost"), ("port", &*port), ("security", security)];
+        if said.contains("AUTH") {
+            secret.extend([("username", "u"), ("password", "p")]);
+        }
+        let mailer = mailer();
+        let got = send(&mailer, &some_mail(&email(&json!({}), &secret)), SHORT).await;
+        if expected.is_empty() {
+            assert_eq!(
+                got[0].0, "Refused RecipientRefused",
+                "what was said before the deadline holds"
+            );
+        } else {
+            assert_eq!(got[0].0, "Open Timeout", "{said}");
+            assert!(
+                got[0].1.contains(&format!("did not answer {expected} within")),
+                "{said}: {got:?}"
+            );
+        }
+        assert_eq!(
+            mailer.metrics().open_connections(),
+            0,
+            "the connection is dropped"
+        );
+        task.abort();
+    }
+}
+
+#[tokio::test]
 async fn a_disconnect_after_the_mail_leaves_it_open() {
     for make in BOTH {
         let server = Server::start(make, &json!({"drop": "content"}));

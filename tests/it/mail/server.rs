@@ -14,24 +14,24 @@ use crate::support::{repository_file, verifiers};
 
 /// Whose server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Make {
+pub(crate) enum Make {
     Python,
     Node,
 }
 
-pub(super) const BOTH: [Make; 2] = [Make::Python, Make::Node];
+pub(crate) const BOTH: [Make; 2] = [Make::Python, Make::Node];
 
 /// An authority and a certificate for `localhost` of it, as files.
-pub(super) struct Identity {
+pub(crate) struct Identity {
     folder: TempDir,
-    pub(super) authority: String,
+    pub(crate) authority: String,
 }
 
 /// Authorities of the same name would be taken for one another.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 impl Identity {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(
             DnType::CommonName,
@@ -74,19 +74,19 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// A running server; killed when it is dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     input: ChildStdin,
     lines: BufReader<ChildStdout>,
-    pub(super) port: String,
+    pub(crate) port: String,
 }
 
 impl Server {
-    pub(super) fn start(make: Make, settings: &Value) -> Self {
+    pub(crate) fn start(make: Make, settings: &Value) -> Self {
         Self::start_with(make, settings, None)
     }
 
-    pub(super) fn start_with(make: Make, settings: &Value, identity: Option<&Identity>) -> Self {
+    pub(crate) fn start_with(make: Make, settings: &Value, identity: Option<&Identity>) -> Self {
         let mut settings = settings.clone();
         if let Some(identity) = identity {
             settings["cert"] = json!(identity.folder.path().join("cert.pem"));
@@ -133,7 +133,7 @@ impl Server {
     }
 
     /// The next mail, read by Python's `email` whatever server took it.
-    pub(super) fn mail(&mut self) -> Value {
+    pub(crate) fn mail(&mut self) -> Value {
         let mut mail = self.line();
         if let Some(raw) = mail.get("raw").cloned() {
             let parsed = parse(raw.as_str().unwrap());
@@ -145,7 +145,7 @@ impl Server {
     }
 
     /// How many mails it has taken.
-    pub(super) fn count(&mut self) -> u64 {
+    pub(crate) fn count(&mut self) -> u64 {
         self.input.write_all(b"count\n").unwrap();
         self.input.flush().unwrap();
         loop {
@@ -156,7 +156,7 @@ impl Server {
     }
 
     /// The keys that describe it, with no encryption.
-    pub(super) fn plain(&self) -> Vec<(&str, &str)> {
+    pub(crate) fn plain(&self) -> Vec<(&str, &str)> {
         vec![("host", "localhost"), ("port", &self.port), ("security", "None")]
     }
 }
@@ -192,7 +192,7 @@ print(json.dumps({'headers': [[n, str(v)] for n, v in message.items()], 'parts':
 }
 
 /// The value of a header that is there once.
-pub(super) fn header<'a>(mail: &'a Value, name: &str) -> &'a str {
+pub(crate) fn header<'a>(mail: &'a Value, name: &str) -> &'a str {
     let all = mail["headers"].as_array().unwrap().iter();
     let found: Vec<_> = all
         .filter(|header| header[0].as_str().unwrap().eq_ignore_ascii_case(name))
