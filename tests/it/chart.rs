@@ -23,6 +23,7 @@ const EVERYTHING: &str = r#"{
     "imagePullSecrets": ["registry"],
     "publicURL": "https://events.acme.example",
     "egress": {"allow": ["10.96.0.0/12", "fd00:10:96::/112"]},
+    "smtp": {"secretName": "smtp"},
     "limits": {"maxBodyBytes": 2097152, "queueMaxBytes": 107374182400, "retentionBytes": 0, "deduplicationIds": 20000000},
     "log": {"format": "text", "filter": "info,postrider::engine=debug"},
     "gracePeriodSeconds": 60,

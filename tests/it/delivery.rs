@@ -2,6 +2,7 @@
 
 mod health;
 mod lifecycle;
+mod mail;
 mod signing;
 
 use std::time::Duration;
