@@ -338,6 +338,46 @@ fn what_cannot_be_rendered_is_said() {
 }
 
 #[test]
+fn a_mail_is_shown_as_it_would_be_sent_with_and_without_its_server() {
+    let folder = repository_file("examples/email");
+    let base = ["render", "alerts.yaml", "project.yaml", "--event", "event.json"];
+    let alerts = plugin(
+        &folder,
+        &[&base[..], &["smtp.yaml", "--name", "email-alerts"]].concat(),
+    );
+    assert_eq!(alerts.code, 0, "{}", alerts.notes);
+    for line in [
+        "smtp://smtp.example.com:587",
+        "MAIL FROM:<postrider@example.com>",
+        "RCPT TO:<ops@example.com>",
+        "RCPT TO:<oncall@example.com>",
+        "Auto-Submitted: auto-generated",
+        "Reply-To: support@example.com",
+    ] {
+        assert!(
+            alerts.out.lines().any(|other| other.trim_end() == line),
+            "{line}: {}",
+            alerts.out
+        );
+    }
+    assert!(!alerts.out.contains("replace-me") && !alerts.notes.contains("replace-me"));
+    let tenants = plugin(
+        &folder,
+        &[&base[..], &["--name", "email-tenants", "-o", "body"]].concat(),
+    );
+    assert_eq!(tenants.code, 0, "{}", tenants.notes);
+    assert!(
+        tenants
+            .notes
+            .contains("Secret \"smtp\", which describes the SMTP server, is not among the files")
+    );
+    assert_eq!(tenants.out.matches("Message-ID: ").count(), 2, "{}", tenants.out);
+    assert!(!tenants.out.contains("RCPT TO"));
+    let lint = plugin(&folder, &["lint", "alerts.yaml", "project.yaml"]);
+    assert_eq!(lint.code, 0, "{}{}", lint.out, lint.notes);
+}
+
+#[test]
 fn help_and_the_guide_name_the_same_flags() {
     let guide = std::fs::read_to_string(repository_file("docs/plugin.md")).unwrap();
     for command in ["lint", "render", "verify"] {
