@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod pattern;
 pub mod project;
 pub mod retry;
+pub mod schema;
 pub mod secret;
 pub mod shape;
 pub mod signature;

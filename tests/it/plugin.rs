@@ -338,9 +338,29 @@ fn what_cannot_be_rendered_is_said() {
 }
 
 #[test]
+fn the_built_in_types_are_listed_in_each_form() {
+    let folder = folder(&[]);
+    let table = plugin(folder.path(), &["events"]);
+    assert_eq!(
+        (table.code, table.out.lines().count()),
+        (0, 20),
+        "{}",
+        table.notes
+    );
+    let answer = plugin(folder.path(), &["events", "run_failed", "-o", "json"]);
+    let listed: Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(listed[0]["example"]["type"], "run_failed");
+    assert_eq!(listed[0]["format"], "Flat");
+    let answer = plugin(folder.path(), &["events", "run_*", "-o", "yaml"]);
+    assert!(answer.out.contains("name: run_failed"), "{}", answer.out);
+    let unknown = plugin(folder.path(), &["events", "nothing"]);
+    assert_eq!((unknown.code, unknown.out.as_str()), (1, ""));
+}
+
+#[test]
 fn help_and_the_guide_name_the_same_flags() {
     let guide = std::fs::read_to_string(repository_file("docs/plugin.md")).unwrap();
-    for command in ["lint", "render", "verify"] {
+    for command in ["lint", "render", "events", "verify"] {
         let help = plugin(repository(), &[command, "--help"]);
         assert_eq!(help.code, 0);
         assert!(help.out.contains("Examples:"), "{}", help.out);
