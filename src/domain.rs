@@ -21,4 +21,5 @@ pub mod shape;
 pub mod signature;
 pub mod status;
 pub mod template;
+pub mod type_rules;
 pub mod window;

@@ -194,6 +194,7 @@ mod tests {
                 account_name: None,
             };
             let one = One(Arc::new(Project {
+                types: Arc::default(),
                 key: ObjectKey::new("team", "acme"),
                 facts: Arc::new(facts),
                 token,

@@ -35,6 +35,7 @@ fn project(uid: &str, name: &str) -> Project {
         account_name: None,
     };
     Project {
+        types: Arc::default(),
         key: ObjectKey::new("ns", name),
         facts: Arc::new(facts),
         token: Token::Unknown,
