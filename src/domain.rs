@@ -9,6 +9,7 @@ pub mod duration;
 pub mod egress;
 pub mod event;
 pub mod fault;
+pub mod filter;
 pub mod health;
 pub mod id;
 pub mod outcome;

@@ -15,6 +15,7 @@
 pub mod attempt;
 pub mod clock;
 pub mod directory;
+mod filters;
 pub mod lane;
 mod lanes;
 pub mod loads;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use self::clock::Clock;
 use self::directory::Directory;
+use self::filters::Filters;
 use self::lane::Lane;
 use self::loads::Loads;
 use self::metrics::EngineMetrics;
@@ -85,6 +87,7 @@ pub(crate) struct Core {
     pub(crate) metrics: EngineMetrics,
     pub(crate) places: Places,
     pub(crate) loads: Loads,
+    pub(crate) filters: Filters,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
     /// Writes that outlive the publisher who asked for them.
@@ -121,6 +124,7 @@ impl Engine {
             metrics: parts.metrics,
             places: Places::new(parts.max_in_flight),
             loads: Loads::new(parts.max_in_flight_bytes),
+            filters: Filters::default(),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
             tasks: TaskTracker::new(),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 
 use super::Core;
+use super::filters;
 use super::lane::Lane;
 use super::places::Place;
 use super::queue::{Completion, Lease, Settlement, Stored};
@@ -16,6 +17,9 @@ use crate::domain::event::Event;
 use crate::domain::health::{Health, Signal};
 use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
 use crate::domain::retry::{self, RetryDecision};
+
+/// Why a delivery is dropped that its destination's filter does not let through.
+const FILTERED: &str = "Filtered";
 
 /// Makes one attempt. Ends early, without an outcome, when the engine aborts.
 pub(crate) async fn make(
@@ -36,6 +40,9 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
     let started = tokio::time::Instant::now();
+    if filters::refuses(core, destination, &lease.stored).await {
+        return drop_filtered(core, lane, destination, lease).await;
+    }
     let outcome = match &lease.stored {
         Stored::Event(event) => send(core, destination, event, number).await,
         Stored::Corrupt { .. } => Outcome::Failed(Failure::new(
@@ -65,6 +72,36 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
             "an attempt's outcome was not stored; it will be made again"
         );
         lane.pause(core.clock.now());
+    }
+}
+
+/// Lets go of a delivery that the destination's filter, as it is now, does not let through.
+async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+    if let Stored::Event(event) = &lease.stored {
+        tracing::info!(
+            destination.namespace = %destination.identity.key.namespace,
+            destination.name = %destination.identity.key.name,
+            event.id = event.id.as_str(),
+            event.r#type = &*event.content.event_type,
+            outcome = "dropped",
+            reason = FILTERED,
+            "delivery dropped"
+        );
+    }
+    let settlement = Settlement {
+        lease,
+        completion: Completion::Finished,
+        health: None,
+    };
+    match core.queue.settle(vec![settlement]).await {
+        Ok(()) => core.metrics.dropped(1, FILTERED),
+        Err(error) => {
+            tracing::error!(
+                reason = error.reason(), %error, destination.uid = %lane.uid,
+                "a delivery was not dropped; it will be looked at again"
+            );
+            lane.pause(core.clock.now());
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::Core;
+use crate::domain::filter::NoMatch;
 use crate::domain::health::{DisableReason, Signal};
 
 /// Upper bounds of attempt durations, in seconds.
@@ -38,6 +39,12 @@ struct WaitLabels {
     bound: &'static str,
 }
 
+/// Labels of [`EngineMetrics::filtered`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FilteredLabels {
+    reason: &'static str,
+}
+
 /// A bound over all lanes that makes one wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -55,6 +62,7 @@ pub struct EngineMetrics {
     signals: Family<SignalLabels, Counter>,
     waits: Family<WaitLabels, Counter>,
     unmatched: Counter,
+    filtered: Family<FilteredLabels, Counter>,
     broken: Counter,
 }
 
@@ -66,6 +74,7 @@ impl Default for EngineMetrics {
             signals: Family::default(),
             waits: Family::default(),
             unmatched: Counter::default(),
+            filtered: Family::default(),
             broken: Counter::default(),
         }
     }
@@ -104,6 +113,11 @@ impl EngineMetrics {
             "Accepted events that no destination wants",
             self.unmatched.clone(),
         );
+        registry.register(
+            "events_filtered",
+            "Times that a destination's filter did not let an event through, by reason",
+            self.filtered.clone(),
+        );
     }
 
     pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Duration) {
@@ -141,6 +155,11 @@ impl EngineMetrics {
 
     pub(crate) fn broken(&self) {
         self.broken.inc();
+    }
+
+    pub(crate) fn filtered(&self, why: NoMatch) {
+        let labels = FilteredLabels { reason: why.into() };
+        self.filtered.get_or_create(&labels).inc();
     }
 
     pub(crate) fn unmatched(&self, count: u64) {

@@ -1,5 +1,6 @@
 //! The engine with a queue in memory, a scripted transport and tokio's paused time.
 
+mod filters;
 mod fixture;
 
 use std::sync::Arc;

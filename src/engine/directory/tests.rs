@@ -14,6 +14,7 @@ fn entry(uid: &str, namespace: &str, generation: i64, project: Option<&str>, eve
             generation,
         },
         subscription: Subscription {
+            filter: None,
             project: project.map(Into::into),
             events: events
                 .iter()
