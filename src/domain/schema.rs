@@ -24,8 +24,12 @@ pub const MAX_SCHEMA_DEPTH: usize = 32;
 pub const MAX_STEPS: usize = 1024;
 /// Most patterns of a schema.
 pub const MAX_PATTERNS: usize = 16;
+/// Longest list of a value that a schema with `uniqueItems` looks at: comparing all with all may be what it takes.
+pub const MAX_UNIQUE: usize = 1024;
 /// Most bytes that a compiled pattern takes.
-const PATTERN_BYTES: usize = 256 * 1024;
+const PATTERN_BYTES: usize = 64 * 1024;
+/// Subschemas that are as much work as one pattern.
+const PATTERN_WORK: usize = 512;
 /// Most violations of one value that are told.
 const TOLD: usize = 8;
 /// Longest value, in bytes of JSON, for which more than the first violation is looked for.
@@ -75,6 +79,8 @@ pub struct Schema {
     validator: Validator,
     steps: usize,
     patterns: usize,
+    /// `uniqueItems` stands somewhere.
+    is_unique: bool,
 }
 
 /// What is wrong with a schema, and where in it.
@@ -112,7 +118,7 @@ impl Schema {
         let root = schema
             .as_object()
             .ok_or_else(|| fault("", "a schema is a JSON object"))?;
-        let patterns = patterns_of(schema)?;
+        let (patterns, is_unique) = look_over(schema)?;
         if schema.to_string().len() > MAX_SCHEMA {
             return Err(fault("", format!("the schema is over {MAX_SCHEMA} bytes")));
         }
@@ -155,13 +161,14 @@ impl Schema {
             validator,
             steps,
             patterns,
+            is_unique,
         })
     }
 
-    /// Subschemas that one value can meet: a measure of the work.
+    /// A measure of the work for each byte of a value: the subschemas it can meet, and much more for patterns.
     #[must_use]
-    pub const fn steps(&self) -> usize {
-        self.steps
+    pub const fn work(&self) -> usize {
+        self.steps + self.patterns * PATTERN_WORK
     }
 
     /// Patterns of the schema.
@@ -173,6 +180,11 @@ impl Schema {
     /// What is wrong with a value whose JSON is `length` bytes long; the first few violations, one when it is long.
     #[must_use]
     pub fn violations(&self, value: &Value, length: usize) -> Vec<Violation> {
+        if self.is_unique && longest_list(value) > MAX_UNIQUE {
+            let message = format!("a list of over {MAX_UNIQUE} elements cannot be checked for `uniqueItems`");
+            let pointer = String::new();
+            return vec![Violation { pointer, message }];
+        }
         if self.validator.is_valid(value) {
             return Vec::new();
         }
@@ -189,6 +201,20 @@ impl Schema {
         } else {
             self.validator.validate(value).err().iter().map(told).collect()
         }
+    }
+}
+
+/// Elements of the longest list in a value, whose depth was bounded when it was parsed.
+fn longest_list(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items
+            .iter()
+            .map(longest_list)
+            .max()
+            .unwrap_or_default()
+            .max(items.len()),
+        Value::Object(members) => members.values().map(longest_list).max().unwrap_or_default(),
+        _ => 0,
     }
 }
 
@@ -216,9 +242,9 @@ fn compile_message(error: &jsonschema::ValidationError<'_>) -> String {
     text
 }
 
-/// Checks the depth, and counts what may be a pattern, wherever it stands.
-fn patterns_of(schema: &Value) -> Result<usize, SchemaFault> {
-    let mut patterns = 0;
+/// Checks the depth, counts what may be a pattern, and looks for `uniqueItems`, wherever they stand.
+fn look_over(schema: &Value) -> Result<(usize, bool), SchemaFault> {
+    let (mut patterns, mut is_unique) = (0, false);
     let mut open = vec![(schema, 1)];
     while let Some((value, depth)) = open.pop() {
         let children: Vec<&Value> = match value {
@@ -226,6 +252,7 @@ fn patterns_of(schema: &Value) -> Result<usize, SchemaFault> {
                 let named = members.get("patternProperties").and_then(Value::as_object);
                 patterns += usize::from(members.get("pattern").is_some_and(Value::is_string));
                 patterns += named.map_or(0, Map::len);
+                is_unique |= members.get("uniqueItems") == Some(&Value::Bool(true));
                 members.values().collect()
             }
             Value::Array(items) => items.iter().collect(),
@@ -239,7 +266,7 @@ fn patterns_of(schema: &Value) -> Result<usize, SchemaFault> {
         }
         open.extend(children.into_iter().map(|child| (child, depth + 1)));
     }
-    Ok(patterns)
+    Ok((patterns, is_unique))
 }
 
 /// Walks a schema with every `$ref` written out.

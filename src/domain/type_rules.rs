@@ -53,8 +53,8 @@ pub struct TypeRules {
     types: Vec<EventTypeSpec>,
     own: HashMap<Box<str>, Rule>,
     has_faults: bool,
-    /// The most work that one value can make.
-    steps: usize,
+    /// The most work for each byte of an event.
+    most: usize,
 }
 
 impl TypeRules {
@@ -106,10 +106,10 @@ impl TypeRules {
             }
         }
         rules.has_faults = !faults.is_empty();
-        rules.steps = rules
+        rules.most = rules
             .own
             .values()
-            .map(|rule| rule.schema.steps())
+            .map(|rule| rule.schema.work())
             .max()
             .unwrap_or_default();
         (rules, faults)
@@ -138,7 +138,7 @@ impl TypeRules {
     pub fn work(&self, length: usize) -> usize {
         match self.validation {
             Validation::Off => 0,
-            Validation::Warn | Validation::Enforce => length.saturating_mul(self.steps.max(BUILT_IN_STEPS)),
+            Validation::Warn | Validation::Enforce => length.saturating_mul(self.most.max(BUILT_IN_WORK)),
         }
     }
 
@@ -164,8 +164,8 @@ impl TypeRules {
     }
 }
 
-/// More than the subschemas of any built-in type; a test compares.
-const BUILT_IN_STEPS: usize = 32;
+/// As much work as any built-in type makes for each byte, or more; a test compares.
+const BUILT_IN_WORK: usize = 32;
 
 impl Rule {
     fn check(&self, content: &Content, index: Option<usize>, places: Places, faults: &mut EventFaults) {

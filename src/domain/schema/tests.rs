@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -146,6 +147,85 @@ fn bounds_hold() {
     );
     let patterns: Vec<Value> = (0..17).map(|n| json!({"pattern": format!("a{n}")})).collect();
     assert!(fault_of(&json!({"anyOf": patterns})).1.contains("17 patterns"));
+}
+
+#[test]
+fn a_list_is_compared_with_itself_only_when_it_is_short() {
+    let schema = Schema::compile(&json!({"properties": {"l": {"uniqueItems": true}}})).unwrap();
+    let list = |count: usize| json!({"l": (0..count).collect::<Vec<_>>()});
+    assert_eq!(schema.violations(&list(MAX_UNIQUE), 5000), []);
+    let found = schema.violations(&list(MAX_UNIQUE + 1), 5000);
+    assert!(found[0].message.contains("uniqueItems"), "{found:?}");
+    assert_eq!(schema.violations(&json!({"l": [1, 1]}), 20)[0].pointer, "/l");
+}
+
+/// Schemas of which many compile, some refer to each other, and some are nonsense.
+fn schemas() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!({})),
+        Just(json!(true)),
+        Just(json!(false)),
+        Just(json!({"type": "integer"})),
+        Just(json!({"type": ["string", "null"], "minLength": 2})),
+        Just(json!({"pattern": "^[a-z]+(-[0-9]{2,})?$"})),
+        Just(json!({"enum": [1, "a", null]})),
+        Just(json!({"$ref": "#/$defs/a"})),
+        Just(json!({"$ref": "#/$defs/b/items"})),
+        Just(json!({"$ref": "#"})),
+        Just(json!({"type": 5})),
+        "\\PC{0,12}".prop_map(|pattern| json!({"pattern": pattern})),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        let word = prop::sample::select(vec![
+            "not",
+            "items",
+            "contains",
+            "if",
+            "then",
+            "additionalProperties",
+            "unevaluatedItems",
+            "unevaluatedProperties",
+            "propertyNames",
+        ]);
+        let many = prop::sample::select(vec!["allOf", "anyOf", "oneOf", "prefixItems"]);
+        prop_oneof![
+            (word, inner.clone()).prop_map(|(word, schema)| json!({word: schema})),
+            (many, prop::collection::vec(inner.clone(), 1..4)).prop_map(|(word, list)| json!({word: list})),
+            (inner.clone(), inner.clone())
+                .prop_map(|(a, b)| json!({"properties": {"a": a, "b": b}, "required": ["a"]})),
+            (inner.clone(), inner)
+                .prop_map(|(a, b)| json!({"$defs": {"a": a, "b": {"items": b}}, "$ref": "#/$defs/b"})),
+        ]
+    })
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i32>().prop_map(|number| json!(number)),
+        "[a-z-]{0,6}".prop_map(Value::String),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            prop::collection::btree_map("[a-c]", inner, 0..3)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_schema_compiles_or_is_a_fault_and_judges_any_value(schema in schemas(), value in values()) {
+        if let Ok(schema) = Schema::compile(&schema) {
+            let told = schema.violations(&value, 100);
+            prop_assert!(told.len() <= TOLD);
+            prop_assert!(told.iter().all(|violation| value.pointer(&violation.pointer).is_some()));
+        }
+    }
 }
 
 #[test]

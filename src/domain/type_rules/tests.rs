@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::domain::catalogue::EVENT_TYPES;
+use crate::domain::event::parse::{parse, places};
 use crate::domain::event::sample;
 
 fn faults_of(types: &Value) -> Vec<String> {
@@ -42,8 +43,8 @@ fn every_built_in_schema_compiles_and_its_example_follows_it() {
         let definition = entry.definition();
         assert_eq!(definition.example["type"], entry.name);
         assert_eq!(told(&rules, &definition.example), [""; 0], "{}", entry.name);
-        let steps = BUILT_IN[entry.name].schema.steps();
-        assert!(steps <= BUILT_IN_STEPS, "{}: {steps}", entry.name);
+        let work = BUILT_IN[entry.name].schema.work();
+        assert!(work <= BUILT_IN_WORK, "{}: {work}", entry.name);
     }
 }
 
@@ -135,6 +136,11 @@ fn off_asks_nothing_and_is_no_work() {
     assert_eq!(told(&rules, &json!({"type": "workflow_failure"})), [""; 0]);
     assert_eq!(rules.work(1_000_000), 0);
     assert!(TypeRules::default().work(100) > 100);
+    let with_pattern = self::rules(&json!([{"name": "t", "schema": {"pattern": "^a+$"}}]));
+    assert!(
+        with_pattern.work(100) > 10 * TypeRules::default().work(100),
+        "patterns are work"
+    );
 }
 
 #[test]
@@ -191,4 +197,46 @@ fn one_faulty_type_does_not_stop_the_others() {
     assert_eq!(told(&rules, &json!({"type": "bad"})), [""; 0]);
     assert_eq!(told(&rules, &json!({"type": "good"})).len(), 1);
     assert!(rules.is_of(&types, Validation::Enforce) && !rules.is_of(&types, Validation::Warn));
+}
+
+#[test]
+fn a_pointer_leads_into_the_body_in_every_mode() {
+    let rules = rules(&json!([{"name": "t", "schema": {"properties": {"n": {"type": "integer"}}}}]));
+    let json_headers = sample::headers("application/json");
+    let cloud = sample::headers("application/cloudevents+json");
+    let batch = sample::headers("application/cloudevents-batch+json");
+    let mut binary = sample::headers("application/json");
+    for (name, value) in [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "1"),
+        ("ce-source", "/s"),
+        ("ce-type", "t"),
+    ] {
+        binary.insert(name, http::HeaderValue::from_static(value));
+    }
+    let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"n":"x"}}"#;
+    for (headers, body, pointer, index) in [
+        (
+            &json_headers,
+            r#"{"type":"t","data":{"n":"x"}}"#.to_owned(),
+            "/data/n",
+            None,
+        ),
+        (
+            &json_headers,
+            r#" [{"type":"t","data":{"n":"x"}}]"#.to_owned(),
+            "/0/data/n",
+            Some(0),
+        ),
+        (&cloud, event.to_owned(), "/data/n", None),
+        (&batch, format!("[{event}]"), "/0/data/n", Some(0)),
+        (&binary, r#"{"n":"x"}"#.to_owned(), "/n", None),
+    ] {
+        let drafts = parse(body.as_bytes(), headers).unwrap();
+        let faults = rules.check(&drafts, places(body.as_bytes(), headers));
+        let fault = &faults.listed()[0];
+        assert_eq!((fault.pointer.as_str(), fault.index), (pointer, index), "{body}");
+        let value: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(value.pointer(pointer), Some(&json!("x")), "{body}");
+    }
 }
