@@ -338,6 +338,32 @@ fn what_cannot_be_rendered_is_said() {
 }
 
 #[test]
+fn a_filter_that_keeps_the_event_away_is_noted() {
+    let example = repository_file("examples/filter");
+    for (index, note) in [
+        ("0", None),
+        ("1", Some("spec.filter does not let it through (False)")),
+        ("4", Some("spec.filter does not let it through (MissingKey)")),
+    ] {
+        let arguments = [
+            "render",
+            "destination.yaml",
+            "project.yaml",
+            "--event",
+            "events.json",
+            "--index",
+            index,
+        ];
+        let answer = plugin(&example, &arguments);
+        assert_eq!(answer.code, 0, "{}", answer.notes);
+        match note {
+            Some(note) => assert!(answer.notes.contains(note), "{}", answer.notes),
+            None => assert!(!answer.notes.contains("would not be sent"), "{}", answer.notes),
+        }
+    }
+}
+
+#[test]
 fn the_built_in_types_are_listed_in_each_form() {
     let folder = folder(&[]);
     let table = plugin(folder.path(), &["events"]);

@@ -24,6 +24,7 @@ use crate::domain::delivery::{self, Attempt, WebhookRequest};
 use crate::domain::destination::{Destination, Reference, References, secret_references, signing_key_ref};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::event::{Draft, Event, parse};
+use crate::domain::filter::Facts;
 use crate::domain::id::EventId;
 use crate::domain::project::ProjectFacts;
 use crate::engine::clock::{Clock as _, SystemClock};
@@ -76,6 +77,14 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
         report.note(format!(
             "note: the destination would not be sent this event: no pattern of spec.events fits {}",
             event.content.event_type
+        ));
+    }
+    if let Some(filter) = &destination.subscription.filter
+        && let Err(why) = filter.matches(&Facts::of(&event))
+    {
+        let why: &str = why.into();
+        report.note(format!(
+            "note: the destination would not be sent this event: spec.filter does not let it through ({why})"
         ));
     }
     let attempt = Attempt {
