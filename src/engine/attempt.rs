@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 
 use super::Core;
+use super::budget::Share;
 use super::lane::Lane;
-use super::places::Place;
 use super::queue::{Completion, Lease, Settlement, Stored};
 use crate::domain::delivery::{self, Attempt};
 use crate::domain::destination::Destination;
@@ -23,13 +23,13 @@ pub(crate) async fn make(
     lane: Arc<Lane>,
     destination: Arc<Destination>,
     lease: Lease,
-    place: Place,
+    shares: (Share, Share),
 ) {
     tokio::select! {
         () = run(&core, &lane, &destination, lease) => {}
         () = core.aborting.cancelled() => {}
     }
-    drop(place);
+    drop(shares);
 }
 
 async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {

@@ -481,6 +481,28 @@ async fn large_events_wait_for_room_while_small_ones_of_others_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lane_that_is_published_to_while_it_waits_keeps_its_turn() {
+    let fixture = Fixture::with_places(16);
+    let wide = json!({"delivery": {"timeout": "60s", "maxInFlight": 64}});
+    for number in 0..12 {
+        let name = format!("slow{number}");
+        fixture.answer(&name, Script::Take(Duration::from_secs(10 + number)));
+        fixture.destination(&name, 1, &wide);
+        fixture.publish(&name, 100).await;
+    }
+    fixture.answer("busy", Script::Take(Duration::from_secs(30)));
+    fixture.destination("busy", 1, &wide);
+    for _ in 0..60 {
+        fixture.publish("busy", 1).await;
+        fixture.pass(1).await;
+    }
+    assert!(
+        fixture.most_in_flight("busy") > 1,
+        "a place of those that everybody shares"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn work_of_a_namespace_that_is_no_longer_watched_is_kept_until_no_max_age_allows_it() {
     const DAY: u64 = 24 * 3600;
     let queue = Arc::new(MemoryQueue::default());
@@ -536,7 +558,11 @@ async fn work_of_an_unknown_namespace_is_kept_unless_its_destination_was_seen_to
     first.shutdown.cancel();
     first.running.await.unwrap().unwrap();
     // As an older version stored it.
-    let unknown = ["a", "b"].map(|name| (identity(name, 1).uid, Health::default()));
+    let old = Health {
+        revision: 1000,
+        ..Health::default()
+    };
+    let unknown = ["a", "b"].map(|name| (identity(name, 1).uid, old.clone()));
     queue.save_health(unknown.to_vec()).await.unwrap();
     let second = Fixture::watching(queue.clone(), 8, Some("ns"));
     second.directory.remove_destination(&identity("b", 1).uid);

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Queue, QueueError,
-    QueueState, Reach, Release, Settlement, Stored,
+    Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Outlook, Queue,
+    QueueError, QueueState, Reach, Release, Settlement, Stored,
 };
 use crate::domain::event::Event;
 use crate::domain::health::Health;
@@ -317,6 +317,22 @@ impl Queue for MemoryQueue {
             .iter()
             .filter(|(_, lane)| !lane.deliveries.is_empty() || lane.health.is_some());
         held.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    fn outlook(&self, lane: &Uid, now: Timestamp, most: usize) -> Outlook {
+        let inner = self.inner.lock();
+        let Some(lane) = inner.lanes.get(lane) else {
+            return Outlook::default();
+        };
+        let free = lane.deliveries.iter().filter(|(_, held)| held.claim.is_none());
+        let mut free = free.map(|(key, _)| key.0).peekable();
+        Outlook {
+            next_due: free.peek().and_then(|due| Timestamp::from_millisecond(*due).ok()),
+            ready: free
+                .take(most)
+                .take_while(|due| *due <= now.as_millisecond())
+                .count(),
+        }
     }
 
     fn depth(&self, lane: &Uid) -> Depth {

@@ -79,8 +79,8 @@ use self::rows::Row;
 use self::store::Settle;
 use super::metrics::QueueMetrics;
 use super::{
-    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Reach,
-    Release, Settlement,
+    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState,
+    Reach, Release, Settlement,
 };
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -494,8 +494,8 @@ impl Queue for SqliteQueue {
         self.shared.lanes.lock().depth(lane)
     }
 
-    fn next_due(&self, lane: &Uid) -> Option<i64> {
-        self.shared.lanes.lock().next_due(lane)
+    fn outlook(&self, lane: &Uid, now: Timestamp, most: usize) -> Outlook {
+        self.shared.lanes.lock().outlook(lane, now.as_millisecond(), most)
     }
 
     fn state(&self) -> QueueState {
