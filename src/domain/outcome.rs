@@ -128,6 +128,12 @@ impl FailureReason {
         !self.is_terminal()
     }
 
+    /// Whether the event was given up before anything was sent.
+    #[must_use]
+    pub const fn precedes_request(self) -> bool {
+        matches!(self, Self::EventCorrupt | Self::TooOld | Self::TemplateFault)
+    }
+
     /// Whether the whole lane should slow down, not this event alone.
     #[must_use]
     pub const fn slows_lane(self) -> bool {

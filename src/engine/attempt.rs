@@ -183,7 +183,8 @@ fn report(
             )
         }
     };
-    core.metrics.attempted(word, reason, elapsed);
+    let unsent = matches!(outcome, Outcome::Failed(failure) if failure.reason.precedes_request());
+    core.metrics.attempted(word, reason, (!unsent).then_some(elapsed));
     let (event_id, event_type) = match &lease.stored {
         Stored::Event(event) => (event.id.as_str(), &*event.content.event_type),
         Stored::Corrupt { id } => (id.as_ref().map_or("", |id| id.as_str()), ""),

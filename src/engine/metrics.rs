@@ -106,11 +106,14 @@ impl EngineMetrics {
         );
     }
 
-    pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Duration) {
+    /// An attempt ended; without a time when nothing was sent.
+    pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Option<Duration>) {
         self.deliveries
             .get_or_create(&DeliveryLabels { outcome, reason })
             .inc();
-        self.duration.observe(elapsed.as_secs_f64());
+        if let Some(elapsed) = elapsed {
+            self.duration.observe(elapsed.as_secs_f64());
+        }
     }
 
     pub(crate) fn dropped(&self, count: u64, reason: &'static str) {
