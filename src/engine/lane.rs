@@ -422,12 +422,13 @@ impl Task<'_> {
     /// Keeps the work of a destination whose namespace is not watched, but nothing that is too old for any destination.
     async fn keep(&mut self) -> Step {
         let (core, lane) = (self.core, self.lane);
-        if !std::mem::replace(&mut self.unwatched, true) {
+        let pending = core.queue.depth(&lane.uid).pending;
+        if pending > 0 && !std::mem::replace(&mut self.unwatched, true) {
             let namespace = lane.with(|state| state.health.namespace.clone());
             tracing::warn!(
                 destination.uid = %lane.uid,
                 destination.namespace = namespace.as_deref().unwrap_or("unknown"),
-                deliveries = core.queue.depth(&lane.uid).pending,
+                deliveries = pending,
                 reason = NOT_WATCHED,
                 "deliveries are kept for a destination whose namespace is not watched"
             );
