@@ -273,20 +273,22 @@ impl Task<'_> {
         }
     }
 
-    /// Has deliveries leased by age. Returns whether that could be written; if not, the lane is paused.
+    /// Has deliveries leased by age. Returns whether to go on; if not, the lane is paused. Without room for it on the
+    /// disk they go in the order in which they are due, because sending them is what makes room.
     async fn rewind(&self, reach: Reach) -> bool {
         let (core, lane) = (self.core, self.lane);
-        match core.queue.rewind(&lane.uid, reach).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(
-                    reason = error.reason(), %error, destination.uid = %lane.uid,
-                    "deliveries were not put in order of age"
-                );
-                lane.pause(core.clock.now());
-                false
-            }
+        let Err(error) = core.queue.rewind(&lane.uid, reach).await else {
+            return true;
+        };
+        tracing::warn!(
+            reason = error.reason(), %error, destination.uid = %lane.uid,
+            "deliveries were not put in order of age"
+        );
+        let full = matches!(error, QueueError::DiskFull | QueueError::FileFull);
+        if !full {
+            lane.pause(core.clock.now());
         }
+        full
     }
 
     /// Starts as many attempts as the limit and the common places allow, of what is due by `now`.

@@ -172,6 +172,10 @@ impl Collector for LaneGauges {
         let Some(core) = self.core.upgrade() else {
             return Ok(());
         };
+        // Zeros would say that nothing waits.
+        if !core.queue.state().known {
+            return Ok(());
+        }
         let totals = super::lanes::totals(&core);
         let gauges = [
             (

@@ -172,6 +172,8 @@ pub struct Outlook {
 pub struct QueueState {
     /// Why the store takes no writes now; `None` when it does.
     pub unavailable: Option<String>,
+    /// What is stored was read: depths are what they are.
+    pub known: bool,
     /// What start-up had to do to a damaged file; stays until the process ends.
     pub repaired: Option<String>,
 }

@@ -356,6 +356,7 @@ impl Queue for MemoryQueue {
         let unavailable = self.inner.lock().check().err().map(|error| error.to_string());
         QueueState {
             unavailable,
+            known: true,
             repaired: None,
         }
     }

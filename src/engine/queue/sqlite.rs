@@ -172,6 +172,8 @@ struct State {
     down: Option<QueueError>,
     /// When there was no room, and what for; a write since then clears it.
     full: Option<(Instant, QueueError)>,
+    /// The file was opened once, so memory knows what it holds.
+    known: bool,
     repaired: Option<String>,
     /// The keeper is to look through the file.
     check: bool,
@@ -512,6 +514,7 @@ impl Queue for SqliteQueue {
         };
         QueueState {
             unavailable,
+            known: state.known,
             repaired: state.repaired.clone(),
         }
     }

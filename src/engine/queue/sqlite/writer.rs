@@ -202,7 +202,8 @@ impl Writer {
                         self.dropping.push((number, 0, None));
                     }
                 }
-                self.shared.state.lock().down = None;
+                let mut state = self.shared.state.lock();
+                (state.down, state.known) = (None, true);
             }
             Err(error) => self.fall(error),
         }
