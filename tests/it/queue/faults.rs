@@ -102,7 +102,13 @@ async fn everything_survives_a_clean_restart() {
     queue.close().await;
 
     let queue = reopen(&settings).await;
-    assert_eq!(queue.state(), QueueState::default());
+    assert_eq!(
+        queue.state(),
+        QueueState {
+            known: true,
+            ..QueueState::default()
+        }
+    );
     assert_eq!(queue.depth(&lane("a")).pending, 200);
     let depth = queue.depth(&lane("a"));
     assert_eq!(
@@ -151,7 +157,13 @@ async fn a_killed_process_loses_nothing_acknowledged() {
     let (_keep, copy) = killed(&settings);
     drop(leased);
     let again = open(&copy).await;
-    assert_eq!(again.state(), QueueState::default());
+    assert_eq!(
+        again.state(),
+        QueueState {
+            known: true,
+            ..QueueState::default()
+        }
+    );
     assert_eq!(drain(&again, "a", at(1_000)).await, names(300));
 }
 
