@@ -14,7 +14,6 @@ use super::checkpoint;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
 use super::opening::{self, Opened};
-use super::rewind;
 use super::room::{self, Room};
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
@@ -444,7 +443,7 @@ impl Writer {
             }
             Op::Drop(lane, reply) => self.start_drop(&lane, reply),
             Op::Rewind(rewind, reply) => {
-                let done = rewind::step(&self.shared, store, &rewind);
+                let done = self.rewind(&rewind);
                 let failed = done.as_ref().err().cloned();
                 reply.send(done.map_err(|error| error.to_queue_error())).ok();
                 if let Some(error) = failed {
