@@ -105,7 +105,7 @@ impl Filler {
 /// A queue's settings on a small volume, with a reserve.
 pub(super) fn on(disk: &SmallDisk) -> Settings {
     Settings {
-        // More than the log, which may hold as many pages by which the file has to grow.
+        // More than these tests write into the log, by which the file may have to grow.
         reserve_bytes: 12 << 20,
         reserve_pause: Duration::from_millis(50),
         retention_interval: Duration::from_millis(10),

@@ -22,7 +22,7 @@ use crate::domain::id::Uid;
 use crate::engine::queue::{Enqueued, QueueError};
 
 /// Most bytes of events in one group.
-const GROUP_BYTES: usize = 8 << 20;
+pub(super) const GROUP_BYTES: usize = 8 << 20;
 
 /// Deliveries that dropping a lane removes per transaction.
 const DROP_STEP: i64 = 4096;
