@@ -300,3 +300,23 @@ async fn a_resumed_lane_takes_up_its_retries_on_a_full_volume() {
     assert_eq!(drain(&queue, "a", at(1_000)).await, expected);
     queue.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room() {
+    let test = "queue::full::the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room";
+    let Some(disk) = SmallDisk::new("20m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    // What an attempt writes goes where there is room, and can be seen.
+    let seen = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::symlink(seen.path(), beside(&settings.path, ".reserve.new")).unwrap();
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    // The keeper looks after the reserve before it measures the file.
+    until(|| metrics.bytes.get() > 0).await;
+    assert_eq!(std::fs::metadata(seen.path()).unwrap().len(), 0);
+    assert_eq!(metrics.reserve.get(), 0);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    queue.close().await;
+}
