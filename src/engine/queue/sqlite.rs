@@ -42,6 +42,7 @@
 //! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
 mod checkpoint;
+mod complaint;
 mod fault;
 mod inbox;
 mod keeper;

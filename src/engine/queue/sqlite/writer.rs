@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::checkpoint;
+use super::complaint::Complaint;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
 use super::opening::{self, Opened};
@@ -70,6 +71,7 @@ pub(super) struct Writer {
     checkpoint: SyncSender<()>,
     /// A step of dropping failed; not tried again before then.
     drop_next: Instant,
+    complaint: Complaint,
 }
 
 /// Serves the inbox until it is closed and empty.
@@ -87,6 +89,7 @@ pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>, checkpoint:
         dropping: Vec::new(),
         checkpoint,
         drop_next: Instant::now(),
+        complaint: Complaint::default(),
     };
     writer.reopen(None);
     opened.send(()).ok();
@@ -355,7 +358,9 @@ impl Writer {
     fn failed(&mut self, writes: &mut Vec<Write>, error: StoreError) {
         let error = self.told(error, room::bytes(writes));
         self.shared.metrics.failed_groups.inc();
-        tracing::warn!(error = %error, calls = writes.len(), "a group commit failed");
+        if let Some(groups) = self.complaint.make(&error, Instant::now()) {
+            tracing::warn!(error = %error, groups, "a group commit failed; it is said again in a minute at the soonest");
+        }
         let mut settlings = Vec::new();
         match &error {
             error if error.is_full() => {
