@@ -42,6 +42,7 @@
 //! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
 mod checkpoint;
+mod complaint;
 mod fault;
 mod inbox;
 mod keeper;
@@ -96,7 +97,7 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Finished events are removed, the oldest first, while the file holds more than this.
     pub retention_bytes: u64,
-    /// Room on the volume kept for results when it is full; 0 keeps none. More than the log's 8 MB and one group.
+    /// Room on the volume kept for results when it is full; 0 keeps none. See [`RESERVE`].
     pub reserve_bytes: u64,
     /// Least time between two attempts to make the reserve.
     pub reserve_pause: Duration,
@@ -124,6 +125,11 @@ pub struct Settings {
     pub retention_interval: Duration,
 }
 
+/// Bytes of the reserve, unless set otherwise. Enough to copy the log back into a file that grows by all of it, so
+/// that the log begins anew in its own place, and for a group of results on top.
+const RESERVE: u64 = 32 << 20;
+const _: () = assert!(RESERVE > checkpoint::LOG_BYTES + writer::GROUP_BYTES as u64);
+
 impl Settings {
     /// The defaults, for a file.
     #[must_use]
@@ -132,7 +138,7 @@ impl Settings {
             path: path.into(),
             max_bytes: 10 << 30,
             retention_bytes: 1 << 30,
-            reserve_bytes: 32 << 20,
+            reserve_bytes: RESERVE,
             reserve_pause: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
             max_ids: 5_000_000,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::Settings;
-use postrider::engine::queue::{Completion, Enqueued, Queue, QueueError, QueueState};
+use postrider::engine::queue::{Completion, Enqueued, Queue, QueueError, QueueState, Reach};
 
 use super::faults::{beside, until};
 use super::{at, drain, event, lane, open, open_with, reopen, settings, settle_all, sized};
@@ -105,7 +105,7 @@ impl Filler {
 /// A queue's settings on a small volume, with a reserve.
 pub(super) fn on(disk: &SmallDisk) -> Settings {
     Settings {
-        // More than the log, which may hold as many pages by which the file has to grow.
+        // More than these tests write into the log, by which the file may have to grow.
         reserve_bytes: 12 << 20,
         reserve_pause: Duration::from_millis(50),
         retention_interval: Duration::from_millis(10),
@@ -278,4 +278,51 @@ async fn a_full_file_removes_delivered_events_before_it_refuses() {
     let (_, refused) = publish_until_refused(&queue, "x", 10_000).await;
     assert_eq!(refused, QueueError::FileFull);
     assert!(refused.to_string().contains("--queue-max-bytes"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_lane_takes_up_its_retries_on_a_full_volume() {
+    let test = "queue::full::a_resumed_lane_takes_up_its_retries_on_a_full_volume";
+    let Some(disk) = SmallDisk::new("40m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let batch = (0..200).map(|number| sized("p", &format!("e{number:03}"), number, &["a"], 500));
+    queue.enqueue(batch.collect()).await.unwrap();
+    let leased = queue.lease(&lane("a"), at(1_000), 200).await.unwrap();
+    settle_all(&queue, leased.leases, Completion::RetryAt(at(3_600_000)))
+        .await
+        .unwrap();
+    reserved(&settings).await;
+    let _filler = Filler::on(&disk);
+    assert_eq!(
+        queue.rewind(&lane("a"), Reach::DueBy(at(3_600_000))).await,
+        Ok(200)
+    );
+    assert_eq!(metrics.reserve_given_up.get(), 1);
+    let expected: Vec<String> = (0..200).map(|number| format!("e{number:03}")).collect();
+    assert_eq!(drain(&queue, "a", at(1_000)).await, expected);
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room() {
+    let test = "queue::full::the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room";
+    let Some(disk) = SmallDisk::new("20m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    // What an attempt writes goes where there is room, and can be seen.
+    let seen = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::symlink(seen.path(), beside(&settings.path, ".reserve.new")).unwrap();
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    // The keeper looks after the reserve before it measures the file.
+    until(|| metrics.bytes.get() > 0).await;
+    assert_eq!(std::fs::metadata(seen.path()).unwrap().len(), 0);
+    assert_eq!(metrics.reserve.get(), 0);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    queue.close().await;
 }

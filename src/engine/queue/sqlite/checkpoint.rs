@@ -4,9 +4,11 @@
 //! The writer's hook sees the log's length after each commit. From [`START`] pages on it asks for a checkpoint; the
 //! thread copies what is there, and again what came meanwhile, at most [`PASSES`] times. Once all of it is copied the
 //! next commit starts the log anew. A writer that never pauses is not caught up with this way, so it is then told to
-//! copy the short rest itself. It also does so from [`LONGEST`] pages on, whatever the thread does.
+//! copy the short rest itself. It also does so from [`LONGEST`] pages on, after what the thread is copying just then: so
+//! the log has at most that many pages and one group. Only a reader that looks for long at an old state of the file,
+//! as the check after an unclean stop does, lets it grow further; it is cut back to [`LOG_BYTES`] afterwards.
 //!
-//! Both kinds are *passive* (<https://sqlite.org/c3ref/wal_checkpoint_v2.html>): neither waits for the other.
+//! Both kinds are *passive* (<https://sqlite.org/c3ref/wal_checkpoint_v2.html>): neither waits for readers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,13 +22,17 @@ use rusqlite::{Connection, MAIN_DB};
 use super::Shared;
 use super::fault::StoreError;
 use super::inbox::Op;
-use super::schema;
+use super::schema::{self, PAGE};
 use super::store::Store;
+use super::wal::FRAME;
+use super::writer::GROUP_BYTES;
 
 /// Pages of log from which on it is copied back.
 const START: u32 = 1000;
 /// Pages of log from which on the writer copies it back.
 const LONGEST: u32 = 4000;
+/// Bytes that the log takes, and by which copying it back can make the file grow: as above, and one group.
+pub(super) const LOG_BYTES: u64 = LONGEST as u64 * (PAGE + FRAME as u64) + GROUP_BYTES as u64;
 /// How often the thread copies before it leaves the rest to the writer.
 const PASSES: usize = 3;
 /// Requests are ignored for so long after a failure, such as a full disk.
@@ -58,11 +64,14 @@ pub(super) fn watch(
         let Some(shared) = shared.upgrade() else { return };
         let asked = shared.checkpoints.finish.swap(false, Ordering::Relaxed);
         if pages >= LONGEST || (asked && pages >= START) {
+            // The thread may be at it; it holds the lock meanwhile, and a log of this length does not grow on.
+            let turn = (pages >= LONGEST).then(|| shared.checkpoints.slot.lock());
             if let Err(error) = log.checkpoint()
                 && !is_busy(&error)
             {
                 shared.metrics.failed_checkpoints.inc();
             }
+            drop(turn);
         } else if pages >= START {
             // One request is enough.
             ask.try_send(()).ok();

@@ -1,6 +1,6 @@
 //! What the writer does when there is no room.
 //!
-//! | Missing | For events | For settlements, trims and dropping |
+//! | Missing | For events | For settlements, trims, dropping and rewinding |
 //! |---|---|---|
 //! | room in the file (`max_bytes`) | delivered events are removed, the oldest first, and the group is written again | may use [`HEADROOM`](super::store::HEADROOM) more |
 //! | room on the volume | the same, with the reserve given up before | the reserve is given up, and the log moved into the file, so that it begins anew in its own place |

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::checkpoint::LOG_BYTES;
 use super::fault::StoreError;
 use super::lanes::LaneRow;
 use super::rows::accepted_millis;
@@ -81,9 +82,9 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Sto
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "temp_store", "memory")?;
-    // A log that one large commit has grown is cut back to this at the next checkpoint.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 2000)?;
+    // A log that one large commit or a long look at the file has grown is cut back to this when it begins anew. When
+    // it is copied back is up to `checkpoint`.
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES.cast_signed())?;
     if version == 0 {
         let transaction = connection.transaction()?;
         transaction.execute_batch(TABLES)?;

@@ -14,7 +14,7 @@
 //! bytes of its header and the page, and begin with the sums before it. So a frame can be checked by itself with the
 //! stored sums of the frame before. Frames of an older round of the log have other salts.
 //!
-//! The log is bounded by SQLite's checkpoints (8 MB) and `journal_size_limit`, so it is read as a whole.
+//! The log is bounded by checkpoints, see [`LOG_BYTES`](super::checkpoint::LOG_BYTES), so it is read as a whole.
 
 use std::fs::File;
 use std::io::Write;
@@ -25,7 +25,8 @@ use super::opening::beside;
 use super::schema::PAGE;
 
 const HEADER: usize = 32;
-const FRAME: usize = 24;
+/// Bytes of a frame before its page.
+pub(super) const FRAME: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 const VERSION: u32 = 3_007_000;
 

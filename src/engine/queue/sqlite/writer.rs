@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::checkpoint;
+use super::complaint::Complaint;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
 use super::opening::{self, Opened};
-use super::rewind;
 use super::room::{self, Room};
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
@@ -23,7 +23,7 @@ use crate::domain::id::Uid;
 use crate::engine::queue::{Enqueued, QueueError};
 
 /// Most bytes of events in one group.
-const GROUP_BYTES: usize = 8 << 20;
+pub(super) const GROUP_BYTES: usize = 8 << 20;
 
 /// Deliveries that dropping a lane removes per transaction.
 const DROP_STEP: i64 = 4096;
@@ -71,6 +71,7 @@ pub(super) struct Writer {
     checkpoint: SyncSender<()>,
     /// A step of dropping failed; not tried again before then.
     drop_next: Instant,
+    complaint: Complaint,
 }
 
 /// Serves the inbox until it is closed and empty.
@@ -88,6 +89,7 @@ pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>, checkpoint:
         dropping: Vec::new(),
         checkpoint,
         drop_next: Instant::now(),
+        complaint: Complaint::default(),
     };
     writer.reopen(None);
     opened.send(()).ok();
@@ -357,7 +359,9 @@ impl Writer {
     fn failed(&mut self, writes: &mut Vec<Write>, error: StoreError) {
         let error = self.told(error, room::bytes(writes));
         self.shared.metrics.failed_groups.inc();
-        tracing::warn!(error = %error, calls = writes.len(), "a group commit failed");
+        if let Some(groups) = self.complaint.make(&error, Instant::now()) {
+            tracing::warn!(error = %error, groups, "a group commit failed; it is said again in a minute at the soonest");
+        }
         let mut settlings = Vec::new();
         match &error {
             error if error.is_full() => {
@@ -445,7 +449,7 @@ impl Writer {
             }
             Op::Drop(lane, reply) => self.start_drop(&lane, reply),
             Op::Rewind(rewind, reply) => {
-                let done = rewind::step(&self.shared, store, &rewind);
+                let done = self.rewind(&rewind);
                 let failed = done.as_ref().err().cloned();
                 reply.send(done.map_err(|error| error.to_queue_error())).ok();
                 if let Some(error) = failed {
