@@ -326,3 +326,47 @@ async fn the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room() {
     queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
     queue.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_without_the_reserve_does_not_let_the_file_grow_into_its_room() {
+    let test = "queue::full::a_restart_without_the_reserve_does_not_let_the_file_grow_into_its_room";
+    let Some(disk) = SmallDisk::new("48m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let queue = open(&settings).await;
+    reserved(&settings).await;
+    let (mut taken, refused) = publish_until_refused(&queue, "x", 20_000).await;
+    assert_eq!(refused, QueueError::DiskFull);
+    queue.close().await;
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let (more, refused) = publish_until_refused(&queue, "y", 20_000).await;
+    assert_eq!(refused, QueueError::DiskFull);
+    taken.extend(more);
+    assert_eq!(drain(&queue, "a", at(1_000)).await, taken);
+    assert_eq!(metrics.unsettled.get(), 0);
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reserve_that_somebody_removed_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        reserve_bytes: 1 << 20,
+        reserve_pause: Duration::from_millis(50),
+        retention_interval: Duration::from_millis(20),
+        ..Settings::new(folder.path().join("queue.db"))
+    };
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    assert_eq!(
+        metrics.reserve.get(),
+        1 << 20,
+        "it is there once the queue is open"
+    );
+    std::fs::remove_file(beside(&settings.path, ".reserve")).unwrap();
+    until(|| metrics.reserve_given_up.get() == 1).await;
+    reserved(&settings).await;
+    queue.close().await;
+}

@@ -2,10 +2,10 @@
 //!
 //! Storing what became of a delivery makes room, but needs a little of it first: the log grows before the file can
 //! shrink. So `<path>.reserve` holds [`Settings::reserve_bytes`](super::Settings::reserve_bytes) of real blocks. The
-//! writer removes it when the volume is full; the keeper makes it again when there is room for twice as much. It asks
-//! the volume first, which costs nothing and takes no room from others; when the volume says yes, it writes that much,
-//! since not every quota is told. After an attempt that failed although the volume had said yes, the pause doubles, up
-//! to [`LONGEST`] times the first one. The bytes are random, so that file systems that compress store them, too.
+//! writer removes it when the volume is full; the keeper makes it again when the volume says that there is room for
+//! twice as much, and looks now and then whether somebody removed it. Where blocks cannot be allocated without writing,
+//! it writes twice as many random bytes, since not every quota is told and some file systems compress. After an attempt
+//! that failed although the volume had said yes, the pause doubles, up to [`LONGEST`] times the first one.
 //!
 //! The keeper holds the lock while it writes; whoever needs the room says so first and then waits for one chunk at
 //! most. A crash leaves `<path>.reserve.new`, which the next attempt removes.
@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 use super::opening::beside;
 use crate::engine::queue::metrics::QueueMetrics;
@@ -122,8 +124,18 @@ impl Reserve {
     /// Makes it when it is not there and there is room.
     pub(super) fn keep(&self, metrics: &QueueMetrics) {
         let mut state = self.state.lock();
-        if self.bytes == 0 || state.held || state.next.is_some_and(|next| next > Instant::now()) {
+        if self.bytes == 0 || state.next.is_some_and(|next| next > Instant::now()) {
             return;
+        }
+        if state.held && !self.is_there() {
+            state.held = false;
+            self.missing.store(true, Ordering::Release);
+            metrics.reserve.set(0);
+            metrics.reserve_given_up.inc();
+            tracing::error!(
+                path = %self.path.display(), bytes = self.bytes,
+                "somebody removed the queue's reserve; it is made anew when the volume has room for it"
+            );
         }
         let made = self.make();
         state.wait = match &made {
@@ -166,7 +178,7 @@ impl Reserve {
 
     /// Makes the file.
     fn make(&self) -> std::io::Result<Made> {
-        if std::fs::metadata(&self.path).is_ok_and(|found| found.len() == self.bytes) {
+        if self.is_there() {
             return Ok(Made::Whole);
         }
         let fresh = self.path.with_added_extension("new");
@@ -189,6 +201,10 @@ impl Reserve {
         Ok(Made::Whole)
     }
 
+    fn is_there(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|found| found.len() == self.bytes)
+    }
+
     /// Bytes that the volume says are free for this process.
     fn free(&self) -> std::io::Result<u64> {
         let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -198,6 +214,14 @@ impl Reserve {
 
     fn fill(&self, fresh: &Path) -> std::io::Result<Made> {
         let mut file = File::create(fresh)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.bytes) {
+            Ok(()) => {
+                file.sync_all()?;
+                return Ok(Made::Whole);
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
         let mut left = self.bytes.saturating_mul(2);
         let mut chunk = vec![0; CHUNK];
         while left > 0 {

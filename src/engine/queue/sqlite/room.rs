@@ -63,10 +63,11 @@ pub(super) fn bytes(writes: &[Write]) -> u64 {
 }
 
 impl Writer {
-    /// Lets the file grow again once the reserve is back.
-    pub(super) fn lift_cap(&mut self) {
-        if self.room.capped && !self.shared.reserve.is_missing() {
-            self.room.capped = false;
+    /// Lets the file grow for events exactly as long as the reserve is there.
+    pub(super) fn follow_reserve(&mut self) {
+        let missing = self.shared.reserve.is_missing();
+        if self.room.capped != missing {
+            self.room.capped = missing;
             self.limit();
         }
     }

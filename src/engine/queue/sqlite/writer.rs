@@ -129,7 +129,7 @@ impl Writer {
         {
             self.reopen(None);
         }
-        self.lift_cap();
+        self.follow_reserve();
         let mut writes: Vec<Write> = self.parked.drain(..).map(Write::Settle).collect();
         self.write(&mut writes);
         let stuck = self.parked.iter().any(|settling| settling.full);
@@ -190,6 +190,7 @@ impl Writer {
         match opened {
             Ok(Opened { store, dropped }) => {
                 self.phase = Phase::Up(Box::new(store));
+                self.shared.reserve.keep(&self.shared.metrics);
                 self.cap();
                 for (number, count, reply) in std::mem::take(&mut self.dropping) {
                     if dropped.contains(&number) {
