@@ -8,9 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider::domain::health::Health;
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::Settings;
-use postrider::engine::queue::{Completion, Enqueued, Queue, QueueError, QueueState, Reach};
+use postrider::engine::queue::{Completion, Enqueued, Queue, QueueError, QueueState, Reach, Settlement};
 
 use super::faults::{beside, until};
 use super::{at, drain, event, lane, open, open_with, reopen, settings, settle_all, sized};
@@ -318,5 +319,49 @@ async fn the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room() {
     assert_eq!(std::fs::metadata(seen.path()).unwrap().len(), 0);
     assert_eq!(metrics.reserve.get(), 0);
     queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    queue.close().await;
+}
+
+/// A health of so many bytes, about.
+fn large_health(bytes: usize) -> Health {
+    Health {
+        handled_enable: Some("x".repeat(bytes)),
+        ..Health::default()
+    }
+}
+
+/// Leases one delivery, and says that it was made.
+async fn finish_one(queue: &dyn Queue, health: Health) -> Result<(), QueueError> {
+    let leased = queue.lease(&lane("a"), at(0), 1).await.unwrap();
+    let settlements = leased.leases.into_iter().map(|lease| Settlement {
+        lease,
+        completion: Completion::Finished,
+        health: Some(Box::new(health.clone())),
+    });
+    queue.settle(settlements.collect()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_larger_than_the_cache_is_held_up_by_the_volume_not_by_the_file() {
+    let test = "queue::full::a_result_larger_than_the_cache_is_held_up_by_the_volume_not_by_the_file";
+    let Some(disk) = SmallDisk::new("120m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let metrics = QueueMetrics::default();
+    let queue = Arc::new(open_with(&settings, &metrics).await);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    reserved(&settings).await;
+    let filler = Filler::on(&disk);
+    let settling = Arc::clone(&queue);
+    let settled = tokio::spawn(async move { finish_one(&*settling, large_health(20 << 20)).await });
+    until(|| metrics.reserve_given_up.get() == 1).await;
+    until(|| metrics.unsettled.get() == 1).await;
+    let refused = queue.enqueue(vec![event("no", 0, &["a"])]).await;
+    assert_eq!(refused, Err(QueueError::DiskFull));
+    filler.give_back();
+    until(|| settled.is_finished()).await;
+    assert_eq!(settled.await.unwrap(), Ok(()));
+    assert_eq!(queue.depth(&lane("a")).pending, 0);
     queue.close().await;
 }

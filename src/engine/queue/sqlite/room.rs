@@ -2,7 +2,7 @@
 //!
 //! | Missing | For events | For settlements, trims, dropping and rewinding |
 //! |---|---|---|
-//! | room in the file (`max_bytes`) | delivered events are removed, the oldest first, and the group is written again | may use [`HEADROOM`](super::store::HEADROOM) more |
+//! | room in the file (`max_bytes`) | delivered events are removed, the oldest first, and the group is written again | may use [`HEADROOM`] more |
 //! | room on the volume | the same, with the reserve given up before | the reserve is given up, and the log moved into the file, so that it begins anew in its own place |
 //!
 //! While the reserve is missing, the file may not grow for events: they use what is free inside it, so the reserve's
@@ -20,7 +20,7 @@ use super::inbox::{Op, Settling};
 use super::keeper::{self, Cutoffs, Trim};
 use super::rows::{Row, nanoseconds};
 use super::schema;
-use super::store::{Store, WINDOW};
+use super::store::{HEADROOM, Store, WINDOW};
 use super::writer::{Phase, Write, Writer};
 
 /// Bytes that removing delivered events frees at once, at least, when there are so many.
@@ -31,6 +31,9 @@ const SPANS: usize = 4;
 
 /// Looking again when there was nothing to remove waits for so many times what the look took.
 const AGAIN: u32 = 20;
+
+/// Room in the file that a statement may fail to find for want of whole pages.
+const MARGIN: u64 = 256 << 10;
 
 /// What the writer knows about room.
 #[derive(Debug)]
@@ -60,6 +63,17 @@ pub(super) fn bytes(writes: &[Write]) -> u64 {
         _ => 0_usize,
     });
     rows.sum::<usize>() as u64
+}
+
+/// Bytes that settlements write, about: a delivery each, and healths.
+fn settled_bytes(settlings: &[Settling]) -> u64 {
+    let settles = settlings.iter().flat_map(|settling| &settling.settles);
+    let bytes = settles.map(|settle| {
+        let health = settle.health.as_ref();
+        let json = health.and_then(|health| serde_json::to_string(health).ok());
+        json.map_or(0, |json| json.len()).saturating_add(64)
+    });
+    bytes.sum::<usize>() as u64
 }
 
 impl Writer {
@@ -94,37 +108,47 @@ impl Writer {
         }
     }
 
-    /// The bound that a write hit: a statement meets the volume's, too, when a group is larger than the cache.
-    fn which(&self, error: StoreError, bytes: u64) -> StoreError {
-        match error {
-            StoreError::Limit if !self.at_limit(bytes) => StoreError::Full,
-            error => error,
+    /// The bound that a write of so many bytes hit, which decides what is done about it.
+    ///
+    /// SQLite has one word for both. The file's own limit is always met by a statement; the volume's by the commit,
+    /// or, when a transaction is larger than the cache, by a statement, too. So what a statement met is the volume's
+    /// when the file could have taken that much, `beyond` its limit included.
+    fn bound_hit(&self, error: StoreError, bytes: u64, beyond: u64) -> StoreError {
+        let Phase::Up(store) = &self.phase else {
+            return error;
+        };
+        match (&error, keeper::sizes(&store.connection)) {
+            (StoreError::Limit, Ok((total, free))) => {
+                let bound = if self.room.capped {
+                    total
+                } else {
+                    self.shared.settings.max_bytes
+                };
+                let left = bound
+                    .saturating_add(beyond)
+                    .saturating_sub(total)
+                    .saturating_add(free);
+                if left < bytes.saturating_mul(2).saturating_add(MARGIN) {
+                    StoreError::Limit
+                } else {
+                    StoreError::Full
+                }
+            }
+            _ => error,
         }
     }
 
-    /// The bound to tell of: a file that may not grow is held back by the volume.
-    pub(super) fn told(&self, error: StoreError, bytes: u64) -> StoreError {
-        match self.which(error, bytes) {
+    /// The bound that callers are told of: a file that may not grow is held back by the volume.
+    fn to_tell(&self, hit: StoreError) -> StoreError {
+        match hit {
             StoreError::Limit if self.room.capped => StoreError::Full,
             error => error,
         }
     }
 
-    /// Whether so many bytes of events may be too many for the file.
-    fn at_limit(&self, bytes: u64) -> bool {
-        let Phase::Up(store) = &self.phase else {
-            return false;
-        };
-        let Ok((total, free)) = keeper::sizes(&store.connection) else {
-            return false;
-        };
-        let bound = if self.room.capped {
-            total
-        } else {
-            self.shared.settings.max_bytes
-        };
-        let left = bound.saturating_sub(total).saturating_add(free);
-        left < bytes.saturating_mul(2).saturating_add(256 << 10)
+    /// The bound that callers are told of when events of so many bytes found no room.
+    pub(super) fn refusal(&self, error: StoreError, bytes: u64) -> StoreError {
+        self.to_tell(self.bound_hit(error, bytes, 0))
     }
 
     /// Tries to make room for events; answers whether it is worth writing them again.
@@ -132,7 +156,7 @@ impl Writer {
         if bytes == 0 {
             return false;
         }
-        let relieved = matches!(self.which(error, bytes), StoreError::Full) && self.relieve();
+        let relieved = matches!(self.bound_hit(error, bytes, 0), StoreError::Full) && self.relieve();
         let trimmed = self.trim_oldest(bytes.saturating_mul(2).max(AT_ONCE));
         relieved || trimmed
     }
@@ -187,7 +211,7 @@ impl Writer {
                     up_to,
                     ..Trim::default()
                 };
-                let done = self.making_room(|store| {
+                let done = self.making_room(0, |store| {
                     let (total, free) = keeper::sizes(&store.connection)?;
                     let before = total.saturating_sub(free);
                     let trimmed = keeper::trim(store, &trim)?;
@@ -218,15 +242,21 @@ impl Writer {
         removed > 0
     }
 
-    /// Runs what makes room: it may use more than the file's limit, and the reserve.
+    /// Runs what makes room and writes so many bytes for it: it may use more than the file's limit, and the reserve.
     pub(super) fn making_room<T>(
         &mut self,
+        bytes: u64,
         mut work: impl FnMut(&mut Store) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        match self.within_headroom(&mut work) {
-            Err(StoreError::Full) if self.relieve() => self.within_headroom(&mut work),
+        let first = self.within_headroom(&mut work);
+        let done = match first.map_err(|error| self.bound_hit(error, bytes, HEADROOM)) {
+            Err(StoreError::Full) if self.relieve() => {
+                let again = self.within_headroom(&mut work);
+                again.map_err(|error| self.bound_hit(error, bytes, HEADROOM))
+            }
             done => done,
-        }
+        };
+        done.map_err(|error| self.to_tell(error))
     }
 
     fn within_headroom<T>(
@@ -253,7 +283,7 @@ impl Writer {
         for at_once in [settlings.len(), 1] {
             while last.is_none() && !settlings.is_empty() {
                 let some = settlings.get(..at_once.min(settlings.len())).unwrap_or_default();
-                let done = self.making_room(|store| {
+                let done = self.making_room(settled_bytes(some), |store| {
                     store.transact(|writing| {
                         some.iter()
                             .try_for_each(|settling| writing.settle(&settling.settles))
@@ -304,14 +334,14 @@ impl Writer {
     /// Removes what the keeper found, and gives free pages back.
     pub(super) fn tidy(&mut self, op: Op) {
         let failed = match op {
-            Op::Trim(trim, done) => match self.making_room(|store| keeper::trim(store, &trim)) {
+            Op::Trim(trim, done) => match self.making_room(0, |store| keeper::trim(store, &trim)) {
                 Ok(trimmed) => {
                     done.send(trimmed).ok();
                     None
                 }
                 Err(error) => Some(error),
             },
-            Op::Vacuum(pages, done) => match self.making_room(|store| keeper::vacuum(store, pages)) {
+            Op::Vacuum(pages, done) => match self.making_room(0, |store| keeper::vacuum(store, pages)) {
                 Ok(left) => {
                     if self.room.capped {
                         // The volume gets the pages when the log is moved, and events may not take them again.

@@ -356,7 +356,7 @@ impl Writer {
 
     /// A group failed as a whole: its settlements are tried alone, because they make room; the rest is refused.
     fn failed(&mut self, writes: &mut Vec<Write>, error: StoreError) {
-        let error = self.told(error, room::bytes(writes));
+        let error = self.refusal(error, room::bytes(writes));
         self.shared.metrics.failed_groups.inc();
         if let Some(groups) = self.complaint.make(&error, Instant::now()) {
             tracing::warn!(error = %error, groups, "a group commit failed; it is said again in a minute at the soonest");
@@ -468,7 +468,7 @@ impl Writer {
             reply.send(Ok(0)).ok();
             return;
         };
-        let done = self.making_room(|store| {
+        let done = self.making_room(0, |store| {
             store.transact(|writing| {
                 let connection = writing.connection();
                 connection.execute("UPDATE lanes SET dropped = 1 WHERE number = ?1", [number])?;
@@ -500,7 +500,7 @@ impl Writer {
         if matches!(self.phase, Phase::Down { .. }) || self.drop_next > Instant::now() {
             return;
         }
-        match self.making_room(|store| drop_some(store, number)) {
+        match self.making_room(0, |store| drop_some(store, number)) {
             Ok(0) => {
                 let (_, count, reply) = self.dropping.remove(0);
                 if let Some(reply) = reply {
