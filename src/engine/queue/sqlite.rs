@@ -462,7 +462,7 @@ impl Queue for SqliteQueue {
                 settles,
                 reply,
                 failed: None,
-                full: false,
+                missing: None,
             })
         })
         .await

@@ -365,3 +365,24 @@ async fn a_result_larger_than_the_cache_is_held_up_by_the_volume_not_by_the_file
     assert_eq!(queue.depth(&lane("a")).pending, 0);
     queue.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_wait_for_room_in_the_file_do_not_blame_the_volume() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        max_bytes: 2 << 20,
+        ..settings(directory.path())
+    };
+    let metrics = QueueMetrics::default();
+    let queue = Arc::new(open_with(&settings, &metrics).await);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    // More than the file and what results may use beyond.
+    let settling = Arc::clone(&queue);
+    let settled = tokio::spawn(async move { finish_one(&*settling, large_health(4 << 20)).await });
+    until(|| metrics.unsettled.get() == 1).await;
+    let refused = queue.enqueue(vec![event("no", 0, &["a"])]).await;
+    assert_eq!(refused, Err(QueueError::FileFull));
+    assert!(queue.state().unavailable.unwrap().contains("--queue-max-bytes"));
+    queue.close().await;
+    assert_eq!(settled.await.unwrap(), Err(QueueError::Closed));
+}

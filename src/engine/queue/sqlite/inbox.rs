@@ -9,6 +9,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::fault::StoreError;
 use super::rows::Row;
 use super::store::Settle;
 use crate::domain::health::Health;
@@ -27,8 +28,8 @@ pub(super) struct Settling {
     pub(super) reply: Reply<()>,
     /// When they could not be written for the first time.
     pub(super) failed: Option<Instant>,
-    /// They wait for room.
-    pub(super) full: bool,
+    /// They wait for this room.
+    pub(super) missing: Option<StoreError>,
 }
 
 /// What the writer is asked to do.

@@ -310,6 +310,11 @@ impl Writer {
         }
     }
 
+    /// The room that settlements wait for.
+    pub(super) fn stuck(&self) -> Option<StoreError> {
+        self.parked.iter().find_map(|settling| settling.missing.clone())
+    }
+
     /// Says whether settlements wait for room; then nothing is leased.
     pub(super) fn mark_stuck(&self) {
         let waiting: usize = self.parked.iter().map(|settling| settling.settles.len()).sum();
@@ -317,13 +322,14 @@ impl Writer {
             .metrics
             .unsettled
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        let stuck = self.parked.iter().any(|settling| settling.full);
-        if stuck != self.shared.stuck.swap(stuck, Ordering::AcqRel) {
-            if stuck {
+        let missing = self.stuck();
+        if missing.is_some() != self.shared.stuck.swap(missing.is_some(), Ordering::AcqRel) {
+            if let Some(error) = missing {
                 tracing::error!(
                     results = waiting,
-                    reason = "DiskFull",
-                    "results cannot be stored, because the volume is full; nothing is sent until they are"
+                    reason = error.to_queue_error().reason(),
+                    error = %error,
+                    "results cannot be stored for want of room; nothing is sent until they are"
                 );
             } else {
                 tracing::info!("results are stored again; deliveries go on");

@@ -132,13 +132,13 @@ impl Writer {
         self.lift_cap();
         let mut writes: Vec<Write> = self.parked.drain(..).map(Write::Settle).collect();
         self.write(&mut writes);
-        let stuck = self.parked.iter().any(|settling| settling.full);
+        let stuck = self.stuck();
         for op in ops.drain(..) {
             match op {
-                Op::Enqueue(rows, reply) if stuck => {
-                    self.refuse_one(Write::Enqueue(rows, reply), &StoreError::Full);
-                }
-                Op::Enqueue(rows, reply) => writes.push(Write::Enqueue(rows, reply)),
+                Op::Enqueue(rows, reply) => match &stuck {
+                    Some(missing) => self.refuse_one(Write::Enqueue(rows, reply), missing),
+                    None => writes.push(Write::Enqueue(rows, reply)),
+                },
                 Op::Settle(settling) => writes.push(Write::Settle(settling)),
                 Op::Health(healths, reply) => writes.push(Write::Health(healths, reply)),
                 other => {
@@ -403,11 +403,11 @@ impl Writer {
     /// Keeps settlements for later; gives their leases back when that took too long.
     pub(super) fn park(&mut self, mut settling: Settling, error: &StoreError) {
         let since = *settling.failed.get_or_insert_with(Instant::now);
-        settling.full = error.is_full();
-        if settling.full {
+        settling.missing = error.is_full().then(|| error.clone());
+        if settling.missing.is_some() {
             settling.failed = None;
         }
-        if settling.full || since.elapsed() < self.shared.settings.settle_patience {
+        if settling.missing.is_some() || since.elapsed() < self.shared.settings.settle_patience {
             self.parked.push(settling);
             return;
         }
