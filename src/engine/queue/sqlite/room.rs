@@ -13,7 +13,7 @@
 //! by the attempts that were under way, and nothing is sent twice unless the process ends.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fault::StoreError;
 use super::inbox::{Op, Settling};
@@ -26,10 +26,12 @@ use super::writer::{Phase, Write, Writer};
 /// Bytes that removing delivered events frees at once, at least, when there are so many.
 const AT_ONCE: u64 = 1 << 20;
 
-/// Spans of events that are looked through at once for delivered ones.
-const SPANS: usize = 4;
+/// For how long delivered events are looked for at once, while everybody waits. Each look reads all deliveries, so one
+/// may take longer; none begins later.
+const LOOKING: Duration = Duration::from_millis(100);
 
-/// Looking again when there was nothing to remove waits for so many times what the look took.
+/// Looking again when there was too little to remove waits for so many times what the look took: at most a twentieth of
+/// the writer's time goes into looks that do not help.
 const AGAIN: u32 = 20;
 
 /// Room in the file that a statement may fail to find for want of whole pages.
@@ -42,7 +44,7 @@ pub(super) struct Room {
     capped: bool,
     /// Delivered events before are gone already.
     oldest: i64,
-    /// There was nothing to remove; not looked for before then.
+    /// There was too little to remove; not looked for before then.
     next: Instant,
 }
 
@@ -184,11 +186,22 @@ impl Writer {
         }
     }
 
-    /// Removes delivered events, the oldest first, until so many bytes are free; answers whether it removed any.
+    /// Removes delivered events, the oldest first, until so many bytes are free; answers whether it removed any. When
+    /// it could not free as many, the keeper goes on at its leisure, and events are refused meanwhile.
     fn trim_oldest(&mut self, bytes: u64) -> bool {
-        if self.room.next > Instant::now() {
+        let started = Instant::now();
+        if self.room.next > started {
             return false;
         }
+        let (removed, freed) = self.look_for_oldest(bytes, started);
+        if freed < bytes {
+            self.room.next = Instant::now() + started.elapsed() * AGAIN;
+        }
+        removed > 0
+    }
+
+    /// Events removed, and bytes freed.
+    fn look_for_oldest(&mut self, bytes: u64, started: Instant) -> (u64, u64) {
         let now = nanoseconds(self.shared.clock.now());
         let cutoffs = Cutoffs {
             accepted: i64::MIN,
@@ -196,9 +209,8 @@ impl Writer {
             max_ids: i64::try_from(self.shared.settings.max_ids).unwrap_or(i64::MAX),
             over: true,
         };
-        let started = Instant::now();
         let (mut removed, mut freed) = (0_u64, 0_u64);
-        for _ in 0..SPANS {
+        while started.elapsed() < LOOKING {
             let Phase::Up(store) = &self.phase else { break };
             let planned = keeper::plan(&store.connection, self.room.oldest, cutoffs);
             let Ok((plan, cursor, _)) = planned else { break };
@@ -219,7 +231,7 @@ impl Writer {
                 });
                 let Ok((bytes_now, evicted)) = done else {
                     self.room.oldest = events.first().copied().unwrap_or(self.room.oldest);
-                    return removed > 0;
+                    return (removed, freed);
                 };
                 freed = freed.saturating_add(bytes_now);
                 removed = removed.saturating_add(events.len() as u64);
@@ -227,19 +239,16 @@ impl Writer {
                 self.shared.metrics.ids_evicted.inc_by(evicted);
                 if freed >= bytes {
                     self.room.oldest = events.last().map_or(cursor, |last| last.saturating_add(1));
-                    return true;
+                    return (removed, freed);
                 }
             }
             if !plan.more {
                 // From the start next time: what was open may have been delivered.
                 self.room.oldest = 0;
-                if removed == 0 {
-                    self.room.next = Instant::now() + started.elapsed() * AGAIN;
-                }
                 break;
             }
         }
-        removed > 0
+        (removed, freed)
     }
 
     /// Runs what makes room and writes so many bytes for it: it may use more than the file's limit, and the reserve.
