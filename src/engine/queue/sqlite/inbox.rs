@@ -4,6 +4,7 @@
 //! than leases, which the callers bound, and refusing one would cause a delivery to be repeated.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -50,10 +51,10 @@ pub(super) enum Op {
     /// Remove old events.
     Trim(
         super::keeper::Trim,
-        std::sync::mpsc::SyncSender<super::keeper::Trimmed>,
+        SyncSender<Result<super::keeper::Trimmed, StoreError>>,
     ),
     /// Give free pages back; answers how many are left.
-    Vacuum(u32, std::sync::mpsc::SyncSender<u64>),
+    Vacuum(u32, SyncSender<Result<u64, StoreError>>),
     /// The keeper or the reader found damage.
     Damaged(String),
 }

@@ -346,28 +346,26 @@ impl Writer {
         }
     }
 
-    /// Removes what the keeper found, and gives free pages back.
+    /// Removes what the keeper found, and gives free pages back. The keeper is told what went wrong.
     pub(super) fn tidy(&mut self, op: Op) {
         let failed = match op {
-            Op::Trim(trim, done) => match self.making_room(0, |store| keeper::trim(store, &trim)) {
-                Ok(trimmed) => {
-                    done.send(trimmed).ok();
-                    None
+            Op::Trim(trim, done) => {
+                let trimmed = self.making_room(0, |store| keeper::trim(store, &trim));
+                let failed = trimmed.as_ref().err().cloned();
+                done.send(trimmed).ok();
+                failed
+            }
+            Op::Vacuum(pages, done) => {
+                let left = self.making_room(0, |store| keeper::vacuum(store, pages));
+                let failed = left.as_ref().err().cloned();
+                if failed.is_none() && self.room.capped {
+                    // The volume gets the pages when the log is moved, and events may not take them again.
+                    self.begin_log_anew();
+                    self.limit();
                 }
-                Err(error) => Some(error),
-            },
-            Op::Vacuum(pages, done) => match self.making_room(0, |store| keeper::vacuum(store, pages)) {
-                Ok(left) => {
-                    if self.room.capped {
-                        // The volume gets the pages when the log is moved, and events may not take them again.
-                        self.begin_log_anew();
-                        self.limit();
-                    }
-                    done.send(left).ok();
-                    None
-                }
-                Err(error) => Some(error),
-            },
+                done.send(left).ok();
+                failed
+            }
             _ => None,
         };
         if let Some(error) = failed {

@@ -432,6 +432,8 @@ impl Writer {
                     Op::LoadHealth(reply) => drop(reply.send(Err(told))),
                     Op::Drop(_, reply) => drop(reply.send(Err(told))),
                     Op::Rewind(_, reply) => drop(reply.send(Err(told))),
+                    Op::Trim(_, done) => drop(done.send(Err(error.clone()))),
+                    Op::Vacuum(_, done) => drop(done.send(Err(error.clone()))),
                     _ => {}
                 }
                 return;
