@@ -11,7 +11,9 @@ use std::time::Duration;
 use postrider::domain::health::Health;
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::Settings;
-use postrider::engine::queue::{Completion, Enqueued, Queue, QueueError, QueueState, Reach, Settlement};
+use postrider::engine::queue::{
+    Completion, Enqueued, HealthStore, Queue, QueueError, QueueState, Reach, Settlement,
+};
 
 use super::faults::{beside, until};
 use super::{at, drain, event, lane, open, open_with, reopen, settings, settle_all, sized};
@@ -385,4 +387,27 @@ async fn results_that_wait_for_room_in_the_file_do_not_blame_the_volume() {
     assert!(queue.state().unavailable.unwrap().contains("--queue-max-bytes"));
     queue.close().await;
     assert_eq!(settled.await.unwrap(), Err(QueueError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_stored_on_a_full_volume() {
+    let test = "queue::full::health_is_stored_on_a_full_volume";
+    let Some(disk) = SmallDisk::new("40m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let batch = (0..50).map(|number| event(&format!("e{number}"), number, &["a"]));
+    queue.enqueue(batch.collect()).await.unwrap();
+    reserved(&settings).await;
+    let _filler = Filler::on(&disk);
+    let health = Health {
+        delivered: 7,
+        ..Health::default()
+    };
+    assert_eq!(queue.save_health(vec![(lane("a"), health)]).await, Ok(()));
+    assert_eq!(metrics.reserve_given_up.get(), 1);
+    assert_eq!(queue.load_health().await.unwrap()[0].1.delivered, 7);
+    queue.close().await;
 }

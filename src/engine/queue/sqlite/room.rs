@@ -1,6 +1,6 @@
 //! What the writer does when there is no room.
 //!
-//! | Missing | For events | For settlements, trims, dropping and rewinding |
+//! | Missing | For events and healths | For settlements, trims, dropping and rewinding |
 //! |---|---|---|
 //! | room in the file (`max_bytes`) | delivered events are removed, the oldest first, and the group is written again | may use [`HEADROOM`] more |
 //! | room on the volume | the same, with the reserve given up before | the reserve is given up, and the log moved into the file, so that it begins anew in its own place |
@@ -58,11 +58,15 @@ impl Default for Room {
     }
 }
 
-/// Bytes of the events in a group.
+/// Bytes of a health, about.
+const HEALTH: usize = 1024;
+
+/// Bytes of the events and healths in a group. Its settlements make their own room, see `settle_alone`.
 pub(super) fn bytes(writes: &[Write]) -> u64 {
     let rows = writes.iter().map(|write| match write {
         Write::Enqueue(rows, _) => rows.iter().map(Row::cost).sum(),
-        _ => 0_usize,
+        Write::Health(healths, _) => healths.len().saturating_mul(HEALTH),
+        Write::Settle(_) => 0_usize,
     });
     rows.sum::<usize>() as u64
 }
@@ -153,7 +157,7 @@ impl Writer {
         self.to_tell(self.bound_hit(error, bytes, 0))
     }
 
-    /// Tries to make room for events; answers whether it is worth writing them again.
+    /// Tries to make room for events and healths; answers whether it is worth writing them again.
     pub(super) fn make_room(&mut self, error: StoreError, bytes: u64) -> bool {
         if bytes == 0 {
             return false;
