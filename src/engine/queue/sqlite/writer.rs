@@ -1,7 +1,8 @@
 //! The writer thread: groups what waits into transactions, answers after the commit, and heals.
 //!
-//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`]; settlements
-//! that could not be written wait for at most `settle_patience`.
+//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`], or one call;
+//! settlements that could not be written wait for at most `settle_patience`, or, for want of room, until there is some
+//! (see `room`).
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
