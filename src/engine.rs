@@ -277,11 +277,11 @@ async fn sweep_lanes(core: &Core) {
 }
 
 async fn save_counters(core: &Core) {
-    let moved: Vec<_> = core
+    let (lanes, moved): (Vec<_>, Vec<_>) = core
         .running_lanes()
         .into_iter()
-        .filter_map(|lane| lane.take_activity())
-        .collect();
+        .filter_map(|lane| lane.take_activity().map(|moved| (lane, moved)))
+        .unzip();
     if moved.is_empty() {
         return;
     }
@@ -289,7 +289,10 @@ async fn save_counters(core: &Core) {
         core.changes.push(uid.clone());
     }
     if let Err(error) = core.queue.save_health(moved).await {
-        tracing::warn!(reason = error.reason(), %error, "counters were not stored");
+        tracing::warn!(reason = error.reason(), %error, "counters were not stored; will try again");
+        for lane in lanes {
+            lane.with(|state| state.active = true);
+        }
     }
 }
 

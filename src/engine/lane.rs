@@ -447,6 +447,8 @@ impl Task<'_> {
             return Step::Wait(Some(end));
         }
         match self.drop_aged(now).await {
+            // The store hands nothing out now.
+            Ok(0) => Step::Wait(Some(retry::after(now, STORE_PAUSE))),
             Ok(dropped) => {
                 core.metrics.dropped(dropped, NOT_WATCHED);
                 tracing::info!(

@@ -428,3 +428,16 @@ async fn an_attempt_that_panics_is_made_again_after_a_pause() {
         "our fault says nothing of the receiver"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn counters_that_could_not_be_stored_are_stored_later() {
+    let fixture = Fixture::new();
+    fixture.destination("a", 1, &json!({}));
+    fixture.publish("a", 1).await;
+    fixture.pass(1).await;
+    let core = fixture.engine.core();
+    core.queue.close().await;
+    save_counters(core).await;
+    let lanes = core.running_lanes();
+    assert!(lanes.iter().any(|lane| lane.take_activity().is_some()));
+}

@@ -93,7 +93,7 @@ use crate::engine::clock::Clock;
 pub struct Settings {
     /// The file.
     pub path: PathBuf,
-    /// Largest size of the file; beyond, events are refused with `DiskFull`.
+    /// Largest size of the file; beyond, events are refused with `FileFull`.
     pub max_bytes: u64,
     /// Finished events are removed, the oldest first, while the file holds more than this.
     pub retention_bytes: u64,
@@ -117,7 +117,8 @@ pub struct Settings {
     pub inbox: usize,
     /// Most bytes of events that wait for the writer.
     pub inbox_bytes: usize,
-    /// For how long a settlement that cannot be written is retried.
+    /// For how long a settlement that cannot be written is retried. One for which there is no room is retried until there
+    /// is.
     pub settle_patience: Duration,
     /// How often an unavailable file is tried again.
     pub reopen: Duration,
@@ -464,7 +465,7 @@ impl Queue for SqliteQueue {
                 settles,
                 reply,
                 failed: None,
-                full: false,
+                missing: None,
             })
         })
         .await

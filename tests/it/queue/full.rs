@@ -8,9 +8,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider::domain::health::Health;
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::Settings;
-use postrider::engine::queue::{Completion, Enqueued, Queue, QueueError, QueueState, Reach};
+use postrider::engine::queue::{
+    Completion, Enqueued, HealthStore, Queue, QueueError, QueueState, Reach, Settlement,
+};
 
 use super::faults::{beside, until};
 use super::{at, drain, event, lane, open, open_with, reopen, settings, settle_all, sized};
@@ -162,13 +165,11 @@ async fn a_full_volume_refuses_events_delivers_and_takes_events_again() {
         [Enqueued::Accepted]
     );
     assert_eq!(drain(&queue, "a", at(1_000)).await, ["inside", "after"]);
-    assert_eq!(
-        queue.state(),
-        QueueState {
-            known: true,
-            ..QueueState::default()
-        }
-    );
+    let healthy = QueueState {
+        known: true,
+        ..QueueState::default()
+    };
+    assert_eq!(queue.state(), healthy);
     queue.close().await;
 }
 
@@ -324,6 +325,94 @@ async fn the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room() {
     assert_eq!(std::fs::metadata(seen.path()).unwrap().len(), 0);
     assert_eq!(metrics.reserve.get(), 0);
     queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    queue.close().await;
+}
+
+/// A health of so many bytes, about.
+fn large_health(bytes: usize) -> Health {
+    Health {
+        handled_enable: Some("x".repeat(bytes)),
+        ..Health::default()
+    }
+}
+
+/// Leases one delivery, and says that it was made.
+async fn finish_one(queue: &dyn Queue, health: Health) -> Result<(), QueueError> {
+    let leased = queue.lease(&lane("a"), at(0), 1).await.unwrap();
+    let settlements = leased.leases.into_iter().map(|lease| Settlement {
+        lease,
+        completion: Completion::Finished,
+        health: Some(Box::new(health.clone())),
+    });
+    queue.settle(settlements.collect()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_larger_than_the_cache_is_held_up_by_the_volume_not_by_the_file() {
+    let test = "queue::full::a_result_larger_than_the_cache_is_held_up_by_the_volume_not_by_the_file";
+    let Some(disk) = SmallDisk::new("120m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let metrics = QueueMetrics::default();
+    let queue = Arc::new(open_with(&settings, &metrics).await);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    reserved(&settings).await;
+    let filler = Filler::on(&disk);
+    let settling = Arc::clone(&queue);
+    let settled = tokio::spawn(async move { finish_one(&*settling, large_health(20 << 20)).await });
+    until(|| metrics.reserve_given_up.get() == 1).await;
+    until(|| metrics.unsettled.get() == 1).await;
+    let refused = queue.enqueue(vec![event("no", 0, &["a"])]).await;
+    assert_eq!(refused, Err(QueueError::DiskFull));
+    filler.give_back();
+    until(|| settled.is_finished()).await;
+    assert_eq!(settled.await.unwrap(), Ok(()));
+    assert_eq!(queue.depth(&lane("a")).pending, 0);
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_wait_for_room_in_the_file_do_not_blame_the_volume() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        max_bytes: 2 << 20,
+        ..settings(directory.path())
+    };
+    let metrics = QueueMetrics::default();
+    let queue = Arc::new(open_with(&settings, &metrics).await);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    // More than the file and what results may use beyond.
+    let settling = Arc::clone(&queue);
+    let settled = tokio::spawn(async move { finish_one(&*settling, large_health(4 << 20)).await });
+    until(|| metrics.unsettled.get() == 1).await;
+    let refused = queue.enqueue(vec![event("no", 0, &["a"])]).await;
+    assert_eq!(refused, Err(QueueError::FileFull));
+    assert!(queue.state().unavailable.unwrap().contains("--queue-max-bytes"));
+    queue.close().await;
+    assert_eq!(settled.await.unwrap(), Err(QueueError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_stored_on_a_full_volume() {
+    let test = "queue::full::health_is_stored_on_a_full_volume";
+    let Some(disk) = SmallDisk::new("40m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let batch = (0..50).map(|number| event(&format!("e{number}"), number, &["a"]));
+    queue.enqueue(batch.collect()).await.unwrap();
+    reserved(&settings).await;
+    let _filler = Filler::on(&disk);
+    let health = Health {
+        delivered: 7,
+        ..Health::default()
+    };
+    assert_eq!(queue.save_health(vec![(lane("a"), health)]).await, Ok(()));
+    assert_eq!(metrics.reserve_given_up.get(), 1);
+    assert_eq!(queue.load_health().await.unwrap()[0].1.delivered, 7);
     queue.close().await;
 }
 

@@ -42,7 +42,7 @@ impl Writer {
     pub(super) fn rewind(&mut self, rewind: &Rewind) -> Result<Step, StoreError> {
         let Rewind { lane, reach, from } = rewind;
         let rewinding = self.shared.lanes.lock().begin_rewind(lane, *reach, *from, STEP);
-        let done = self.making_room(|store| {
+        let done = self.making_room(0, |store| {
             store.transact(|writing| {
                 let mut put_back = writing.connection().prepare_cached(
                     "UPDATE OR IGNORE deliveries SET due = ?4 WHERE lane = ?1 AND due = ?2 AND seq = ?3",

@@ -320,10 +320,11 @@ impl Store {
     ) -> Result<T, StoreError> {
         schema::limit(&self.connection, max_bytes.saturating_add(HEADROOM))?;
         let done = work(self);
-        let limited = schema::limit(&self.connection, max_bytes);
-        let done = done?;
-        limited?;
-        Ok(done)
+        // What was committed stays committed; the limit is set anew with the next write of this kind, or opening.
+        if let Err(error) = schema::limit(&self.connection, max_bytes) {
+            tracing::warn!(%error, "the file's size limit was not set");
+        }
+        done
     }
 
     /// Moves the log into the file, so that the next commit writes it from its beginning. Waits for readers, whose

@@ -4,7 +4,14 @@
 //! power failure looks like that, and so does one flipped bit in the middle, behind which commits follow that were
 //! acknowledged. This module tells the two apart and writes the checksums of the log anew, so that SQLite reads all of
 //! it. The last commit is let in, too, when its frames are there and only their sums are wrong: it may have been
-//! acknowledged. What a flipped bit did to a page is then found by the check of the file, or by an event's own checksum.
+//! acknowledged.
+//!
+//! What a flipped bit did to a page that is let in is found when it broke the page's structure (by the check of the
+//! file), an event's row (by its checksum, when it is delivered), or the lane of a delivery so that it has no name. It
+//! is *not* found in the other numbers of `deliveries`, and in `ids`, `old_ids`, `health` and the names: these rows have
+//! no checksum. Such a bit makes one delivery come at another time, with another count of attempts, or as
+//! [`Stored::Corrupt`](crate::engine::queue::Stored::Corrupt) when its event is not there; go to another lane whose
+//! number differs by that bit, or be one of another event; or forgets one id. The mended log is reported for that reason.
 //!
 //! # The format
 //!

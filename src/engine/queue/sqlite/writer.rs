@@ -1,7 +1,8 @@
 //! The writer thread: groups what waits into transactions, answers after the commit, and heals.
 //!
-//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`]; settlements
-//! that could not be written wait for at most `settle_patience`.
+//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`], or one call;
+//! settlements that could not be written wait for at most `settle_patience`, or, for want of room, until there is some
+//! (see `room`).
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -132,13 +133,13 @@ impl Writer {
         self.follow_reserve();
         let mut writes: Vec<Write> = self.parked.drain(..).map(Write::Settle).collect();
         self.write(&mut writes);
-        let stuck = self.parked.iter().any(|settling| settling.full);
+        let stuck = self.stuck();
         for op in ops.drain(..) {
             match op {
-                Op::Enqueue(rows, reply) if stuck => {
-                    self.refuse_one(Write::Enqueue(rows, reply), &StoreError::Full);
-                }
-                Op::Enqueue(rows, reply) => writes.push(Write::Enqueue(rows, reply)),
+                Op::Enqueue(rows, reply) => match &stuck {
+                    Some(missing) => self.refuse_one(Write::Enqueue(rows, reply), missing),
+                    None => writes.push(Write::Enqueue(rows, reply)),
+                },
                 Op::Settle(settling) => writes.push(Write::Settle(settling)),
                 Op::Health(healths, reply) => writes.push(Write::Health(healths, reply)),
                 other => {
@@ -358,7 +359,7 @@ impl Writer {
 
     /// A group failed as a whole: its settlements are tried alone, because they make room; the rest is refused.
     fn failed(&mut self, writes: &mut Vec<Write>, error: StoreError) {
-        let error = self.told(error, room::bytes(writes));
+        let error = self.refusal(error, room::bytes(writes));
         self.shared.metrics.failed_groups.inc();
         if let Some(groups) = self.complaint.make(&error, Instant::now()) {
             tracing::warn!(error = %error, groups, "a group commit failed; it is said again in a minute at the soonest");
@@ -405,11 +406,11 @@ impl Writer {
     /// Keeps settlements for later; gives their leases back when that took too long.
     pub(super) fn park(&mut self, mut settling: Settling, error: &StoreError) {
         let since = *settling.failed.get_or_insert_with(Instant::now);
-        settling.full = error.is_full();
-        if settling.full {
+        settling.missing = error.is_full().then(|| error.clone());
+        if settling.missing.is_some() {
             settling.failed = None;
         }
-        if settling.full || since.elapsed() < self.shared.settings.settle_patience {
+        if settling.missing.is_some() || since.elapsed() < self.shared.settings.settle_patience {
             self.parked.push(settling);
             return;
         }
@@ -434,6 +435,8 @@ impl Writer {
                     Op::LoadHealth(reply) => drop(reply.send(Err(told))),
                     Op::Drop(_, reply) => drop(reply.send(Err(told))),
                     Op::Rewind(_, reply) => drop(reply.send(Err(told))),
+                    Op::Trim(_, done) => drop(done.send(Err(error.clone()))),
+                    Op::Vacuum(_, done) => drop(done.send(Err(error.clone()))),
                     _ => {}
                 }
                 return;
@@ -470,7 +473,7 @@ impl Writer {
             reply.send(Ok(0)).ok();
             return;
         };
-        let done = self.making_room(|store| {
+        let done = self.making_room(0, |store| {
             store.transact(|writing| {
                 let connection = writing.connection();
                 connection.execute("UPDATE lanes SET dropped = 1 WHERE number = ?1", [number])?;
@@ -502,7 +505,7 @@ impl Writer {
         if matches!(self.phase, Phase::Down { .. }) || self.drop_next > Instant::now() {
             return;
         }
-        match self.making_room(|store| drop_some(store, number)) {
+        match self.making_room(0, |store| drop_some(store, number)) {
             Ok(0) => {
                 let (_, count, reply) = self.dropping.remove(0);
                 if let Some(reply) = reply {
