@@ -21,7 +21,7 @@
 //!
 //! One writer thread owns the only connection that writes. It takes whatever waits in a bounded inbox, writes it in
 //! one transaction (WAL, `synchronous=FULL`), and then answers. A reader thread reads deliveries back that did not fit
-//! into memory; a checkpointer thread copies the log back into the file; a keeper thread plans retention, and checks the file after an unclean stop.
+//! into memory; a keeper thread plans retention, and checks the file after an unclean stop.
 //!
 //! Crash between any two lines: before the commit nothing of the group is there and nobody was answered; after it
 //! everything is. Claims are in memory and vanish, so what was in flight is delivered again.
@@ -41,7 +41,6 @@
 //! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back. For
 //! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
-mod checkpoint;
 mod complaint;
 mod fault;
 mod inbox;
@@ -129,7 +128,7 @@ pub struct Settings {
 /// Bytes of the reserve, unless set otherwise. Enough to copy the log back into a file that grows by all of it, so
 /// that the log begins anew in its own place, and for a group of results on top.
 const RESERVE: u64 = 32 << 20;
-const _: () = assert!(RESERVE > checkpoint::LOG_BYTES + writer::GROUP_BYTES as u64);
+const _: () = assert!(RESERVE > schema::LOG_BYTES + writer::GROUP_BYTES as u64);
 
 impl Settings {
     /// The defaults, for a file.
@@ -167,7 +166,6 @@ struct Shared {
     salvage: Progress,
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
-    checkpoints: checkpoint::Checkpoints,
     reserve: Reserve,
     /// Settlements wait for room: nothing is leased.
     stuck: AtomicBool,
@@ -293,7 +291,6 @@ impl SqliteQueue {
             salvage: Progress::default(),
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
-            checkpoints: checkpoint::Checkpoints::default(),
             reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
             stuck: AtomicBool::new(false),
             settings,
@@ -311,12 +308,9 @@ impl SqliteQueue {
         thread("reader").spawn(move || reader::run(&for_reader, &asked))?;
         let for_keeper = Arc::clone(&shared);
         thread("keeper").spawn(move || keeper::run(&for_keeper, &stop))?;
-        let (checkpoint, wanted) = sync_channel(1);
-        let for_checkpointer = Arc::clone(&shared);
-        thread("checkpointer").spawn(move || checkpoint::run(&for_checkpointer, &wanted))?;
         let for_writer = Arc::clone(&shared);
         thread("writer").spawn(move || {
-            writer::run(&for_writer, opened, checkpoint);
+            writer::run(&for_writer, opened);
             end.send(()).ok();
         })?;
         let queue = Self {

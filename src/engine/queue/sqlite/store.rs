@@ -4,10 +4,8 @@
 //! On a rollback [`Store::undo`] forgets the names that the transaction had made.
 
 use std::collections::HashMap;
-use std::ffi::c_int;
 use std::sync::Arc;
 
-use rusqlite::hooks::Wal;
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
@@ -219,19 +217,6 @@ impl Store {
             pending: contents.pending.clone(),
             last_seq: contents.last_seq,
         }
-    }
-
-    /// Calls `hook` after each commit with the log and its length in pages.
-    pub(super) fn on_commit(
-        &mut self,
-        mut hook: impl FnMut(&mut Wal, u32) + Send + 'static,
-    ) -> Result<(), rusqlite::Error> {
-        // What the hook answered would become the commit's answer, although that is durable already.
-        let hook = move |log: &mut Wal, pages: c_int| {
-            hook(log, u32::try_from(pages).unwrap_or_default());
-            Ok(())
-        };
-        self.connection.wal_hook(Some(hook))
     }
 
     /// Position of the newest event.

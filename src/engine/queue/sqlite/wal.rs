@@ -21,7 +21,7 @@
 //! bytes of its header and the page, and begin with the sums before it. So a frame can be checked by itself with the
 //! stored sums of the frame before. Frames of an older round of the log have other salts.
 //!
-//! The log is bounded by checkpoints, see [`LOG_BYTES`](super::checkpoint::LOG_BYTES), so it is read as a whole.
+//! The log is bounded by checkpoints, see [`LOG_BYTES`](super::schema::LOG_BYTES), so it is read as a whole.
 
 use std::fs::File;
 use std::io::Write;

@@ -5,13 +5,11 @@
 //! (see `room`).
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::checkpoint;
 use super::complaint::Complaint;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
@@ -68,15 +66,13 @@ pub(super) struct Writer {
     pub(super) parked: Vec<Settling>,
     pub(super) room: Room,
     dropping: Vec<(i64, u64, Option<Reply<u64>>)>,
-    /// Asks for a checkpoint.
-    checkpoint: SyncSender<()>,
     /// A step of dropping failed; not tried again before then.
     drop_next: Instant,
     complaint: Complaint,
 }
 
 /// Serves the inbox until it is closed and empty.
-pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>, checkpoint: SyncSender<()>) {
+pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>) {
     let phase = Phase::Down {
         error: StoreError::Down("it is not open yet".to_owned()),
         next: Instant::now(),
@@ -88,7 +84,6 @@ pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>, checkpoint:
         parked: Vec::new(),
         room: Room::default(),
         dropping: Vec::new(),
-        checkpoint,
         drop_next: Instant::now(),
         complaint: Complaint::default(),
     };
@@ -162,7 +157,6 @@ impl Writer {
         self.shared.state.lock().closed = true;
         self.shared.reader_slot.lock().close();
         *self.shared.keeper_slot.lock() = None;
-        self.shared.checkpoints.close();
         let down = Phase::Down {
             error: StoreError::Down("it is closed".to_owned()),
             next: Instant::now(),
@@ -175,7 +169,6 @@ impl Writer {
     fn reopen(&mut self, damage: Option<&str>) {
         self.shared.reader_slot.lock().close();
         *self.shared.keeper_slot.lock() = None;
-        self.shared.checkpoints.close();
         let down = Phase::Down {
             error: StoreError::Down("it is being opened".to_owned()),
             next: Instant::now(),
@@ -221,10 +214,6 @@ impl Writer {
             None => opening::open(&self.shared),
             Some(damage) => opening::replace(&self.shared, damage),
         }
-        .and_then(|mut opened| {
-            checkpoint::watch(&mut opened.store, &self.shared, &self.checkpoint)?;
-            Ok(opened)
-        })
     }
 
     /// Goes down until the next try.
