@@ -68,6 +68,9 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub allow_egress: Vec<IpNet>,
+    /// What Kubernetes Events name as their writer, such as the pod's name. Default: `postrider`.
+    #[arg(long, env = "POSTRIDER_INSTANCE")]
+    pub instance: Option<String>,
     /// Look after one namespace only. Default: all.
     #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub watch_namespace: Option<String>,

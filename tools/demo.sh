@@ -200,6 +200,7 @@ stated=$(kubectl get eproj acme -o jsonpath='{.status.ingestURL}')
   umask 077
   {
     printf 'export KUBECONFIG=%q\n' "$KUBECONFIG"
+    printf 'export PATH=%q:"$PATH"\n' "$bin"
     printf 'export POSTRIDER_URL=%q\n' "$url"
     printf 'export POSTRIDER_ADMIN_URL=%q\n' "$admin_url"
     printf 'export POSTRIDER_TOKEN=%q\n' "$token"

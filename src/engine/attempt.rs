@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 
 use super::Core;
+use super::budget::Share;
 use super::filters;
 use super::lane::Lane;
-use super::places::Place;
 use super::queue::{Completion, Lease, Settlement, Stored};
 use crate::domain::delivery::{self, Attempt};
 use crate::domain::destination::Destination;
@@ -27,13 +27,13 @@ pub(crate) async fn make(
     lane: Arc<Lane>,
     destination: Arc<Destination>,
     lease: Lease,
-    place: Place,
+    shares: (Share, Share),
 ) {
     tokio::select! {
         () = run(&core, &lane, &destination, lease) => {}
         () = core.aborting.cancelled() => {}
     }
-    drop(place);
+    drop(shares);
 }
 
 async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
@@ -220,7 +220,8 @@ fn report(
             )
         }
     };
-    core.metrics.attempted(word, reason, elapsed);
+    let unsent = matches!(outcome, Outcome::Failed(failure) if failure.reason.precedes_request());
+    core.metrics.attempted(word, reason, (!unsent).then_some(elapsed));
     let (event_id, event_type) = match &lease.stored {
         Stored::Event(event) => (event.id.as_str(), &*event.content.event_type),
         Stored::Corrupt { id } => (id.as_ref().map_or("", |id| id.as_str()), ""),

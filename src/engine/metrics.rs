@@ -120,11 +120,14 @@ impl EngineMetrics {
         );
     }
 
-    pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Duration) {
+    /// An attempt ended; without a time when nothing was sent.
+    pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Option<Duration>) {
         self.deliveries
             .get_or_create(&DeliveryLabels { outcome, reason })
             .inc();
-        self.duration.observe(elapsed.as_secs_f64());
+        if let Some(elapsed) = elapsed {
+            self.duration.observe(elapsed.as_secs_f64());
+        }
     }
 
     pub(crate) fn dropped(&self, count: u64, reason: &'static str) {
@@ -188,6 +191,10 @@ impl Collector for LaneGauges {
         let Some(core) = self.core.upgrade() else {
             return Ok(());
         };
+        // Zeros would say that nothing waits.
+        if !core.queue.state().known {
+            return Ok(());
+        }
         let totals = super::lanes::totals(&core);
         let gauges = [
             (
