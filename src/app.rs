@@ -47,6 +47,9 @@ const STATUS_GRACE: Duration = Duration::from_secs(5);
 /// Longest that publish requests under way may take when the process stops.
 const PUBLISH_GRACE: Duration = Duration::from_secs(10);
 
+/// Longest that probes and scrapes under way may take when the process stops.
+const ADMIN_GRACE: Duration = Duration::from_secs(2);
+
 /// Bytes of events in flight over all destinations; the requests made of them take about as much again.
 const IN_FLIGHT_BYTES: usize = 64 << 20;
 
@@ -175,6 +178,16 @@ struct App {
     egress: EgressPolicy,
 }
 
+/// How waiting for the queue ended.
+enum Start {
+    /// The first try to open it is over.
+    Opened,
+    /// The process was told to stop.
+    Stopped,
+    /// A part ended unasked.
+    Ended(&'static str),
+}
+
 type Opened = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What starts when the queue was opened.
@@ -254,19 +267,21 @@ impl App {
         let mut running = Running::default();
         let work = self.serve(&readiness, &mut running);
         tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "opening the queue");
-        let ended = tokio::select! {
-            () = &mut stop => Some(None),
-            name = running.first_to_end() => Some(Some(name)),
-            () = opened => None,
+        let start = tokio::select! {
+            () = &mut stop => Start::Stopped,
+            name = running.first_to_end() => Start::Ended(name),
+            () = opened => Start::Opened,
         };
-        let unasked = if let Some(ended) = ended {
-            ended
-        } else {
-            work.start(&mut running);
-            tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "started");
-            tokio::select! {
-                () = stop => None,
-                name = running.first_to_end() => Some(name),
+        let unasked = match start {
+            Start::Stopped => None,
+            Start::Ended(name) => Some(name),
+            Start::Opened => {
+                work.start(&mut running);
+                tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "started");
+                tokio::select! {
+                    () = stop => None,
+                    name = running.first_to_end() => Some(name),
+                }
             }
         };
         readiness.stop();
@@ -314,7 +329,7 @@ impl App {
             random: controllers::system_random(),
             metrics: kube_metrics,
             counter_interval: controllers::COUNTER_INTERVAL,
-            instance: None,
+            instance: self.settings.instance,
         };
         let admin = AdminState {
             readiness: Arc::clone(readiness) as Arc<dyn Readiness>,
@@ -329,7 +344,11 @@ impl App {
         });
         let admin_listener = self.admin;
         running.add_outlasting("the admin server", |stop| async move {
-            AdminServer::serve(admin_listener, admin, HttpSettings::default(), stop).await;
+            let settings = HttpSettings {
+                grace: ADMIN_GRACE,
+                ..HttpSettings::default()
+            };
+            AdminServer::serve(admin_listener, admin, settings, stop).await;
             Ok(())
         });
         Work {

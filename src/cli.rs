@@ -72,6 +72,9 @@ pub struct RunArgs {
     /// `username`, `password`, `from`, `ca` and `allowUnencrypted`, as a mounted Secret has them. Default: none.
     #[arg(long, env = "POSTRIDER_SMTP_DIR", value_name = "DIR")]
     pub smtp_dir: Option<PathBuf>,
+    /// What Kubernetes Events name as their writer, such as the pod's name. Default: `postrider`.
+    #[arg(long, env = "POSTRIDER_INSTANCE")]
+    pub instance: Option<String>,
     /// Look after one namespace only. Default: all.
     #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub watch_namespace: Option<String>,

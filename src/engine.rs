@@ -13,13 +13,13 @@
 //! - No lane starts before the stored health is known, so a restart forgives nothing.
 
 pub mod attempt;
+pub mod budget;
 pub mod clock;
 pub mod directory;
+mod filters;
 pub mod lane;
 mod lanes;
-pub mod loads;
 pub mod metrics;
-pub mod places;
 pub mod publish;
 pub mod queue;
 pub mod transport;
@@ -35,12 +35,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::budget::Budget;
 use self::clock::Clock;
 use self::directory::Directory;
+use self::filters::Filters;
 use self::lane::Lane;
-use self::loads::Loads;
 use self::metrics::EngineMetrics;
-use self::places::Places;
 use self::queue::Queue;
 use self::transport::{Mailer, Transport};
 use self::view::Changes;
@@ -64,9 +64,9 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Metrics to keep.
     pub metrics: EngineMetrics,
-    /// Requests in flight over all destinations; see [`places`].
+    /// Requests in flight over all destinations; see [`budget`].
     pub max_in_flight: usize,
-    /// Bytes of events in flight over all destinations; see [`loads`].
+    /// Bytes of events in flight over all destinations; see [`budget`].
     pub max_in_flight_bytes: usize,
     /// The only namespace whose destinations are seen; `None` when all are.
     pub watched_namespace: Option<String>,
@@ -86,8 +86,9 @@ pub(crate) struct Core {
     pub(crate) mailer: Arc<dyn Mailer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: EngineMetrics,
-    pub(crate) places: Places,
-    pub(crate) loads: Loads,
+    pub(crate) places: Budget,
+    pub(crate) loads: Budget,
+    pub(crate) filters: Filters,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
     /// Writes that outlive the publisher who asked for them.
@@ -123,8 +124,9 @@ impl Engine {
             mailer: parts.mailer,
             clock: parts.clock,
             metrics: parts.metrics,
-            places: Places::new(parts.max_in_flight),
-            loads: Loads::new(parts.max_in_flight_bytes),
+            places: budget::places(u32::try_from(parts.max_in_flight).unwrap_or(u32::MAX)),
+            loads: budget::loads(parts.max_in_flight_bytes),
+            filters: Filters::default(),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
             tasks: TaskTracker::new(),
@@ -283,11 +285,11 @@ async fn sweep_lanes(core: &Core) {
 }
 
 async fn save_counters(core: &Core) {
-    let moved: Vec<_> = core
+    let (lanes, moved): (Vec<_>, Vec<_>) = core
         .running_lanes()
         .into_iter()
-        .filter_map(|lane| lane.take_activity())
-        .collect();
+        .filter_map(|lane| lane.take_activity().map(|moved| (lane, moved)))
+        .unzip();
     if moved.is_empty() {
         return;
     }
@@ -295,7 +297,10 @@ async fn save_counters(core: &Core) {
         core.changes.push(uid.clone());
     }
     if let Err(error) = core.queue.save_health(moved).await {
-        tracing::warn!(reason = error.reason(), %error, "counters were not stored");
+        tracing::warn!(reason = error.reason(), %error, "counters were not stored; will try again");
+        for lane in lanes {
+            lane.with(|state| state.active = true);
+        }
     }
 }
 

@@ -200,6 +200,7 @@ stated=$(kubectl get eproj acme -o jsonpath='{.status.ingestURL}')
   umask 077
   {
     printf 'export KUBECONFIG=%q\n' "$KUBECONFIG"
+    printf 'export PATH=%q:"$PATH"\n' "$bin"
     printf 'export POSTRIDER_URL=%q\n' "$url"
     printf 'export POSTRIDER_ADMIN_URL=%q\n' "$admin_url"
     printf 'export POSTRIDER_TOKEN=%q\n' "$token"
@@ -226,10 +227,9 @@ verified() { grep -c '^verified: ' "$demo/receiver.log" || true; }
 verified_at_least() { (($(verified) >= $1)); }
 
 heading "curl $publish_url"
-publish '{"type": "workflow_failure", "message": "Sync contacts failed",
+publish '{"type": "credentials_failure",
   "user": {"id": "user-7"}, "integration": {"id": "57a96b31", "type": "slack"},
-  "workflow": {"id": "cae72d65", "name": "Sync contacts"},
-  "data": {"workflowId": "cae72d65", "error": "rate limit exceeded"}}'
+  "data": {"userId": "user-7", "error": "invalid_grant"}}'
 within 15 verified_at_least 1 || fail "the receiver has verified nothing"
 note "first verified delivery"
 publish '[

@@ -41,7 +41,7 @@ impl Readiness for AppReadiness {
         for kind in self.directory.unsynced() {
             let kind = kind.as_str();
             missing.push(format!(
-                "{kind}: the first list is not complete; are the CRDs installed, and may we list them?"
+                "{kind}: the first list is not complete; is the API server there, are the CRDs installed, and may we list them?"
             ));
         }
         missing

@@ -7,6 +7,7 @@
 //! Every file is bounded, nothing is sent anywhere and no cluster is asked. Values of Secrets do not show, unless the
 //! user asks for them.
 
+mod events;
 mod input;
 mod lint;
 mod mails;
@@ -39,6 +40,7 @@ use crate::domain::duration;
         kubectl postrider lint destinations/*.yaml\n  \
         kustomize build . | kubectl postrider lint -\n  \
         kubectl postrider render destination.yaml --event event.json\n  \
+        kubectl postrider events 'record_*' -o yaml\n  \
         kubectl postrider verify --secret key.txt --header 'webhook-id: 1' … --body body.json"
 )]
 pub struct Plugin {
@@ -52,6 +54,8 @@ enum Command {
     Lint(LintArgs),
     /// Show the request that a destination would be sent for an event.
     Render(Box<RenderArgs>),
+    /// List the built-in event types.
+    Events(EventsArgs),
     /// Check the signature of a request, and say what is wrong with it.
     Verify(Box<VerifyArgs>),
 }
@@ -135,6 +139,33 @@ enum RenderOutput {
     Request,
     /// The bytes of the body alone.
     Body,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code: 0 listed, 1 no type has such a name.\n\n\
+    JSON and YAML also hold each type's message, JSON Schema of `data`, the other members it needs, and an example.\n\n\
+    Examples:\n  \
+    kubectl postrider events\n  \
+    kubectl postrider events run_failed -o json | jq '.[0].example'\n  \
+    kubectl postrider events 'workflowExecution.*' -o yaml")]
+struct EventsArgs {
+    /// Names of types; `*` stands for any characters. Default: all.
+    #[arg(value_name = "TYPE")]
+    types: Vec<String>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = EventsOutput::Table)]
+    output: EventsOutput,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EventsOutput {
+    /// One type a line.
+    Table,
+    /// An array of objects.
+    Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 /// Arguments of `verify`.
@@ -236,6 +267,7 @@ pub fn run(plugin: &Plugin) -> ExitCode {
     let report = match &plugin.command {
         Command::Lint(args) => lint::run(args),
         Command::Render(args) => render::run(args),
+        Command::Events(args) => events::run(args),
         Command::Verify(args) => verify::run(args),
     };
     let report = report.unwrap_or_else(|error| Report {

@@ -1,10 +1,15 @@
-//! The built-in event types: which format belongs to each, and the message of an event that has none.
+//! The built-in event types: which format belongs to each, what its events hold, and the message of an event that
+//! has none.
 //!
-//! Owns [`EVENT_TYPES`], the names of which are contracts with existing receivers. A type that is not listed is as
-//! welcome as a listed one: its format is `Event`. What a format looks like is left to
+//! Owns [`EVENT_TYPES`], the names of which are contracts with existing receivers. What an event of a type holds stands
+//! in `catalogue/<type>.json`: the JSON Schema of `data`, the other members that the type needs, and an example. A
+//! type that is not listed is as welcome as a listed one: its format is `Event`. What a format looks like is left to
 //! [`shape`](crate::domain::shape).
 
 use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::event::{Content, Event};
 use super::shape::FLAT_FIELDS;
@@ -21,135 +26,174 @@ pub struct EventType {
     pub description: &'static str,
     /// The message of an event without one, the user left out.
     sentence: &'static str,
+    /// Text of `catalogue/<type>.json`.
+    definition: &'static str,
 }
 
-const fn entry(
-    name: &'static str,
-    format: PayloadFormat,
-    description: &'static str,
-    sentence: &'static str,
-) -> EventType {
-    EventType {
-        name,
-        format,
-        description,
-        sentence,
+/// What an event of a built-in type holds.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// Members that an event needs, as paths such as `user.id`; of paths joined by `|` one is enough.
+    pub needs: Vec<String>,
+    /// JSON Schema of `data`.
+    pub schema: Value,
+    /// An event as it would be published.
+    pub example: Value,
+}
+
+impl EventType {
+    /// What an event of this type holds.
+    #[must_use]
+    pub fn definition(&self) -> Definition {
+        // Compiled in and read by a test.
+        serde_json::from_str(self.definition).unwrap_or_else(|_| Definition {
+            needs: Vec::new(),
+            schema: Value::Bool(true),
+            example: Value::Null,
+        })
     }
+
+    /// The message of an event without one, with placeholders as templates have them.
+    #[must_use]
+    pub fn message_template(&self) -> String {
+        match self.name {
+            "workflow_failure" => "Workflow “{{ workflow.name }}“ failed for User {{ user.id }}".to_owned(),
+            "credentials_failure" => {
+                "Connected User “{{ user.id }}“ credential for {{ integration.name }} expired \
+                and can not be refreshed."
+                    .to_owned()
+            }
+            _ => format!("{} for User {{{{ user.id }}}}", self.sentence),
+        }
+    }
+}
+
+macro_rules! entry {
+    ($name:literal, $format:expr, $description:literal, $sentence:literal $(,)?) => {
+        EventType {
+            name: $name,
+            format: $format,
+            description: $description,
+            sentence: $sentence,
+            definition: include_str!(concat!("catalogue/", $name, ".json")),
+        }
+    };
 }
 
 /// Every built-in event type.
 pub const EVENT_TYPES: [EventType; 19] = {
     use PayloadFormat::{Envelope, Event, Flat, Sync};
     [
-        entry(
+        entry!(
             "workflow_failure",
             Event,
             "A workflow reached the failed status.",
             "A workflow failed",
         ),
-        entry(
+        entry!(
             "credentials_failure",
             Event,
             "A user's credential expired and could not be refreshed.",
             "A credential expired and can not be refreshed",
         ),
-        entry(
+        entry!(
             "sync_complete",
             Sync,
             "The first run of a sync is done.",
             "A sync completed",
         ),
-        entry(
+        entry!(
             "sync_errored",
             Sync,
             "A sync failed and needs help to go on.",
             "A sync failed",
         ),
-        entry(
+        entry!(
             "record_created",
             Sync,
             "A sync found a new record.",
             "A synced record was created",
         ),
-        entry(
+        entry!(
             "record_updated",
             Sync,
             "A sync found a changed record.",
             "A synced record was updated",
         ),
-        entry(
+        entry!(
             "record_deleted",
             Sync,
             "A sync found that a record is gone.",
             "A synced record was deleted",
         ),
-        entry(
+        entry!(
             "record_errored",
             Sync,
             "A sync could not process one record.",
             "A synced record could not be processed",
         ),
-        entry(
+        entry!(
             "integration_created",
             Flat,
             "An integration was created.",
             "An integration was created",
         ),
-        entry(
+        entry!(
             "tenant_created",
             Flat,
             "A tenant of an integration was created.",
             "A tenant was created",
         ),
-        entry(
+        entry!(
             "tenant_archived",
             Flat,
             "A tenant of an integration was archived.",
             "A tenant was archived",
         ),
-        entry(
+        entry!(
             "partner_integration_updated",
             Flat,
             "A partner changed an integration.",
             "A partner updated an integration",
         ),
-        entry(
+        entry!(
             "run_failed",
             Flat,
             "A run of an integration failed.",
             "An integration run failed",
         ),
-        entry(
+        entry!(
             "workflowExecution.started",
             Envelope,
             "A workflow execution began.",
             "A workflow execution started",
         ),
-        entry(
+        entry!(
             "workflowExecution.actionExecuted",
             Envelope,
             "An action of a workflow execution was executed.",
             "A workflow action was executed",
         ),
-        entry(
+        entry!(
             "workflowExecution.completed",
             Envelope,
             "A workflow execution ended well.",
             "A workflow execution completed",
         ),
-        entry(
+        entry!(
             "workflowExecution.waitingForTrigger",
             Envelope,
             "A workflow execution waits for an outside trigger.",
             "A workflow execution waits for a trigger",
         ),
-        entry(
+        entry!(
             "workflowExecution.canceled",
             Envelope,
             "A workflow execution was canceled by a person.",
             "A workflow execution was canceled",
         ),
-        entry(
+        entry!(
             "workflowExecution.failed",
             Envelope,
             "A workflow execution failed.",

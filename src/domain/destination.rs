@@ -9,6 +9,7 @@ mod email;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -18,6 +19,7 @@ use self::check::Check;
 use super::egress::EgressPolicy;
 use super::email::Email;
 use super::fault::Faults;
+use super::filter::Filter;
 use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
 use super::pattern::TypePattern;
@@ -56,6 +58,8 @@ pub struct Subscription {
     pub project: Option<Box<str>>,
     /// Patterns, any of which must fit.
     pub events: Vec<TypePattern>,
+    /// Condition that an event must meet; none also while it is faulty.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// A validated destination.
@@ -154,10 +158,14 @@ impl Subscription {
     /// The subscription of a spec, faulty patterns left out: it exists even when the rest is wrong.
     #[must_use]
     pub fn of(spec: &EventDestinationSpec) -> Self {
-        Self::lenient(
-            spec.project_ref.as_ref().map(|project| project.name.as_str()),
-            spec.events.iter().map(String::as_str),
-        )
+        let filter = spec.filter.as_deref().map(Filter::parse);
+        Self {
+            filter: filter.and_then(Result::ok).map(Arc::new),
+            ..Self::lenient(
+                spec.project_ref.as_ref().map(|project| project.name.as_str()),
+                spec.events.iter().map(String::as_str),
+            )
+        }
     }
 
     /// A subscription of whatever could be read of an object that does not decode.
@@ -165,10 +173,11 @@ impl Subscription {
         Self {
             project: project.map(Into::into),
             events: events.filter_map(TypePattern::parse).collect(),
+            filter: None,
         }
     }
 
-    /// Whether an event of that project and type is meant; namespaces have been compared before.
+    /// Whether an event of that project and type is meant, filter apart; namespaces have been compared before.
     #[must_use]
     pub fn matches(&self, project: &str, event_type: &str) -> bool {
         self.project.as_deref().is_none_or(|name| name == project)
@@ -286,6 +295,7 @@ impl Destination {
             faults: Faults::default(),
         };
         check.events(&spec.events);
+        check.filter(spec.filter.as_deref());
         let target = check.target(&identity, spec);
         let (timeout, retry, max_in_flight) = check.delivery(spec.delivery.clone().unwrap_or_default());
         let disable = check.disable(&spec.auto_disable.clone().unwrap_or_default());

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::fmt::strtime::BrokenDownTime;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumIter, EnumString, IntoStaticStr};
 
@@ -147,6 +148,12 @@ impl FailureReason {
         }
     }
 
+    /// Whether the event was given up before anything was sent.
+    #[must_use]
+    pub const fn precedes_request(self) -> bool {
+        matches!(self, Self::EventCorrupt | Self::TooOld | Self::TemplateFault)
+    }
+
     /// Whether the whole lane should slow down, not this event alone.
     #[must_use]
     pub const fn slows_lane(self) -> bool {
@@ -211,12 +218,19 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX))).filter(|wait| !wait.is_zero());
     }
-    let at = jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(text)
-        .ok()?;
+    let Ok(at) = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text) else {
+        return is_last_days(text).then_some(Duration::from_secs(u64::MAX));
+    };
     Duration::try_from(at.duration_since(now))
         .ok()
         .filter(|wait| !wait.is_zero())
+}
+
+/// Whether it is an HTTP date that is too late for a timestamp: the end of the year 9999, which says "never".
+fn is_last_days(text: &str) -> bool {
+    BrokenDownTime::parse("%a, %d %b %Y %H:%M:%S GMT", text)
+        .and_then(|parsed| parsed.to_datetime())
+        .is_ok_and(|date| date.year() == 9999)
 }
 
 impl Failure {
@@ -286,6 +300,7 @@ mod tests {
             (" 7 ", Some(7)),
             ("Sat, 31 Jan 2026 08:16:30 GMT", Some(60)),
             ("99999999999999999999999", Some(u64::MAX)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(u64::MAX)),
             ("0", None),
             ("-5", None),
             ("1.5", None),

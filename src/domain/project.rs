@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{ObjectKey, Uid};
 use super::secret::Secret;
+use super::type_rules::TypeRules;
 use crate::api::v1alpha1::EventProject;
 use crate::api::v1alpha1::event_project::IntOrString;
 
@@ -48,6 +49,8 @@ pub struct Project {
     pub facts: Arc<ProjectFacts>,
     /// The publish token.
     pub token: Token,
+    /// What its events must look like.
+    pub types: Arc<TypeRules>,
 }
 
 /// The publish token of a project, as far as it is known.

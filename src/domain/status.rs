@@ -148,6 +148,14 @@ pub struct Notice {
     pub message: String,
 }
 
+fn resumed() -> Notice {
+    Notice {
+        warning: false,
+        reason: reason::RESUMED.to_owned(),
+        message: "events are sent again".to_owned(),
+    }
+}
+
 /// What happened between two statuses of one object: at most one notice for its configuration, one for its
 /// deliveries and one for the store.
 #[must_use]
@@ -165,11 +173,10 @@ pub fn notices(previous: &[Condition], next: &[Condition]) -> Vec<Notice> {
                 ..notice(delivering, false)
             }),
             // No receiver had failed. That the configuration is in force again is told already.
-            ("True", Some(_)) => configuration.is_none().then(|| Notice {
-                warning: false,
-                reason: reason::RESUMED.to_owned(),
-                message: "events are sent again".to_owned(),
-            }),
+            ("True", Some(_)) => configuration.is_none().then(resumed),
+            ("Unknown", Some(before)) if before.reason == reason::SUSPENDED => {
+                configuration.is_none().then(resumed)
+            }
             ("True", None) => Some(notice(delivering, false)),
             ("False", _) if delivering.reason == reason::SUSPENDED => Some(notice(delivering, false)),
             ("False", _) => Some(notice(delivering, true)),

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 
 use super::Core;
+use super::budget::Share;
+use super::filters;
 use super::lane::Lane;
-use super::places::Place;
 use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
 use crate::domain::delivery::{self, Attempt};
 use crate::domain::destination::{Destination, Target, Webhook};
@@ -19,25 +20,31 @@ use crate::domain::health::{Health, Signal};
 use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
 use crate::domain::retry::{self, RetryDecision};
 
+/// Why a delivery is dropped that its destination's filter does not let through.
+const FILTERED: &str = "Filtered";
+
 /// Makes one attempt. Ends early, without an outcome, when the engine aborts.
 pub(crate) async fn make(
     core: Arc<Core>,
     lane: Arc<Lane>,
     destination: Arc<Destination>,
     lease: Lease,
-    place: Place,
+    shares: (Share, Share),
 ) {
     tokio::select! {
         () = run(&core, &lane, &destination, lease) => {}
         () = core.aborting.cancelled() => {}
     }
-    drop(place);
+    drop(shares);
 }
 
 async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
     let started = tokio::time::Instant::now();
+    if filters::refuses(core, destination, &lease.stored).await {
+        return drop_filtered(core, lane, destination, lease).await;
+    }
     let mut note = None;
     let outcome = match (&lease.stored, &destination.target) {
         (Stored::Event(event), _) if retry::is_too_old(&destination.retry, event.accepted, began) => {
@@ -92,6 +99,37 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
             "an attempt's outcome was not stored; it will be made again"
         );
         lane.pause(core.clock.now());
+    }
+}
+
+/// Lets go of a delivery that the destination's filter, as it is now, does not let through.
+async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+    if let Stored::Event(event) = &lease.stored {
+        tracing::info!(
+            destination.namespace = %destination.identity.key.namespace,
+            destination.name = %destination.identity.key.name,
+            event.id = event.id.as_str(),
+            event.r#type = &*event.content.event_type,
+            outcome = "dropped",
+            reason = FILTERED,
+            "delivery dropped"
+        );
+    }
+    let settlement = Settlement {
+        lease,
+        completion: Completion::Finished,
+        health: None,
+        note: None,
+    };
+    match core.queue.settle(vec![settlement]).await {
+        Ok(()) => core.metrics.dropped(1, FILTERED),
+        Err(error) => {
+            tracing::error!(
+                reason = error.reason(), %error, destination.uid = %lane.uid,
+                "a delivery was not dropped; it will be looked at again"
+            );
+            lane.pause(core.clock.now());
+        }
     }
 }
 
@@ -243,7 +281,8 @@ fn report(
             )
         }
     };
-    core.metrics.attempted(word, reason, elapsed);
+    let unsent = matches!(outcome, Outcome::Failed(failure) if failure.reason.precedes_request());
+    core.metrics.attempted(word, reason, (!unsent).then_some(elapsed));
     let (event_id, event_type) = match &lease.stored {
         Stored::Event(event) => (event.id.as_str(), &*event.content.event_type),
         Stored::Corrupt { id } => (id.as_ref().map_or("", |id| id.as_str()), ""),

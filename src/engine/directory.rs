@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 
 use crate::domain::destination::{Destination, Identity, Subscription};
+use crate::domain::filter::Filter;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::project::Project;
 
@@ -55,6 +56,15 @@ impl Entry {
             EntryState::NotReady => None,
         }
     }
+}
+
+/// Where the events of a project and type go.
+#[derive(Debug, Default)]
+pub struct Route {
+    /// uids of the destinations, in a stable order.
+    pub lanes: Arc<[Uid]>,
+    /// The filter of each lane; empty when none has one.
+    pub filters: Box<[Option<Arc<Filter>>]>,
 }
 
 /// The kinds that must be known before the directory is complete.
@@ -132,7 +142,7 @@ struct Removed {
 struct Matches {
     version: u64,
     count: usize,
-    by_project: HashMap<ObjectKey, HashMap<Box<str>, Arc<[Uid]>>>,
+    by_project: HashMap<ObjectKey, HashMap<Box<str>, Arc<Route>>>,
 }
 
 impl Directory {
@@ -189,9 +199,15 @@ impl Directory {
             .collect()
     }
 
-    /// uids of the destinations that want an event type of a project, ready or not, in a stable order.
+    /// uids of the destinations that want an event type of a project, filters apart, ready or not, in a stable order.
     #[must_use]
     pub fn matching(&self, project: &ObjectKey, event_type: &str) -> Arc<[Uid]> {
+        Arc::clone(&self.route(project, event_type).lanes)
+    }
+
+    /// Where the events of a project and type go, and what each destination asks of them.
+    #[must_use]
+    pub fn route(&self, project: &ObjectKey, event_type: &str) -> Arc<Route> {
         if let Some(known) =
             self.matches
                 .read()
@@ -203,7 +219,7 @@ impl Directory {
             let objects = self.objects.read();
             (
                 self.version.load(Ordering::Acquire),
-                objects.matching(project, event_type),
+                Arc::new(objects.route(project, event_type)),
             )
         };
         self.matches.write().put(version, project, event_type, &found);
@@ -350,20 +366,22 @@ impl Directory {
 }
 
 impl Objects {
-    fn matching(&self, project: &ObjectKey, event_type: &str) -> Arc<[Uid]> {
+    fn route(&self, project: &ObjectKey, event_type: &str) -> Route {
         let uids = self.namespaces.get(&project.namespace).into_iter().flatten();
-        uids.filter(|uid| {
-            self.destinations.get(*uid).is_some_and(|entry| {
-                let Subscription {
-                    project: wanted,
-                    events,
-                } = &entry.subscription;
-                wanted.as_deref().is_none_or(|wanted| *wanted == *project.name)
-                    && events.iter().any(|pattern| pattern.matches(event_type))
-            })
-        })
-        .cloned()
-        .collect()
+        let entries = uids.filter_map(|uid| Some((uid, self.destinations.get(uid)?)));
+        let (lanes, filters): (Vec<Uid>, Vec<_>) = entries
+            .filter(|(_, entry)| entry.subscription.matches(&project.name, event_type))
+            .map(|(uid, entry)| (uid.clone(), entry.subscription.filter.clone()))
+            .unzip();
+        let has_filter = filters.iter().any(Option::is_some);
+        Route {
+            lanes: lanes.into(),
+            filters: if has_filter {
+                filters.into()
+            } else {
+                Box::default()
+            },
+        }
     }
 
     /// Returns whether the destination was known.
@@ -402,14 +420,14 @@ impl Removed {
 }
 
 impl Matches {
-    fn get(&self, version: u64, project: &ObjectKey, event_type: &str) -> Option<Arc<[Uid]>> {
+    fn get(&self, version: u64, project: &ObjectKey, event_type: &str) -> Option<Arc<Route>> {
         if self.version != version {
             return None;
         }
         self.by_project.get(project)?.get(event_type).cloned()
     }
 
-    fn put(&mut self, version: u64, project: &ObjectKey, event_type: &str, found: &Arc<[Uid]>) {
+    fn put(&mut self, version: u64, project: &ObjectKey, event_type: &str, found: &Arc<Route>) {
         if version < self.version {
             return;
         }

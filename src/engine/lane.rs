@@ -3,6 +3,7 @@
 //! The task looks at everything anew each time it wakes: the destination as configured now, its health, what is due.
 //! It wakes when an event was stored for it, its destination changed, an attempt ended, or time has come.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,9 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::Core;
 use super::attempt;
-use super::loads::{LaneLoad, Load};
+use super::budget::{self, Asker, Budget, LaneShares, Share};
 use super::metrics::Bound;
-use super::places::{Asker, Place};
-use super::queue::{Completion, Lease, QueueError, Reach, Settlement};
+use super::queue::{Completion, Lease, Outlook, QueueError, Reach, Settlement};
 use crate::domain::destination::Destination;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -100,14 +100,27 @@ enum Step {
     Gone,
 }
 
+type Waiting = Pin<Box<dyn Future<Output = Option<Share>> + Send + Sync>>;
+
+/// A lane's turn to get a share of a budget. It lasts as long as this is kept.
+struct Turn {
+    bound: Bound,
+    failing: bool,
+    units: u32,
+    common: Waiting,
+    /// Its turn at the pot for lanes with nothing in flight, while it has nothing.
+    reserved: Option<Waiting>,
+}
+
 /// A lane's task: the attempts under way, and a place and room that were waited for.
 struct Task<'a> {
     core: &'a Arc<Core>,
     lane: &'a Arc<Lane>,
     attempts: JoinSet<()>,
-    held: Option<Place>,
-    load: LaneLoad,
-    held_load: Option<Load>,
+    held: Option<Share>,
+    load: LaneShares,
+    held_load: Option<Share>,
+    turn: Option<Turn>,
     /// Most deliveries leased at once; few after there was no room for all, so that they are not leased in vain.
     most: usize,
     /// Nothing was sent for a while on purpose, so what is due goes by age when that ends.
@@ -123,14 +136,20 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
         lane,
         attempts: JoinSet::new(),
         held: None,
-        load: LaneLoad::default(),
+        load: LaneShares::default(),
         held_load: None,
+        turn: None,
         most: usize::MAX,
         was_parked: false,
         unwatched: false,
     };
     while !core.stopping.is_cancelled() {
-        match task.advance().await {
+        let step = tokio::select! {
+            step = task.advance() => step,
+            // The store may keep it waiting for longer than the grace period.
+            () = core.aborting.cancelled() => break,
+        };
+        match step {
             Step::Gone => break,
             Step::Again => {}
             Step::Wait(until) => task.wait(until).await,
@@ -144,10 +163,39 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
     }
 }
 
+impl Turn {
+    fn new(budget: &Budget, bound: Bound, failing: bool, units: u32) -> Self {
+        Self {
+            bound,
+            failing,
+            units,
+            common: Box::pin(budget.take(failing, units)),
+            reserved: None,
+        }
+    }
+
+    /// Whether what this waits for will do.
+    fn serves(&self, bound: Bound, failing: bool, units: u32) -> bool {
+        self.bound == bound && self.failing == failing && self.units >= units
+    }
+
+    async fn share(&mut self) -> Option<Share> {
+        match &mut self.reserved {
+            None => (&mut self.common).await,
+            Some(reserved) => tokio::select! {
+                biased;
+                share = &mut self.common => share,
+                share = reserved => share,
+            },
+        }
+    }
+}
+
 impl Task<'_> {
     async fn wait(&mut self, until: Option<Timestamp>) {
         self.held = None;
         self.held_load = None;
+        self.turn = None;
         tokio::select! {
             () = self.lane.wake.notified() => {}
             Some(ended) = self.attempts.join_next() => self.ended(ended),
@@ -225,20 +273,22 @@ impl Task<'_> {
         }
     }
 
-    /// Has deliveries leased by age. Returns whether that could be written; if not, the lane is paused.
+    /// Has deliveries leased by age. Returns whether to go on; if not, the lane is paused. Without room for it on the
+    /// disk they go in the order in which they are due, because sending them is what makes room.
     async fn rewind(&self, reach: Reach) -> bool {
         let (core, lane) = (self.core, self.lane);
-        match core.queue.rewind(&lane.uid, reach).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(
-                    reason = error.reason(), %error, destination.uid = %lane.uid,
-                    "deliveries were not put in order of age"
-                );
-                lane.pause(core.clock.now());
-                false
-            }
+        let Err(error) = core.queue.rewind(&lane.uid, reach).await else {
+            return true;
+        };
+        tracing::warn!(
+            reason = error.reason(), %error, destination.uid = %lane.uid,
+            "deliveries were not put in order of age"
+        );
+        let full = matches!(error, QueueError::DiskFull | QueueError::FileFull);
+        if !full {
+            lane.pause(core.clock.now());
         }
+        full
     }
 
     /// Starts as many attempts as the limit and the common places allow, of what is due by `now`.
@@ -256,18 +306,18 @@ impl Task<'_> {
         if free == 0 {
             return Step::Wait(None);
         }
-        // Places are for lanes that have something to send now.
-        let next_due = core.queue.next_due(&lane.uid);
-        let next_due = next_due.and_then(|due| Timestamp::from_millisecond(due).ok());
+        // Places are for lanes that have something to send now, and one is enough to wait for the disk.
+        let Outlook { next_due, ready } = core.queue.outlook(&lane.uid, now, free);
         if next_due.is_none_or(|due| due > now) {
             return wait_until(lane, next_due);
         }
         let asker = if failing { Asker::Failing } else { self.asker() };
-        let Some(first) = self.held.take().or_else(|| core.places.try_take(asker)) else {
-            return self.wait_for_place(asker).await;
+        let Some(first) = self.held.take().or_else(|| core.places.try_take(asker, 1)) else {
+            return self.wait_for_turn(Bound::Requests, asker, 1).await;
         };
-        let more = std::iter::from_fn(|| core.places.try_take(if failing { asker } else { Asker::Further }));
-        let most = free.min(self.most);
+        let further = if failing { asker } else { Asker::Further };
+        let more = std::iter::from_fn(|| core.places.try_take(further, 1));
+        let most = free.min(self.most).min(ready.max(1));
         let places: Vec<_> = std::iter::once(first).chain(more.take(most - 1)).collect();
         let leased = match core.queue.lease(&lane.uid, now, places.len()).await {
             Ok(leased) => leased,
@@ -283,7 +333,7 @@ impl Task<'_> {
             let asker = if failing { asker } else { self.asker() };
             let Some(load) = self.take_room(asker, &lease) else {
                 self.most = started.max(1);
-                lacking = Some((asker, lease.bytes));
+                lacking = Some((asker, budget::units(lease.bytes)));
                 break;
             };
             let attempt = attempt::make(
@@ -291,17 +341,16 @@ impl Task<'_> {
                 Arc::clone(lane),
                 Arc::clone(destination),
                 lease,
-                place.with(load),
+                (place, load),
             );
             self.attempts.spawn(attempt);
         }
         // By now the other places and leases are given back.
-        if let Some((asker, bytes)) = lacking {
-            return self.wait_for_room(asker, bytes).await;
+        if let Some((asker, units)) = lacking {
+            return self.wait_for_room(asker, units).await;
         }
-        let more = many == most && most < free;
         self.most = self.most.saturating_mul(2);
-        if more {
+        if many == most && most < free {
             return Step::Again;
         }
         wait_until(lane, leased.next_due)
@@ -316,53 +365,72 @@ impl Task<'_> {
     }
 
     /// Takes room for an event: what was waited for, or what is free.
-    fn take_room(&mut self, asker: Asker, lease: &Lease) -> Option<Load> {
-        let loads = &self.core.loads;
-        if !loads.admits(&self.load, lease.bytes) {
+    fn take_room(&mut self, asker: Asker, lease: &Lease) -> Option<Share> {
+        let (loads, units) = (&self.core.loads, budget::units(lease.bytes));
+        if !loads.admits(&self.load, units) {
             return None;
         }
-        let held = self.held_load.take().filter(|held| held.holds(lease.bytes));
-        let load = held.or_else(|| loads.try_take(asker, lease.bytes))?;
+        let held = self.held_load.take().filter(|held| held.holds(units));
+        let load = held.or_else(|| loads.try_take(asker, units))?;
         Some(load.of(&self.load))
     }
 
-    /// Waits for room and keeps it for the next look; when the lane has its share, until an attempt ends.
-    async fn wait_for_room(&mut self, asker: Asker, bytes: usize) -> Step {
+    /// Waits for room; when the lane has its share, until an attempt ends.
+    async fn wait_for_room(&mut self, asker: Asker, units: u32) -> Step {
+        if self.core.loads.admits(&self.load, units) {
+            return self.wait_for_turn(Bound::Bytes, asker, units).await;
+        }
+        self.core.metrics.waits(Bound::Bytes);
+        Step::Wait(None)
+    }
+
+    /// Waits for a share of a budget and keeps it for the next look, because the world may have changed meanwhile.
+    /// What wakes the lane does not cost it its turn.
+    async fn wait_for_turn(&mut self, bound: Bound, asker: Asker, units: u32) -> Step {
         let core = self.core;
-        core.metrics.waits(Bound::Bytes);
-        if !core.loads.admits(&self.load, bytes) {
-            return Step::Wait(None);
+        let budget = match bound {
+            Bound::Requests => &core.places,
+            Bound::Bytes => &core.loads,
+        };
+        let failing = asker == Asker::Failing;
+        let mut turn = match self.turn.take() {
+            Some(turn) if turn.serves(bound, failing, units) => turn,
+            _ => {
+                core.metrics.waits(bound);
+                Turn::new(budget, bound, failing, units)
+            }
+        };
+        if asker != Asker::First {
+            turn.reserved = None;
+        } else if turn.reserved.is_none() {
+            turn.reserved = Some(Box::pin(budget.take_reserved(turn.units)));
         }
         tokio::select! {
-            load = core.loads.take(asker, bytes) => self.held_load = load,
+            share = turn.share() => {
+                match bound {
+                    Bound::Requests => self.held = share,
+                    Bound::Bytes => self.held_load = share,
+                }
+                return Step::Again;
+            }
             () = self.lane.wake.notified() => {}
             Some(ended) = self.attempts.join_next() => self.ended(ended),
             () = core.stopping.cancelled() => {}
         }
-        Step::Again
-    }
-
-    /// Waits for a place and keeps it for the next look, because the world may have changed meanwhile.
-    async fn wait_for_place(&mut self, asker: Asker) -> Step {
-        self.core.metrics.waits(Bound::Requests);
-        tokio::select! {
-            place = self.core.places.take(asker) => self.held = place,
-            () = self.lane.wake.notified() => {}
-            Some(ended) = self.attempts.join_next() => self.ended(ended),
-            () = self.core.stopping.cancelled() => {}
-        }
+        self.turn = Some(turn);
         Step::Again
     }
 
     /// Keeps the work of a destination whose namespace is not watched, but nothing that is too old for any destination.
     async fn keep(&mut self) -> Step {
         let (core, lane) = (self.core, self.lane);
-        if !std::mem::replace(&mut self.unwatched, true) {
+        let pending = core.queue.depth(&lane.uid).pending;
+        if pending > 0 && !std::mem::replace(&mut self.unwatched, true) {
             let namespace = lane.with(|state| state.health.namespace.clone());
             tracing::warn!(
                 destination.uid = %lane.uid,
                 destination.namespace = namespace.as_deref().unwrap_or("unknown"),
-                deliveries = core.queue.depth(&lane.uid).pending,
+                deliveries = pending,
                 reason = NOT_WATCHED,
                 "deliveries are kept for a destination whose namespace is not watched"
             );
@@ -379,6 +447,8 @@ impl Task<'_> {
             return Step::Wait(Some(end));
         }
         match self.drop_aged(now).await {
+            // The store hands nothing out now.
+            Ok(0) => Step::Wait(Some(retry::after(now, STORE_PAUSE))),
             Ok(dropped) => {
                 core.metrics.dropped(dropped, NOT_WATCHED);
                 tracing::info!(

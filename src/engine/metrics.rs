@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::Core;
+use crate::domain::filter::NoMatch;
 use crate::domain::health::{DisableReason, Signal};
 
 /// Upper bounds of attempt durations, in seconds.
@@ -38,6 +39,12 @@ struct WaitLabels {
     bound: &'static str,
 }
 
+/// Labels of [`EngineMetrics::filtered`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FilteredLabels {
+    reason: &'static str,
+}
+
 /// A bound over all lanes that makes one wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -55,6 +62,7 @@ pub struct EngineMetrics {
     signals: Family<SignalLabels, Counter>,
     waits: Family<WaitLabels, Counter>,
     unmatched: Counter,
+    filtered: Family<FilteredLabels, Counter>,
     broken: Counter,
 }
 
@@ -66,6 +74,7 @@ impl Default for EngineMetrics {
             signals: Family::default(),
             waits: Family::default(),
             unmatched: Counter::default(),
+            filtered: Family::default(),
             broken: Counter::default(),
         }
     }
@@ -104,13 +113,21 @@ impl EngineMetrics {
             "Accepted events that no destination wants",
             self.unmatched.clone(),
         );
+        registry.register(
+            "events_filtered",
+            "Times that a destination's filter did not let an event through, by reason",
+            self.filtered.clone(),
+        );
     }
 
-    pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Duration) {
+    /// An attempt ended; without a time when nothing was sent.
+    pub(crate) fn attempted(&self, outcome: &'static str, reason: &'static str, elapsed: Option<Duration>) {
         self.deliveries
             .get_or_create(&DeliveryLabels { outcome, reason })
             .inc();
-        self.duration.observe(elapsed.as_secs_f64());
+        if let Some(elapsed) = elapsed {
+            self.duration.observe(elapsed.as_secs_f64());
+        }
     }
 
     pub(crate) fn dropped(&self, count: u64, reason: &'static str) {
@@ -143,6 +160,11 @@ impl EngineMetrics {
         self.broken.inc();
     }
 
+    pub(crate) fn filtered(&self, why: NoMatch) {
+        let labels = FilteredLabels { reason: why.into() };
+        self.filtered.get_or_create(&labels).inc();
+    }
+
     pub(crate) fn unmatched(&self, count: u64) {
         self.unmatched.inc_by(count);
     }
@@ -169,6 +191,10 @@ impl Collector for LaneGauges {
         let Some(core) = self.core.upgrade() else {
             return Ok(());
         };
+        // Zeros would say that nothing waits.
+        if !core.queue.state().known {
+            return Ok(());
+        }
         let totals = super::lanes::totals(&core);
         let gauges = [
             (

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
+use super::filters::{self, Accepted};
 use super::queue::{Enqueued, NewEvent, QueueError};
 use super::{Core, Engine};
 pub use crate::domain::event::Draft;
@@ -115,10 +116,13 @@ impl Publisher for Engine {
         if !self.is_ready() {
             return Err(PublishError::Starting);
         }
-        let events: Vec<NewEvent> = drafts
+        let accepted: Vec<Accepted> = drafts
             .into_iter()
             .map(|draft| accept(core, &project, draft))
             .collect();
+        let events = filters::narrow(core, accepted)
+            .await
+            .ok_or(PublishError::Stopping)?;
         let work = Box::pin(store(Arc::clone(core), events));
         Finished {
             work: Some(work),
@@ -159,7 +163,7 @@ impl<T: 'static> Drop for Finished<'_, T> {
     }
 }
 
-fn accept(core: &Core, project: &Project, draft: Draft) -> NewEvent {
+fn accept(core: &Core, project: &Project, draft: Draft) -> Accepted {
     let Draft {
         id,
         timestamp,
@@ -168,10 +172,10 @@ fn accept(core: &Core, project: &Project, draft: Draft) -> NewEvent {
     let accepted = core.clock.now();
     content.timestamp = timestamp.unwrap_or(accepted).as_millisecond();
     let id = id.unwrap_or_else(|| EventId::from_uuid(uuid_v7(accepted)));
-    let lanes = core.directory.matching(&project.key, &content.event_type);
-    NewEvent {
+    let route = core.directory.route(&project.key, &content.event_type);
+    Accepted {
         event: Arc::new(Event::new(id, accepted, content, Arc::clone(&project.facts))),
-        lanes,
+        route,
     }
 }
 

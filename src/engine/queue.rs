@@ -162,11 +162,22 @@ pub struct Depth {
     pub next_due: Option<i64>,
 }
 
+/// What a lease would find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// When the next unleased delivery is due; `None` when all are leased.
+    pub next_due: Option<Timestamp>,
+    /// Deliveries that are due and at hand, counted up to what was asked for. Others may be due and have to be read.
+    pub ready: usize,
+}
+
 /// Whether the store can take writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// Why the store takes no writes now; `None` when it does.
     pub unavailable: Option<String>,
+    /// What is stored was read: depths are what they are.
+    pub known: bool,
     /// What start-up had to do to a damaged file; stays until the process ends.
     pub repaired: Option<String>,
 }
@@ -262,11 +273,8 @@ pub trait Queue: HealthStore {
     /// How much waits in a lane. From memory.
     fn depth(&self, lane: &Uid) -> Depth;
 
-    /// When the next unclaimed delivery of a lane is due, in milliseconds since 1970. Asked before every lease, so an
-    /// implementation whose [`Queue::depth`] takes longer the more is claimed has its own.
-    fn next_due(&self, lane: &Uid) -> Option<i64> {
-        self.depth(lane).next_due
-    }
+    /// What leasing at most `most` deliveries of a lane would find. From memory; asked before every lease.
+    fn outlook(&self, lane: &Uid, now: Timestamp, most: usize) -> Outlook;
 
     /// Whether the store can take writes. From memory.
     fn state(&self) -> QueueState;

@@ -1,5 +1,7 @@
 //! The engine with a queue in memory, a scripted transport and tokio's paused time.
 
+mod budget;
+mod filters;
 mod fixture;
 mod mail;
 
@@ -72,56 +74,6 @@ async fn the_schedule_is_kept_and_ends() {
     assert_eq!(fixture.sent("a"), 3);
     let view = fixture.view("a");
     assert_eq!((view.health.exhausted, view.depth.pending), (1, 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hanging_lane_keeps_to_its_share_while_another_flows() {
-    let fixture = Fixture::with_places(32);
-    fixture.answer("hangs", Script::Hang);
-    fixture.answer("works", Script::Take(Duration::from_millis(1)));
-    fixture.destination(
-        "hangs",
-        1,
-        &json!({"delivery": {"maxInFlight": 4, "timeout": "60s"}}),
-    );
-    fixture.destination("works", 1, &json!({"delivery": {"maxInFlight": 4}}));
-    fixture.publish("hangs", 700).await;
-    fixture.publish("works", 100).await;
-    fixture.pass(1).await;
-    assert_eq!(fixture.sent("works"), 100);
-    assert_eq!(fixture.most_in_flight("hangs"), 4);
-    fixture.pass(600).await;
-    assert_eq!(
-        fixture.transport.in_flight.lock()["/hangs"].0,
-        1,
-        "after failures it is tried with one at a time"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn lanes_that_fail_share_half_of_the_places() {
-    let fixture = Fixture::with_places(4);
-    for index in 0..10 {
-        let name = format!("hangs{index}");
-        fixture.answer(&name, Script::Hang);
-        fixture.destination(
-            &name,
-            1,
-            &json!({"delivery": {"timeout": "1s", "maxInFlight": 1}}),
-        );
-        fixture.publish(&name, 50).await;
-    }
-    fixture.pass(20).await;
-    fixture.destination("works", 1, &json!({}));
-    for sent in 1..=5 {
-        fixture.publish("works", 1).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(
-            fixture.sent("works"),
-            sent,
-            "it never waits for a failing receiver's deadline"
-        );
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,14 +182,13 @@ async fn a_publisher_that_hangs_up_leaves_nothing_asleep() {
     let queue = queue::sqlite::SqliteQueue::open(settings, QueueMetrics::default(), Arc::new(SystemClock));
     let fixture = Fixture::with_queue(Arc::new(queue.await.unwrap()), 8);
     fixture.destination("a", 1, &json!({}));
-    let mut publishing = Box::pin(fixture.try_publish("a"));
-    assert!(
-        futures::poll!(&mut publishing).is_pending(),
-        "the write takes a thread of its own"
-    );
-    drop(publishing);
+    // The write takes a thread of its own, which may by chance be done before we look.
+    let mut published = 1;
+    while futures::poll!(Box::pin(fixture.try_publish("a"))).is_ready() {
+        published += 1;
+    }
     let sent = async {
-        while fixture.sent("a") == 0 {
+        while fixture.sent("a") < published {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -275,35 +226,6 @@ async fn a_destination_seen_before_the_stored_health_was_read_is_still_disabled(
 }
 
 #[tokio::test(start_paused = true)]
-async fn receivers_that_begin_to_hang_together_leave_a_place_for_the_others() {
-    let fixture = Fixture::with_places(16);
-    for index in 0..20 {
-        let name = format!("hangs{index}");
-        fixture.answer(&name, Script::Hang);
-        fixture.destination(
-            &name,
-            1,
-            &json!({"events": ["slow"], "delivery": {"timeout": "60s", "maxInFlight": 16}}),
-        );
-    }
-    fixture.destination("works", 1, &json!({}));
-    fixture.try_publish("works").await.unwrap();
-    fixture.pass(1).await;
-    fixture.answer("wide", Script::Hang);
-    fixture.destination(
-        "wide",
-        1,
-        &json!({"delivery": {"timeout": "60s", "maxInFlight": 1024}}),
-    );
-    fixture.publish("wide", 100).await;
-    fixture.pass(1).await;
-    assert_eq!(fixture.most_in_flight("wide"), 4, "a third of the common places");
-    fixture.publish("works", 1).await;
-    fixture.pass(1).await;
-    assert_eq!(fixture.sent("works"), 2);
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_answer_to_an_older_configuration_says_nothing_of_the_newer_one() {
     let fixture = Fixture::new();
     fixture.answer("a", Script::Late(Duration::from_secs(5), 410));
@@ -335,28 +257,6 @@ async fn a_probe_takes_the_oldest_delivery_however_far_away_its_retry_is() {
     fixture.pass(16 * 60).await;
     assert_eq!(fixture.view("a").health.delivered, 2);
     assert_eq!(order(&fixture, "a"), [0, 0, 1], "the younger one waits for it");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lane_that_waits_for_a_place_hears_that_it_was_suspended() {
-    let fixture = Fixture::with_places(4);
-    for name in ["x", "y", "z", "u"] {
-        fixture.answer(name, Script::Hang);
-        fixture.destination(
-            name,
-            1,
-            &json!({"delivery": {"timeout": "60s", "maxInFlight": 1}}),
-        );
-        fixture.publish(name, 1).await;
-    }
-    fixture.pass(1).await;
-    fixture.destination("a", 1, &json!({}));
-    fixture.publish("a", 1).await;
-    fixture.pass(1).await;
-    assert_eq!(fixture.sent("a"), 0, "every place is taken");
-    fixture.destination("a", 2, &json!({"suspend": true}));
-    fixture.pass(120).await;
-    assert_eq!(fixture.sent("a"), 0);
 }
 
 /// What the engine counts, as it is scraped.
@@ -425,64 +325,6 @@ async fn age_counts_from_acceptance_through_retries_and_suspension() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lane_with_nothing_due_asks_for_no_place() {
-    let fixture = Fixture::with_places(4);
-    fixture.answer("retries", Script::Status(500));
-    let later = json!({"delivery": {"retry": {"schedule": ["1h"]}}});
-    fixture.destination("retries", 1, &later);
-    fixture.publish("retries", 1).await;
-    fixture.pass(1).await;
-    for name in ["x", "y", "z", "u"] {
-        fixture.answer(name, Script::Hang);
-        let one = json!({"delivery": {"timeout": "60s", "maxInFlight": 1}});
-        fixture.destination(name, 1, &one);
-        fixture.publish(name, 1).await;
-    }
-    fixture.pass(1).await;
-    fixture.engine.core().wake(&identity("retries", 1).uid);
-    fixture.pass(1).await;
-    let waits = "in_flight_waits_total{";
-    assert!(!metrics(&fixture).contains(waits), "{}", metrics(&fixture));
-    fixture.publish("retries", 1).await;
-    fixture.pass(1).await;
-    let waited = "in_flight_waits_total{bound=\"requests\"} 1";
-    assert!(metrics(&fixture).contains(waited), "{}", metrics(&fixture));
-}
-
-#[tokio::test(start_paused = true)]
-async fn large_events_wait_for_room_while_small_ones_of_others_go() {
-    let fixture = Fixture::with_places(256);
-    let wide = json!({"delivery": {"timeout": "60s", "maxInFlight": 64}});
-    for name in ["large", "also", "huge", "small"] {
-        fixture.answer(name, Script::Take(Duration::from_secs(10)));
-        fixture.destination(name, 1, &wide);
-    }
-    let mib = IN_FLIGHT_BYTES / 4;
-    for _ in 0..20 {
-        fixture.try_publish_sized("large", mib / 8).await.unwrap();
-        fixture.try_publish_sized("also", mib / 8).await.unwrap();
-    }
-    fixture.pass(1).await;
-    fixture.try_publish_sized("huge", 5 * mib).await.unwrap();
-    fixture.publish("small", 20).await;
-    fixture.pass(1).await;
-    assert_eq!(fixture.most_in_flight("large"), 7, "a third of three quarters");
-    assert_eq!(
-        fixture.sent("huge"),
-        1,
-        "the first event of a lane does not wait for others"
-    );
-    let waited = "in_flight_waits_total{bound=\"bytes\"}";
-    assert!(metrics(&fixture).contains(waited), "{}", metrics(&fixture));
-    fixture.pass(60).await;
-    assert_eq!(
-        ["large", "also", "huge", "small"].map(|name| fixture.sent(name)),
-        [20, 20, 1, 20]
-    );
-    assert_eq!(fixture.most_in_flight("large"), 7);
-}
-
-#[tokio::test(start_paused = true)]
 async fn work_of_a_namespace_that_is_no_longer_watched_is_kept_until_no_max_age_allows_it() {
     const DAY: u64 = 24 * 3600;
     let queue = Arc::new(MemoryQueue::default());
@@ -538,7 +380,11 @@ async fn work_of_an_unknown_namespace_is_kept_unless_its_destination_was_seen_to
     first.shutdown.cancel();
     first.running.await.unwrap().unwrap();
     // As an older version stored it.
-    let unknown = ["a", "b"].map(|name| (identity(name, 1).uid, Health::default()));
+    let old = Health {
+        revision: 1000,
+        ..Health::default()
+    };
+    let unknown = ["a", "b"].map(|name| (identity(name, 1).uid, old.clone()));
     queue.save_health(unknown.to_vec()).await.unwrap();
     let second = Fixture::watching(queue.clone(), 8, Some("ns"));
     second.directory.remove_destination(&identity("b", 1).uid);
@@ -584,4 +430,17 @@ async fn an_attempt_that_panics_is_made_again_after_a_pause() {
         view.health.last_failure, None,
         "our fault says nothing of the receiver"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_that_could_not_be_stored_are_stored_later() {
+    let fixture = Fixture::new();
+    fixture.destination("a", 1, &json!({}));
+    fixture.publish("a", 1).await;
+    fixture.pass(1).await;
+    let core = fixture.engine.core();
+    core.queue.close().await;
+    save_counters(core).await;
+    let lanes = core.running_lanes();
+    assert!(lanes.iter().any(|lane| lane.take_activity().is_some()));
 }

@@ -150,9 +150,13 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
 }
 
 /// The last lines of a log.
+/// What went wrong in a log, and its end.
 fn end_of(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+    let (before, end) = lines.split_at(lines.len().saturating_sub(20));
+    let loud = |line: &&&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+    let loud: Vec<&str> = before.iter().filter(loud).copied().take(100).collect();
+    format!("{}\n…\n{}", loud.join("\n"), end.join("\n"))
 }
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {

@@ -9,6 +9,7 @@
     reason = "a test reports by panicking"
 )]
 
+mod catalogue;
 mod chart;
 mod cluster;
 mod crash;

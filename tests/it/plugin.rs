@@ -378,9 +378,55 @@ fn a_mail_is_shown_as_it_would_be_sent_with_and_without_its_server() {
 }
 
 #[test]
+fn a_filter_that_keeps_the_event_away_is_noted() {
+    let example = repository_file("examples/filter");
+    for (index, note) in [
+        ("0", None),
+        ("1", Some("spec.filter does not let it through (False)")),
+        ("4", Some("spec.filter does not let it through (MissingKey)")),
+    ] {
+        let arguments = [
+            "render",
+            "destination.yaml",
+            "project.yaml",
+            "--event",
+            "events.json",
+            "--index",
+            index,
+        ];
+        let answer = plugin(&example, &arguments);
+        assert_eq!(answer.code, 0, "{}", answer.notes);
+        match note {
+            Some(note) => assert!(answer.notes.contains(note), "{}", answer.notes),
+            None => assert!(!answer.notes.contains("would not be sent"), "{}", answer.notes),
+        }
+    }
+}
+
+#[test]
+fn the_built_in_types_are_listed_in_each_form() {
+    let folder = folder(&[]);
+    let table = plugin(folder.path(), &["events"]);
+    assert_eq!(
+        (table.code, table.out.lines().count()),
+        (0, 20),
+        "{}",
+        table.notes
+    );
+    let answer = plugin(folder.path(), &["events", "run_failed", "-o", "json"]);
+    let listed: Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(listed[0]["example"]["type"], "run_failed");
+    assert_eq!(listed[0]["format"], "Flat");
+    let answer = plugin(folder.path(), &["events", "run_*", "-o", "yaml"]);
+    assert!(answer.out.contains("name: run_failed"), "{}", answer.out);
+    let unknown = plugin(folder.path(), &["events", "nothing"]);
+    assert_eq!((unknown.code, unknown.out.as_str()), (1, ""));
+}
+
+#[test]
 fn help_and_the_guide_name_the_same_flags() {
     let guide = std::fs::read_to_string(repository_file("docs/plugin.md")).unwrap();
-    for command in ["lint", "render", "verify"] {
+    for command in ["lint", "render", "events", "verify"] {
         let help = plugin(repository(), &[command, "--help"]);
         assert_eq!(help.code, 0);
         assert!(help.out.contains("Examples:"), "{}", help.out);

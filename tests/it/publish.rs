@@ -182,6 +182,7 @@ impl Server {
         let token = Token::Known(Secret::new(TOKEN.to_owned()));
         let stub = Arc::new(Stub {
             project: Arc::new(Project {
+                types: Arc::default(),
                 key,
                 facts: Arc::new(facts),
                 token,

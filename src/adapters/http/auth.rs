@@ -62,7 +62,8 @@ pub(super) async fn authenticate(
             return come_again();
         }
         if unknown {
-            return Problem::new(Kind::Unavailable, "the project's token is not known yet").retry_after(5);
+            let detail = "the project's token is not known; if that lasts, the project's status says why";
+            return Problem::new(Kind::Unavailable, detail).retry_after(5);
         }
         Problem::new(Kind::Unauthorized, "the token is not valid for this project")
     };
@@ -194,6 +195,7 @@ mod tests {
                 account_name: None,
             };
             let one = One(Arc::new(Project {
+                types: Arc::default(),
                 key: ObjectKey::new("team", "acme"),
                 facts: Arc::new(facts),
                 token,

@@ -41,6 +41,11 @@ struct OutcomeLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ValidationLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitLabel {
     limit: &'static str,
 }
@@ -62,6 +67,7 @@ struct Inner {
     accepted: Counter,
     duplicate: Counter,
     refused: Counter,
+    schema: Family<ValidationLabel, Counter>,
     latency: Histogram,
     connections: Family<ServerLabel, Gauge>,
     limits: Family<LimitLabel, Counter>,
@@ -84,12 +90,17 @@ impl HttpMetrics {
         for limit in Limit::iter() {
             drop(limits.get_or_create(&LimitLabel { limit: limit.into() }));
         }
+        let schema = Family::<ValidationLabel, Counter>::default();
+        for outcome in ["accepted", "refused"] {
+            drop(schema.get_or_create(&ValidationLabel { outcome }));
+        }
         let outcome = |outcome| events.get_or_create_owned(&OutcomeLabel { outcome });
         Self(Arc::new(Inner {
             by_status: STATUSES.map(|status| (status, requests.get_or_create_owned(&StatusLabel { status }))),
             accepted: outcome("accepted"),
             duplicate: outcome("duplicate"),
             refused: outcome("refused"),
+            schema,
             latency: Histogram::new(BUCKETS),
             connections: Family::default(),
             held: Gauge::default(),
@@ -108,6 +119,7 @@ impl HttpMetrics {
             connections,
             limits,
             held,
+            schema,
             ..
         } = &*self.0;
         registry.register(
@@ -119,6 +131,11 @@ impl HttpMetrics {
             "ingest_events",
             "Published events, by what became of them",
             events.clone(),
+        );
+        registry.register(
+            "ingest_schema_violations",
+            "Published events that break the schema of their type, by what became of them",
+            schema.clone(),
         );
         registry.register(
             "ingest_duration_seconds",
@@ -165,6 +182,15 @@ impl HttpMetrics {
     /// Counts events that were read and not accepted.
     pub(super) fn refused(&self, events: u64) {
         self.0.refused.inc_by(events);
+    }
+
+    /// Counts events that break the schemas of their types.
+    pub(super) fn broke_schema(&self, is_refused: bool, events: u64) {
+        let outcome = if is_refused { "refused" } else { "accepted" };
+        self.0
+            .schema
+            .get_or_create(&ValidationLabel { outcome })
+            .inc_by(events);
     }
 
     /// Counts a bound that was hit.

@@ -1,6 +1,7 @@
 //! [`Parsers`]: where the body of a request becomes events.
 //!
-//! Parsing is work, not waiting. A body of at most [`INLINE`] bytes, as nearly all are, is parsed at once: going
+//! Parsing, and checking what was parsed against the project's schemas, is work, not waiting. A body of at most
+//! [`INLINE`] bytes, as nearly all are, is parsed at once, unless a schema is large: going
 //! elsewhere would cost more than the work. A longer one would keep the connections that share its thread waiting
 //! for milliseconds, so it is parsed on a thread for such work, one for each processor at a time; others wait for
 //! their turn. The body's share of memory goes with it, also when its client goes away meanwhile.
@@ -16,14 +17,38 @@ use tokio::task::spawn_blocking;
 
 use super::body::Share;
 use crate::domain::event::Draft;
-use crate::domain::event::parse::parse;
-use crate::domain::event::refusal::ParseError;
+use crate::domain::event::parse::{parse, places};
+use crate::domain::event::refusal::{EventFaults, ParseError};
+use crate::domain::type_rules::TypeRules;
 
 /// Longest body that is parsed where it was read.
 pub(super) const INLINE: usize = 64 * 1024;
 
-/// What became of a body, and its share of memory.
-pub(super) type Parsed = (Result<Vec<Draft>, ParseError>, Share);
+/// Most work, as [`TypeRules::work`] measures it, that is done where the body was read.
+const INLINE_WORK: usize = INLINE * 64;
+
+/// What became of a body.
+pub(super) struct Parsed {
+    /// Its events.
+    pub(super) drafts: Result<Vec<Draft>, ParseError>,
+    /// How they break their schemas.
+    pub(super) violations: EventFaults,
+    /// The body's share of memory.
+    pub(super) share: Share,
+}
+
+fn read(body: &Bytes, headers: &HeaderMap, rules: &TypeRules, share: Share) -> Parsed {
+    let drafts = parse(body, headers);
+    let violations = match &drafts {
+        Ok(drafts) => rules.check(drafts, places(body, headers)),
+        Err(_) => EventFaults::default(),
+    };
+    Parsed {
+        drafts,
+        violations,
+        share,
+    }
+}
 
 /// Turns for long bodies.
 pub(super) struct Parsers(Arc<Semaphore>);
@@ -37,14 +62,20 @@ impl Default for Parsers {
 
 impl Parsers {
     /// Parses a body; `None` when the process is stopping.
-    pub(super) async fn parse(&self, body: Bytes, headers: HeaderMap, share: Share) -> Option<Parsed> {
-        if body.len() <= INLINE {
-            return Some((parse(&body, &headers), share));
+    pub(super) async fn parse(
+        &self,
+        body: Bytes,
+        headers: HeaderMap,
+        rules: Arc<TypeRules>,
+        share: Share,
+    ) -> Option<Parsed> {
+        if body.len() <= INLINE && rules.work(body.len()) <= INLINE_WORK {
+            return Some(read(&body, &headers, &rules, share));
         }
         let turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
         let work = spawn_blocking(move || {
             let _turn = turn;
-            (parse(&body, &headers), share)
+            read(&body, &headers, &rules, share)
         });
         match work.await {
             Ok(parsed) => Some(parsed),
@@ -78,12 +109,12 @@ mod tests {
     #[test]
     fn a_short_body_is_parsed_at_once() {
         let (body, headers, share) = batch(10);
-        let (drafts, _) = Parsers::default()
-            .parse(body, headers, share)
+        let parsed = Parsers::default()
+            .parse(body, headers, Arc::default(), share)
             .now_or_never()
             .expect("no waiting")
             .unwrap();
-        assert_eq!(drafts.unwrap().len(), 10);
+        assert_eq!(parsed.drafts.unwrap().len(), 10);
     }
 
     #[tokio::test]
@@ -91,13 +122,17 @@ mod tests {
         let parsers = Parsers::default();
         let (body, headers, share) = batch(1_000);
         assert!(body.len() > INLINE);
-        let (drafts, _) = parsers.parse(body.clone(), headers.clone(), share).await.unwrap();
+        let work = parsers.parse(body.clone(), headers.clone(), Arc::default(), share);
+        let drafts = work.await.unwrap().drafts.unwrap();
         let expected = parse(&body, &headers).unwrap();
-        assert_eq!(format!("{:?}", drafts.unwrap()), format!("{expected:?}"));
+        assert_eq!(format!("{drafts:?}"), format!("{expected:?}"));
         let broken = body.slice(..body.len() - 1);
         let (_, _, share) = batch(1);
-        let (refused, _) = parsers.parse(broken, headers, share).await.unwrap();
-        assert!(refused.is_err());
+        let refused = parsers
+            .parse(broken, headers, Arc::default(), share)
+            .await
+            .unwrap();
+        assert!(refused.drafts.is_err());
     }
 
     #[tokio::test]
@@ -105,14 +140,17 @@ mod tests {
         let parsers = Parsers(Arc::new(Semaphore::new(1)));
         let turn = Arc::clone(&parsers.0).acquire_owned().await.unwrap();
         let (body, headers, share) = batch(1_000);
-        let mut waiting = std::pin::pin!(parsers.parse(body, headers, share));
+        let mut waiting = std::pin::pin!(parsers.parse(body, headers, Arc::default(), share));
         assert!(waiting.as_mut().now_or_never().is_none());
         let (body, headers, share) = batch(1);
         assert!(
-            parsers.parse(body, headers, share).now_or_never().is_some(),
+            parsers
+                .parse(body, headers, Arc::default(), share)
+                .now_or_never()
+                .is_some(),
             "a short one does not wait"
         );
         drop(turn);
-        assert!(waiting.await.unwrap().0.is_ok());
+        assert!(waiting.await.unwrap().drafts.is_ok());
     }
 }

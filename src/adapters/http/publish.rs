@@ -26,10 +26,11 @@ use super::body::{Budget, read};
 use super::connection::Handle;
 use super::limits::{HttpSettings, Limit};
 use super::metrics::HttpMetrics;
-use super::parsing::Parsers;
+use super::parsing::{Parsed, Parsers};
 use super::problem::{Fault, Kind, Problem};
 use super::server;
-use crate::domain::event::refusal::ParseError;
+use crate::api::v1alpha1::event_project::Validation;
+use crate::domain::event::refusal::{EventFault, EventFaults, ParseError};
 use crate::domain::id::ObjectKey;
 use crate::domain::project::Project;
 use crate::engine::publish::{Authorizer, PublishError, Publisher, Receipt};
@@ -223,14 +224,27 @@ impl Inner {
             Err(problem) if unread && head.version <= Version::HTTP_11 => return Ok(last(&problem)),
             Err(problem) => return Err(problem),
         };
-        let parsing = self.parsers.parse(body, head.headers, share);
+        let rules = Arc::clone(&project.types);
+        let validation = rules.validation;
+        let parsing = self.parsers.parse(body, head.headers, rules, share);
         let Ok(parsed) = timeout(self.settings.answer_timeout, parsing).await else {
             state.metrics.hit(Limit::AnswerTimeout);
             let detail = "more is published than can be read; nothing was accepted";
             return Err(Problem::new(Kind::Unavailable, detail).retry_after(5));
         };
-        let (drafts, share) = parsed.ok_or_else(|| refused(&PublishError::Stopping))?;
+        let Parsed {
+            drafts,
+            violations,
+            share,
+        } = parsed.ok_or_else(|| refused(&PublishError::Stopping))?;
         let drafts = drafts.map_err(|error| self.unreadable(&error))?;
+        if violations.total() > 0 {
+            let is_refused = validation == Validation::Enforce;
+            state.metrics.broke_schema(is_refused, bad_events(&violations));
+            if is_refused {
+                return Err(self.unreadable(&violations.into()));
+            }
+        }
         let events = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
         let answer = timeout(
             self.settings.answer_timeout,
@@ -255,7 +269,7 @@ impl Inner {
         let duplicates = receipts.iter().filter(|receipt| receipt.duplicate).count();
         let duplicates = u64::try_from(duplicates).unwrap_or(u64::MAX);
         state.metrics.took(events.saturating_sub(duplicates), duplicates);
-        Ok(json(StatusCode::ACCEPTED, accepted(&receipts)))
+        Ok(json(StatusCode::ACCEPTED, accepted(&receipts, &violations)))
     }
 
     fn unreadable(&self, error: &ParseError) -> Problem {
@@ -264,8 +278,7 @@ impl Inner {
                 Problem::new(Kind::UnsupportedMediaType, detail.as_str())
             }
             ParseError::Invalid(faults) => {
-                let bad = faults.indices().len().max(1);
-                self.state.metrics.refused(u64::try_from(bad).unwrap_or(u64::MAX));
+                self.state.metrics.refused(bad_events(faults));
                 let detail = match faults.total() {
                     1 => "1 fault; nothing was accepted".to_owned(),
                     total => format!("{total} faults; nothing was accepted"),
@@ -273,20 +286,26 @@ impl Inner {
                 let mut problem = Problem::new(Kind::InvalidEvent, detail);
                 problem.fault_count = faults.total();
                 problem.indices = faults.indices().to_vec();
-                problem.faults = faults
-                    .listed()
-                    .iter()
-                    .map(|fault| Fault {
-                        index: fault.index,
-                        pointer: fault.pointer.as_str().to_owned(),
-                        reason: fault.reason.into(),
-                        detail: fault.detail.clone(),
-                    })
-                    .collect();
+                problem.faults = listed(faults);
                 problem
             }
         }
     }
+}
+
+/// How many events have faults.
+fn bad_events(faults: &EventFaults) -> u64 {
+    u64::try_from(faults.indices().len().max(1)).unwrap_or(u64::MAX)
+}
+
+fn listed(faults: &EventFaults) -> Vec<Fault> {
+    let fault = |fault: &EventFault| Fault {
+        index: fault.index,
+        pointer: fault.pointer.as_str().to_owned(),
+        reason: fault.reason.into(),
+        detail: fault.detail.clone(),
+    };
+    faults.listed().iter().map(fault).collect()
 }
 
 /// An answer after which the connection cannot go on, since the rest of the body is in the way.
@@ -318,7 +337,7 @@ fn refused(error: &PublishError) -> Problem {
 }
 
 /// The body of 202.
-fn accepted(receipts: &[Receipt]) -> Bytes {
+fn accepted(receipts: &[Receipt], violations: &EventFaults) -> Bytes {
     let mut body = Vec::with_capacity(16 + receipts.len() * 96);
     body.extend_from_slice(b"{\"events\":[");
     for (index, receipt) in receipts.iter().enumerate() {
@@ -337,7 +356,15 @@ fn accepted(receipts: &[Receipt]) -> Bytes {
         );
         debug_assert!(rest.is_ok(), "a vector takes every byte");
     }
-    body.extend_from_slice(b"]}");
+    body.push(b']');
+    if violations.total() > 0 {
+        body.extend_from_slice(b",\"warnings\":");
+        // Strings and numbers always serialise.
+        body.extend(serde_json::to_vec(&listed(violations)).unwrap_or_else(|_| b"[]".to_vec()));
+        let rest = write!(body, ",\"warningCount\":{}", violations.total());
+        debug_assert!(rest.is_ok(), "a vector takes every byte");
+    }
+    body.push(b'}');
     body.into()
 }
 

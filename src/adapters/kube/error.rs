@@ -89,7 +89,7 @@ impl Error {
     }
 }
 
-fn is_namespace_ending(status: &kube::core::Status) -> bool {
+pub(super) fn is_namespace_ending(status: &kube::core::Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     status.is_forbidden()
         && causes

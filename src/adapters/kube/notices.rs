@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::series::{Deed, Series, Subject};
+use super::error::is_namespace_ending;
 use super::metrics::KubeMetrics;
 use crate::api::FIELD_MANAGER;
 use crate::domain::status::Notice;
@@ -48,6 +49,8 @@ pub(super) struct NoticeWriter {
     client: Client,
     /// Name of this process.
     instance: String,
+    /// A failure was logged since the last success.
+    complained: bool,
     clock: Arc<dyn Clock>,
     metrics: KubeMetrics,
     series: Series,
@@ -69,6 +72,7 @@ pub(super) fn notices(
             receiver,
             client,
             instance: instance.unwrap_or_else(|| FIELD_MANAGER.to_owned()),
+            complained: false,
             clock,
             metrics,
             series: Series::default(),
@@ -95,14 +99,21 @@ impl NoticeWriter {
             };
             let Some((notice, about)) = next else { return };
             match timeout(DEADLINE, self.write(notice, &about)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.complained = false,
                 // The object's namespace is going, and with it everybody who could read this.
-                Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_not_found() => {
+                Ok(Err(kube::Error::Api(status)))
+                    if is_namespace_ending(&status) || status.is_not_found() =>
+                {
                     self.metrics.event_dropped();
                 }
                 Ok(Err(error)) => {
                     self.metrics.event_dropped();
-                    tracing::debug!(%error, object.name = about.name, "a Kubernetes Event was not written");
+                    if !std::mem::replace(&mut self.complained, true) {
+                        tracing::warn!(
+                            %error, object.name = about.name,
+                            "a Kubernetes Event was not written; the next ones that fail are only counted"
+                        );
+                    }
                 }
                 Err(_) => self.metrics.event_dropped(),
             }

@@ -4,6 +4,7 @@
 //! producer; without such facts nothing can be published to it, and publishers are told to come again.
 
 use std::collections::{BTreeSet, HashSet};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
 
 use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
@@ -25,6 +27,7 @@ use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::project::{Project, ProjectFacts, Token};
 use crate::domain::secret::Secret;
 use crate::domain::status::{ProjectState, ProjectSummary, project};
+use crate::domain::type_rules::TypeRules;
 use crate::engine::directory::Kind;
 
 /// Key of the token in its Secret.
@@ -154,13 +157,16 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
             let facts = facts(object, spec).ok_or(Error::Nameless)?;
             // The token that was good stays good while the API server cannot be asked; without one, publishers are
             // told that it is not known, also when this look is cut short.
-            let known = shared
+            let before = shared
                 .directory()
                 .project(&key)
-                .filter(|known| known.facts.uid == uid)
+                .filter(|known| known.facts.uid == uid);
+            let known = before
+                .as_ref()
                 .map(|known| known.token.clone())
                 .unwrap_or_default();
-            put(shared, &key, &facts, known.clone());
+            let (types, faults) = types(spec, before.as_deref()).await;
+            put(shared, &key, &facts, &types, known.clone());
             let (state, token) = match token(object, &key, shared).await {
                 Ok(found) => found,
                 Err(error) => {
@@ -178,7 +184,8 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
                     return Err(error);
                 }
             };
-            put(shared, &key, &facts, token);
+            put(shared, &key, &facts, &types, token);
+            let state = with_faults(state, faults);
             (state, Some(Arc::clone(&facts.id)))
         }
     };
@@ -191,8 +198,49 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
     Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
 }
 
-fn put(shared: &Shared, key: &ObjectKey, facts: &Arc<ProjectFacts>, token: Token) {
+/// The rules of a project's event types, compiled unless they are known, and what is wrong with them.
+async fn types(spec: &EventProjectSpec, before: Option<&Project>) -> (Arc<TypeRules>, Faults) {
+    let validation = spec.validation.unwrap_or_default();
+    if let Some(before) = before
+        && before.types.is_of(&spec.event_types, validation)
+        && before.types.is_whole()
+    {
+        return (Arc::clone(&before.types), Faults::default());
+    }
+    if spec.event_types.is_empty() {
+        let (rules, faults) = TypeRules::compile(&[], validation);
+        return (Arc::new(rules), faults);
+    }
+    let types = spec.event_types.clone();
+    // Many schemas are more work than the threads that wait for the network should do.
+    let compiling = spawn_blocking(move || TypeRules::compile(&types, validation));
+    let (rules, faults) = match compiling.await {
+        Ok(compiled) => compiled,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The process is stopping.
+            Err(_) => TypeRules::compile(&spec.event_types, validation),
+        },
+    };
+    (Arc::new(rules), faults)
+}
+
+/// A state that also has the faults of the event types; what waits is told first.
+fn with_faults(state: State, types: Faults) -> State {
+    match state {
+        state if types.is_empty() => state,
+        State::Open => State::Faulty(types),
+        State::Faulty(mut faults) => {
+            faults.extend(types);
+            State::Faulty(faults)
+        }
+        state @ (State::Undecodable(_) | State::Waiting(_)) => state,
+    }
+}
+
+fn put(shared: &Shared, key: &ObjectKey, facts: &Arc<ProjectFacts>, types: &Arc<TypeRules>, token: Token) {
     shared.directory().put_project(Project {
+        types: Arc::clone(types),
         key: key.clone(),
         facts: Arc::clone(facts),
         token,

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::common::LocalReference;
@@ -65,6 +66,59 @@ pub struct EventProjectSpec {
     /// templates reach it. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
+
+    /// Event types of this project, at most 64 and 256 KiB in all, beside the built-in ones. A type need not be listed to be
+    /// published; listing it describes it, and lets its events be checked. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub event_types: Vec<EventTypeSpec>,
+
+    /// What happens to an event that breaks the schema of its type, or lacks a member that a built-in type needs.
+    /// `Warn` (default) accepts it, counts it and says so in the answer; `Enforce` refuses the request; `Off` does not
+    /// look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
+}
+
+/// An event type of a project.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventTypeSpec {
+    /// Name of the type, as in `type`: letters, digits, `_`, `.` and `-`, at most 128 characters. Not a built-in one.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_.-]+$')").message("use letters, digits, \"_\", \".\" and \"-\""))]
+    pub name: String,
+    /// One line about when it is sent, at most 512 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub description: Option<String>,
+    /// JSON Schema (2020-12) of the event's `data`, at most 32 KiB. It stands alone: `$ref` leads to `#/$defs/…` and
+    /// nothing is ever fetched, and no schema leads back to itself. Patterns have no look-around and no
+    /// back-references; `format` is not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub schema: Option<serde_json::Value>,
+    /// An example of the event's `data`, at most 16 KiB; it must follow the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub example: Option<serde_json::Value>,
+}
+
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// What happens to an event that breaks the schema of its type.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Validation {
+    /// It is refused.
+    Enforce,
+    /// It is accepted, counted, and the answer says what is wrong.
+    #[default]
+    Warn,
+    /// Nobody looks.
+    Off,
 }
 
 /// The customer account that a project belongs to.

@@ -17,6 +17,7 @@ use crate::domain::destination::{Destination, Identity, Reference, References, s
 use crate::domain::egress::EgressPolicy;
 use crate::domain::fault::{FaultKind, Faults};
 use crate::domain::id::{ObjectKey, Uid};
+use crate::domain::type_rules::TypeRules;
 
 /// The group of our kinds.
 const GROUP: &str = "postrider.dev";
@@ -210,7 +211,10 @@ impl Linter {
         let meaning = match kind {
             "EventDestination" => serde_json::from_value::<EventDestination>(document.value.clone())
                 .map(|object| self.meaning(document, &object, secrets)),
-            _ => project(document).map(|_| Faults::default()),
+            _ => project(document).map(|object| {
+                let spec = object.spec;
+                TypeRules::compile(&spec.event_types, spec.validation.unwrap_or_default()).1
+            }),
         };
         let meaning = match meaning {
             Ok(meaning) => meaning,
@@ -347,13 +351,35 @@ mod tests {
             lint(&format!("{START}{spec}")),
             [
                 "f: EventDestination/d: spec.webhok: there is no such field; known here: autoDisable, delivery, \
-                 email, events, projectRef, suspend, webhook",
+                 email, events, filter, projectRef, suspend, webhook",
                 "f: EventDestination/d: spec.events[1]: use letters, digits, \"_\", \".\", \"-\" and \"*\", at most \
                  128 characters",
                 "f: EventDestination/d: spec: set exactly one target: spec.webhook or spec.email",
                 "f: EventDestination/d: spec.delivery.timeout: must be a duration between 100ms and 1m, such as \
                  500ms or 5s",
                 "f: EventDestination/d: spec.delivery.maxInFlight: must be between 1 and 1024",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_faulty_filter_and_a_faulty_type_are_told() {
+        let spec = "spec: {events: ['*'], filter: 'evnt.type == 1', webhook: {url: 'https://a.example'}}";
+        assert_eq!(
+            lint(&format!("{START}{spec}")),
+            [
+                "f: EventDestination/d: spec.filter: at line 1 column 1: there is no variable \"evnt\"; there are event, \
+              project, user"
+            ]
+        );
+        let head = "apiVersion: postrider.dev/v1alpha1\nkind: EventProject\nmetadata: {name: p}\n";
+        let spec = "spec: {eventTypes: [{name: a, schema: {required: [total]}, example: {m: 1}}, {name: run_failed}]}";
+        assert_eq!(
+            lint(&format!("{head}{spec}")),
+            [
+                "f: EventProject/p: spec.eventTypes[0].example: the example breaks its schema: \"total\" is a required \
+                 property",
+                "f: EventProject/p: spec.eventTypes[1].name: \"run_failed\" is a built-in type; choose another name",
             ]
         );
     }

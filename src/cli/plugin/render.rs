@@ -28,6 +28,7 @@ use crate::domain::egress::EgressPolicy;
 use crate::domain::email;
 use crate::domain::email::settled::Settled;
 use crate::domain::event::{Draft, Event, parse};
+use crate::domain::filter::Facts;
 use crate::domain::id::EventId;
 use crate::domain::project::ProjectFacts;
 use crate::engine::clock::{Clock as _, SystemClock};
@@ -80,6 +81,14 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
         report.note(format!(
             "note: the destination would not be sent this event: no pattern of spec.events fits {}",
             event.content.event_type
+        ));
+    }
+    if let Some(filter) = &destination.subscription.filter
+        && let Err(why) = filter.matches(&Facts::of(&event))
+    {
+        let why: &str = why.into();
+        report.note(format!(
+            "note: the destination would not be sent this event: spec.filter does not let it through ({why})"
         ));
     }
     let attempt = Attempt {

@@ -17,6 +17,7 @@ use crate::api::v1alpha1::{DurationString, SecretKeyRef};
 use crate::domain::duration;
 use crate::domain::egress::EgressPolicy;
 use crate::domain::fault::{Faults, field_path};
+use crate::domain::filter::Filter;
 use crate::domain::health::DisablePolicy;
 use crate::domain::pattern::TypePattern;
 use crate::domain::retry::{LONGEST_MAX_AGE, MAX_ATTEMPTS, RetryPolicy};
@@ -48,6 +49,12 @@ impl Check<'_> {
                     "use letters, digits, \"_\", \".\", \"-\" and \"*\", at most 128 characters",
                 );
             }
+        }
+    }
+
+    pub(super) fn filter(&mut self, filter: Option<&str>) {
+        if let Some(Err(fault)) = filter.map(Filter::parse) {
+            self.faults.invalid("spec.filter", fault);
         }
     }
 

@@ -23,6 +23,7 @@ use super::json::{self, Document, Halt, Item, Kind, Member};
 use super::refusal::{EventFault, EventFaults, FaultReason, ParseError, Pointer, quote};
 use super::scope::Scope;
 use super::{Content, Draft, Integration, Sync, User, Workflow, cloudevents};
+use crate::domain::type_rules::Places;
 
 pub use super::scope::{MAX_NAME, MAX_TYPE, is_event_type};
 
@@ -98,6 +99,16 @@ pub fn parse(body: &[u8], headers: &HeaderMap) -> Result<Vec<Draft>, ParseError>
             }
             finish(drafts, faults)
         }
+    }
+}
+
+/// Where the events of a request that was read stand in its body.
+#[must_use]
+pub fn places(body: &[u8], headers: &HeaderMap) -> Places {
+    let is_data = matches!(MediaType::of(headers), Ok(MediaType::CloudEventData));
+    Places {
+        is_batch: !is_data && body.trim_ascii_start().first() == Some(&b'['),
+        is_data,
     }
 }
 

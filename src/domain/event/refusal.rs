@@ -94,6 +94,8 @@ pub enum FaultReason {
     TooLong,
     /// A member of `data` that would overwrite a common field of the type's payload.
     OverwritesField,
+    /// The event breaks the schema of its type, or lacks a member that the type needs.
+    BreaksSchema,
 }
 
 /// A JSON pointer (RFC 6901) of bounded length.

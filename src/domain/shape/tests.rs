@@ -13,6 +13,33 @@ fn golden(name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// An event as it is published: a built-in type's example.
+fn published(name: &str) -> Value {
+    match catalogue::find(name) {
+        Some(entry) => entry.definition().example,
+        None => golden(&format!("{name}.published.json")),
+    }
+}
+
+/// Every key, in order, with the kind of its value.
+fn keys(value: &Value, path: &str, found: &mut Vec<String>) {
+    let kind = match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                keys(member, &format!("{path}/{name}"), found);
+            }
+            "object"
+        }
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::Bool(_) => "boolean",
+        Value::Null => "null",
+    };
+    found.push(format!("{path}: {kind}"));
+}
+
 fn render(format: PayloadFormat, event: &Event) -> Result<Rendered, RenderError> {
     Payload::Format(format).render(event, &sample::identity(), sample::attempt())
 }
@@ -36,7 +63,7 @@ fn every_built_in_type_renders_as_its_golden_file() {
     let mut names: Vec<&str> = catalogue::EVENT_TYPES.iter().map(|entry| entry.name).collect();
     names.push("custom.type");
     for name in names {
-        let event = sample::event(&golden(&format!("{name}.published.json")));
+        let event = sample::event(&published(name));
         // Key order is kept by `Value`, so this compares bytes up to white space.
         let expected = golden(&format!("{name}.json")).to_string();
         let rendered = render(PayloadFormat::Default, &event).unwrap();
@@ -46,8 +73,59 @@ fn every_built_in_type_renders_as_its_golden_file() {
 }
 
 #[test]
+fn every_built_in_type_has_the_keys_of_its_receivers_documentation() {
+    for entry in &catalogue::EVENT_TYPES {
+        let expected = golden(&format!("reference/{}.json", entry.name));
+        let mut sent = serde_json::from_str::<Value>(&body(
+            PayloadFormat::Default,
+            &sample::event(&published(entry.name)),
+        ))
+        .unwrap();
+        // Free members of the user are no part of the form.
+        if let Some(metadata) = sent.pointer_mut("/user/metadata") {
+            *metadata = json!({});
+        }
+        let (mut here, mut there) = (Vec::new(), Vec::new());
+        keys(&sent, "", &mut here);
+        keys(&expected, "", &mut there);
+        assert_eq!(here, there, "{}", entry.name);
+    }
+}
+
+#[test]
+fn the_documented_examples_come_out_value_by_value() {
+    let Value::Object(mut expected) = golden("reference/workflow_failure.json") else {
+        panic!("an object")
+    };
+    let mut published = Value::Object(expected.clone());
+    for made in ["timestampISO", "message", "project"] {
+        published.as_object_mut().unwrap().remove(made);
+    }
+    let sent = body(PayloadFormat::Default, &sample::event(&published));
+    assert_eq!(sent, Value::Object(expected.clone()).to_string());
+
+    let Value::Object(credentials) = golden("reference/credentials_failure.json") else {
+        panic!("an object")
+    };
+    expected = credentials;
+    // The documentation shows two instants as one; and `<Integration>` stands for the integration's name.
+    expected.insert("timestampISO".to_owned(), json!("2024-10-22T20:37:29.422Z"));
+    let message = expected["message"]
+        .as_str()
+        .unwrap()
+        .replace("<Integration>", "slack");
+    expected.insert("message".to_owned(), json!(message));
+    let mut published = Value::Object(expected.clone());
+    for made in ["timestampISO", "message", "project"] {
+        published.as_object_mut().unwrap().remove(made);
+    }
+    let sent = body(PayloadFormat::Default, &sample::event(&published));
+    assert_eq!(sent, Value::Object(expected).to_string());
+}
+
+#[test]
 fn a_forced_format_wins_over_the_types_own() {
-    let event = sample::event(&golden("tenant_created.published.json"));
+    let event = sample::event(&published("tenant_created"));
     let body: Value = serde_json::from_str(&body(PayloadFormat::Event, &event)).unwrap();
     assert_eq!(body["type"], "tenant_created");
     assert_eq!(body["data"]["tenant_name"], "Globex");
@@ -167,7 +245,7 @@ fn raw_members_reach_the_receiver_as_they_were_written() {
 
 #[test]
 fn sync_names_the_field_it_cannot_do_without() {
-    let full = golden("sync_complete.published.json");
+    let full = published("sync_complete");
     for (remove, field) in [("sync", "sync.id"), ("user", "user.id")] {
         let mut body = full.clone();
         body.as_object_mut().unwrap().remove(remove);
@@ -234,7 +312,7 @@ fn flat_writes_an_account_id_that_is_text_as_text() {
 
 #[test]
 fn flat_keeps_its_common_fields_for_types_that_were_not_checked_for_it() {
-    let event = sample::event(&golden("workflow_failure.published.json"));
+    let event = sample::event(&published("workflow_failure"));
     let text = body(PayloadFormat::Flat, &event);
     let value: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["timestamp"], "2024-10-22T20:40:42.607Z");

@@ -413,6 +413,7 @@ fn people_are_told_once_of_each_turn() {
     assert_eq!(told(&invalid, &fresh), ["Succeeded"]);
     assert_eq!(told(&good, &paused), ["Suspended"]);
     assert_eq!(told(&paused, &good), ["Resumed"]);
+    assert_eq!(told(&paused, &fresh), ["Resumed"], "nothing was sent before");
     assert_eq!(told(&paused, &bad), ["!ServerError"]);
     assert_eq!(
         told(&invalid, &good),

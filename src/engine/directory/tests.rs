@@ -14,6 +14,7 @@ fn entry(uid: &str, namespace: &str, generation: i64, project: Option<&str>, eve
             generation,
         },
         subscription: Subscription {
+            filter: None,
             project: project.map(Into::into),
             events: events
                 .iter()
@@ -35,6 +36,7 @@ fn project(uid: &str, name: &str) -> Project {
         account_name: None,
     };
     Project {
+        types: Arc::default(),
         key: ObjectKey::new("ns", name),
         facts: Arc::new(facts),
         token: Token::Unknown,

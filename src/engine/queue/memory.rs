@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Queue, QueueError,
-    QueueState, Reach, Release, Settlement, Stored,
+    Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Outlook, Queue,
+    QueueError, QueueState, Reach, Release, Settlement, Stored,
 };
 use crate::domain::event::Event;
 use crate::domain::health::Health;
@@ -332,6 +332,22 @@ impl Queue for MemoryQueue {
         held.map(|(uid, _)| uid.clone()).collect()
     }
 
+    fn outlook(&self, lane: &Uid, now: Timestamp, most: usize) -> Outlook {
+        let inner = self.inner.lock();
+        let Some(lane) = inner.lanes.get(lane) else {
+            return Outlook::default();
+        };
+        let free = lane.deliveries.iter().filter(|(_, held)| held.claim.is_none());
+        let mut free = free.map(|(key, _)| key.0).peekable();
+        Outlook {
+            next_due: free.peek().and_then(|due| Timestamp::from_millisecond(*due).ok()),
+            ready: free
+                .take(most)
+                .take_while(|due| *due <= now.as_millisecond())
+                .count(),
+        }
+    }
+
     fn depth(&self, lane: &Uid) -> Depth {
         let inner = self.inner.lock();
         let Some(lane) = inner.lanes.get(lane) else {
@@ -353,6 +369,7 @@ impl Queue for MemoryQueue {
         let unavailable = self.inner.lock().check().err().map(|error| error.to_string());
         QueueState {
             unavailable,
+            known: true,
             repaired: None,
         }
     }

@@ -31,8 +31,6 @@ pub struct QueueMetrics {
     pub failed_groups: Counter,
     /// Settlements given up after retries; their leases were given back.
     pub failed_settlements: Counter,
-    /// Times the log could not be copied back into the file.
-    pub failed_checkpoints: Counter,
     /// Files found damaged and moved aside.
     pub moved_aside: Counter,
     /// Events read back from disk because a lane had outgrown its window in memory.
@@ -65,7 +63,6 @@ impl Default for QueueMetrics {
             refused_inbox: Counter::default(),
             failed_groups: Counter::default(),
             failed_settlements: Counter::default(),
-            failed_checkpoints: Counter::default(),
             moved_aside: Counter::default(),
             read_back: Counter::default(),
             trimmed: Counter::default(),
@@ -113,11 +110,6 @@ impl QueueMetrics {
                 "failed_settlements",
                 "Settlements given up; delivered again",
                 &self.failed_settlements,
-            ),
-            (
-                "failed_checkpoints",
-                "Times the log was not copied back",
-                &self.failed_checkpoints,
             ),
             ("moved_aside", "Damaged files moved aside", &self.moved_aside),
             ("read_back", "Events read back from disk", &self.read_back),

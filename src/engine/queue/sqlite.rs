@@ -21,7 +21,7 @@
 //!
 //! One writer thread owns the only connection that writes. It takes whatever waits in a bounded inbox, writes it in
 //! one transaction (WAL, `synchronous=FULL`), and then answers. A reader thread reads deliveries back that did not fit
-//! into memory; a checkpointer thread copies the log back into the file; a keeper thread plans retention, and checks the file after an unclean stop.
+//! into memory; a keeper thread plans retention, and checks the file after an unclean stop.
 //!
 //! Crash between any two lines: before the commit nothing of the group is there and nobody was answered; after it
 //! everything is. Claims are in memory and vanish, so what was in flight is delivered again.
@@ -41,7 +41,7 @@
 //! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back. For
 //! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
-mod checkpoint;
+mod complaint;
 mod fault;
 mod inbox;
 mod keeper;
@@ -80,8 +80,8 @@ use self::rows::Row;
 use self::store::Settle;
 use super::metrics::QueueMetrics;
 use super::{
-    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Queue, QueueError, QueueState, Reach,
-    Release, Settlement,
+    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState,
+    Reach, Release, Settlement,
 };
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
@@ -93,11 +93,11 @@ use crate::engine::clock::Clock;
 pub struct Settings {
     /// The file.
     pub path: PathBuf,
-    /// Largest size of the file; beyond, events are refused with `DiskFull`.
+    /// Largest size of the file; beyond, events are refused with `FileFull`.
     pub max_bytes: u64,
     /// Finished events are removed, the oldest first, while the file holds more than this.
     pub retention_bytes: u64,
-    /// Room on the volume kept for results when it is full; 0 keeps none. More than the log's 8 MB and one group.
+    /// Room on the volume kept for results when it is full; 0 keeps none. See [`RESERVE`].
     pub reserve_bytes: u64,
     /// Least time between two attempts to make the reserve.
     pub reserve_pause: Duration,
@@ -117,13 +117,19 @@ pub struct Settings {
     pub inbox: usize,
     /// Most bytes of events that wait for the writer.
     pub inbox_bytes: usize,
-    /// For how long a settlement that cannot be written is retried.
+    /// For how long a settlement that cannot be written is retried. One for which there is no room is retried until there
+    /// is.
     pub settle_patience: Duration,
     /// How often an unavailable file is tried again.
     pub reopen: Duration,
     /// How often retention looks at the file.
     pub retention_interval: Duration,
 }
+
+/// Bytes of the reserve, unless set otherwise. Enough to copy the log back into a file that grows by all of it, so
+/// that the log begins anew in its own place, and for a group of results on top.
+const RESERVE: u64 = 32 << 20;
+const _: () = assert!(RESERVE > schema::LOG_BYTES + writer::GROUP_BYTES as u64);
 
 impl Settings {
     /// The defaults, for a file.
@@ -133,7 +139,7 @@ impl Settings {
             path: path.into(),
             max_bytes: 10 << 30,
             retention_bytes: 1 << 30,
-            reserve_bytes: 32 << 20,
+            reserve_bytes: RESERVE,
             reserve_pause: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
             max_ids: 5_000_000,
@@ -161,7 +167,6 @@ struct Shared {
     salvage: Progress,
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
-    checkpoints: checkpoint::Checkpoints,
     reserve: Reserve,
     /// Settlements wait for room: nothing is leased.
     stuck: AtomicBool,
@@ -173,6 +178,8 @@ struct State {
     down: Option<QueueError>,
     /// When there was no room, and what for; a write since then clears it.
     full: Option<(Instant, QueueError)>,
+    /// The file was opened once, so memory knows what it holds.
+    known: bool,
     repaired: Option<String>,
     /// The keeper is to look through the file.
     check: bool,
@@ -285,7 +292,6 @@ impl SqliteQueue {
             salvage: Progress::default(),
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
-            checkpoints: checkpoint::Checkpoints::default(),
             reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
             stuck: AtomicBool::new(false),
             settings,
@@ -303,12 +309,9 @@ impl SqliteQueue {
         thread("reader").spawn(move || reader::run(&for_reader, &asked))?;
         let for_keeper = Arc::clone(&shared);
         thread("keeper").spawn(move || keeper::run(&for_keeper, &stop))?;
-        let (checkpoint, wanted) = sync_channel(1);
-        let for_checkpointer = Arc::clone(&shared);
-        thread("checkpointer").spawn(move || checkpoint::run(&for_checkpointer, &wanted))?;
         let for_writer = Arc::clone(&shared);
         thread("writer").spawn(move || {
-            writer::run(&for_writer, opened, checkpoint);
+            writer::run(&for_writer, opened);
             end.send(()).ok();
         })?;
         let queue = Self {
@@ -459,7 +462,7 @@ impl Queue for SqliteQueue {
                 settles,
                 reply,
                 failed: None,
-                full: false,
+                missing: None,
             })
         })
         .await
@@ -503,8 +506,8 @@ impl Queue for SqliteQueue {
         self.shared.lanes.lock().depth(lane)
     }
 
-    fn next_due(&self, lane: &Uid) -> Option<i64> {
-        self.shared.lanes.lock().next_due(lane)
+    fn outlook(&self, lane: &Uid, now: Timestamp, most: usize) -> Outlook {
+        self.shared.lanes.lock().outlook(lane, now.as_millisecond(), most)
     }
 
     fn state(&self) -> QueueState {
@@ -521,6 +524,7 @@ impl Queue for SqliteQueue {
         };
         QueueState {
             unavailable,
+            known: state.known,
             repaired: state.repaired.clone(),
         }
     }

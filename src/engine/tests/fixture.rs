@@ -194,6 +194,7 @@ impl Fixture {
             account_name: None,
         };
         let project = Arc::new(Project {
+            types: Arc::default(),
             key: ObjectKey::new("ns", "p"),
             facts: Arc::new(facts),
             token: Token::Unknown,

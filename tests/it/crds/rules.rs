@@ -85,6 +85,10 @@ const DESTINATION: &[(&str, &str)] = &[
     ("{events: [LONG129]}", "Too long"),
     ("{events: TIMES64}", ACCEPTED),
     ("{events: TIMES65}", "Too many: 65: must have at most 64 items"),
+    // The filter.
+    ("{filter: 'event.data.total > 100'}", ACCEPTED),
+    ("{filter: ''}", "should be at least 1 chars long"),
+    ("{filter: 5}", "must be of type string"),
     // The URL.
     ("{webhook: {url: 'http://hooks.example.com'}}", ACCEPTED),
     (
@@ -414,6 +418,32 @@ const PROJECT: &[(&str, &str)] = &[
     ),
     ("{projectID: 'a b'}", "begin with a letter or digit"),
     ("{projectID: LONG129}", "Too long"),
+    // Event types.
+    ("{validation: Enforce}", ACCEPTED),
+    ("{validation: Warn}", ACCEPTED),
+    ("{validation: Off}", "must be of type string"),
+    ("{validation: 'Off'}", ACCEPTED),
+    ("{validation: Strict}", "supported values"),
+    (
+        "{eventTypes: [{name: a.b, description: d, schema: {properties: {n: {$ref: x}}}, example: {n: [1]}}]}",
+        ACCEPTED,
+    ),
+    ("{eventTypes: [{}]}", "spec.eventTypes[0].name: Required value"),
+    (
+        "{eventTypes: [{name: 'a b'}]}",
+        "use letters, digits, \"_\", \".\" and \"-\"",
+    ),
+    ("{eventTypes: [{name: LONG129}]}", "Too long"),
+    ("{eventTypes: [{name: a}, {name: a}]}", "Duplicate value"),
+    (
+        "{eventTypes: [{name: a, schema: true}]}",
+        "must be of type object",
+    ),
+    ("{eventTypes: [{name: a, example: 5}]}", "must be of type object"),
+    (
+        "{eventTypes: [{name: a, shema: {}}]}",
+        "unknown field \"spec.eventTypes[0].shema\"",
+    ),
     ("{project: x}", "unknown field \"spec.project\""),
 ];
 

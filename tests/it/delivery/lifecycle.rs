@@ -121,8 +121,12 @@ async fn probes_and_publishers_are_answered_while_the_queue_is_being_opened() {
     );
     let (status, problem) = operator.publish("p", "token", &json!({"type": "x"})).await;
     assert_eq!(status, 503, "{problem}");
+    let metrics = async || operator.admin("/metrics").await.unwrap().1;
+    let pending = "\npostrider_pending ";
+    assert!(!metrics().await.contains(pending), "what waits is not known yet");
     let _reader = std::fs::File::open(&pipe).unwrap();
     operator.wait_ready().await;
+    assert!(metrics().await.contains(pending));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,6 +127,7 @@ impl Running {
             http::HeaderValue::from_static("application/json"),
         )]);
         let project = Arc::new(Project {
+            types: Arc::default(),
             key: ObjectKey::new("ns", "p"),
             facts: facts("p"),
             token: Token::Unknown,

@@ -133,7 +133,13 @@ async fn everything_survives_a_clean_restart() {
     queue.close().await;
 
     let queue = reopen(&settings).await;
-    assert_eq!(queue.state(), QueueState::default());
+    assert_eq!(
+        queue.state(),
+        QueueState {
+            known: true,
+            ..QueueState::default()
+        }
+    );
     assert_eq!(queue.depth(&lane("a")).pending, 200);
     let depth = queue.depth(&lane("a"));
     assert_eq!(
@@ -182,7 +188,13 @@ async fn a_killed_process_loses_nothing_acknowledged() {
     let (_keep, copy) = killed(&settings);
     drop(leased);
     let again = open(&copy).await;
-    assert_eq!(again.state(), QueueState::default());
+    assert_eq!(
+        again.state(),
+        QueueState {
+            known: true,
+            ..QueueState::default()
+        }
+    );
     assert_eq!(drain(&again, "a", at(1_000)).await, names(300));
 }
 
@@ -604,4 +616,75 @@ async fn retention_bounds_the_file_and_keeps_what_waits() {
     );
     let expected: Vec<String> = (0..200).map(|number| format!("w{number}")).collect();
     assert_eq!(drain(&queue, "slow", at(10_000)).await, expected);
+}
+
+/// Runs the whole test again in a process that is not killed for writing more than it may, and answers whether this is
+/// that process.
+fn may_hit_its_limit(test: &str) -> bool {
+    const INSIDE: &str = "POSTRIDER_TEST_MAY_HIT_ITS_LIMIT";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let inside = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", test])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&inside.stdout);
+    assert!(
+        inside.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&inside.stderr)
+    );
+    false
+}
+
+/// The size from which on writing to any file of the process fails, with another error than that of a full volume.
+fn writes_fail_from(bytes: Option<u64>) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limit = Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    setrlimit(Resource::Fsize, limit).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_to_write_loses_nothing_and_heals() {
+    if !may_hit_its_limit("queue::faults::a_disk_that_fails_to_write_loses_nothing_and_heals") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        settle_patience: Duration::from_secs(3600),
+        ..settings(directory.path())
+    };
+    let metrics = QueueMetrics::default();
+    let queue = Arc::new(open_with(&settings, &metrics).await);
+    fill(&*queue, 200, 2_000).await;
+    let leased = queue.lease(&lane("a"), at(1_000), 20).await.unwrap();
+    let log = std::fs::metadata(beside(&settings.path, "-wal")).unwrap().len();
+    writes_fail_from(Some(log));
+    let refused = queue.enqueue(vec![event("no", 0, &["a"])]).await.unwrap_err();
+    assert!(
+        matches!(&refused, QueueError::Unavailable(why) if why.contains("the queue's disk fails")),
+        "{refused}"
+    );
+    let settling = Arc::clone(&queue);
+    let settled =
+        tokio::spawn(async move { settle_all(&*settling, leased.leases, Completion::Finished).await });
+    writes_fail_from(None);
+    settled.await.unwrap().unwrap();
+    until(|| queue.state().unavailable.is_none()).await;
+    assert_eq!(drain(&*queue, "a", at(1_000)).await, names(200)[20..]);
+    assert_eq!(
+        queue.enqueue(vec![event("no", 500, &["a"])]).await.unwrap(),
+        [Enqueued::Accepted]
+    );
+    assert!(metrics.failed_groups.get() > 0);
+    assert_eq!(metrics.failed_settlements.get(), 0);
+    assert!(aside(&settings).is_empty());
+    queue.close().await;
 }

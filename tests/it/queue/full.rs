@@ -8,9 +8,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider::domain::health::Health;
 use postrider::engine::queue::metrics::QueueMetrics;
 use postrider::engine::queue::sqlite::Settings;
-use postrider::engine::queue::{Completion, Enqueued, Queue, QueueError, QueueState};
+use postrider::engine::queue::{
+    Completion, Enqueued, HealthStore, Queue, QueueError, QueueState, Reach, Settlement,
+};
 
 use super::faults::{beside, until};
 use super::{at, drain, event, lane, open, open_with, reopen, settings, settle_all, sized};
@@ -105,7 +108,7 @@ impl Filler {
 /// A queue's settings on a small volume, with a reserve.
 pub(super) fn on(disk: &SmallDisk) -> Settings {
     Settings {
-        // More than the log, which may hold as many pages by which the file has to grow.
+        // More than these tests write into the log, by which the file may have to grow.
         reserve_bytes: 12 << 20,
         reserve_pause: Duration::from_millis(50),
         retention_interval: Duration::from_millis(10),
@@ -162,7 +165,11 @@ async fn a_full_volume_refuses_events_delivers_and_takes_events_again() {
         [Enqueued::Accepted]
     );
     assert_eq!(drain(&queue, "a", at(1_000)).await, ["inside", "after"]);
-    assert_eq!(queue.state(), QueueState::default());
+    let healthy = QueueState {
+        known: true,
+        ..QueueState::default()
+    };
+    assert_eq!(queue.state(), healthy);
     queue.close().await;
 }
 
@@ -272,4 +279,184 @@ async fn a_full_file_removes_delivered_events_before_it_refuses() {
     let (_, refused) = publish_until_refused(&queue, "x", 10_000).await;
     assert_eq!(refused, QueueError::FileFull);
     assert!(refused.to_string().contains("--queue-max-bytes"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_lane_takes_up_its_retries_on_a_full_volume() {
+    let test = "queue::full::a_resumed_lane_takes_up_its_retries_on_a_full_volume";
+    let Some(disk) = SmallDisk::new("40m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let batch = (0..200).map(|number| sized("p", &format!("e{number:03}"), number, &["a"], 500));
+    queue.enqueue(batch.collect()).await.unwrap();
+    let leased = queue.lease(&lane("a"), at(1_000), 200).await.unwrap();
+    settle_all(&queue, leased.leases, Completion::RetryAt(at(3_600_000)))
+        .await
+        .unwrap();
+    reserved(&settings).await;
+    let _filler = Filler::on(&disk);
+    assert_eq!(
+        queue.rewind(&lane("a"), Reach::DueBy(at(3_600_000))).await,
+        Ok(200)
+    );
+    assert_eq!(metrics.reserve_given_up.get(), 1);
+    let expected: Vec<String> = (0..200).map(|number| format!("e{number:03}")).collect();
+    assert_eq!(drain(&queue, "a", at(1_000)).await, expected);
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room() {
+    let test = "queue::full::the_reserve_is_not_tried_where_the_volume_says_that_it_has_no_room";
+    let Some(disk) = SmallDisk::new("20m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    // What an attempt writes goes where there is room, and can be seen.
+    let seen = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::symlink(seen.path(), beside(&settings.path, ".reserve.new")).unwrap();
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    // The keeper looks after the reserve before it measures the file.
+    until(|| metrics.bytes.get() > 0).await;
+    assert_eq!(std::fs::metadata(seen.path()).unwrap().len(), 0);
+    assert_eq!(metrics.reserve.get(), 0);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    queue.close().await;
+}
+
+/// A health of so many bytes, about.
+fn large_health(bytes: usize) -> Health {
+    Health {
+        handled_enable: Some("x".repeat(bytes)),
+        ..Health::default()
+    }
+}
+
+/// Leases one delivery, and says that it was made.
+async fn finish_one(queue: &dyn Queue, health: Health) -> Result<(), QueueError> {
+    let leased = queue.lease(&lane("a"), at(0), 1).await.unwrap();
+    let settlements = leased.leases.into_iter().map(|lease| Settlement {
+        lease,
+        completion: Completion::Finished,
+        health: Some(Box::new(health.clone())),
+        note: None,
+    });
+    queue.settle(settlements.collect()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_larger_than_the_cache_is_held_up_by_the_volume_not_by_the_file() {
+    let test = "queue::full::a_result_larger_than_the_cache_is_held_up_by_the_volume_not_by_the_file";
+    let Some(disk) = SmallDisk::new("120m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let metrics = QueueMetrics::default();
+    let queue = Arc::new(open_with(&settings, &metrics).await);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    reserved(&settings).await;
+    let filler = Filler::on(&disk);
+    let settling = Arc::clone(&queue);
+    let settled = tokio::spawn(async move { finish_one(&*settling, large_health(20 << 20)).await });
+    until(|| metrics.reserve_given_up.get() == 1).await;
+    until(|| metrics.unsettled.get() == 1).await;
+    let refused = queue.enqueue(vec![event("no", 0, &["a"])]).await;
+    assert_eq!(refused, Err(QueueError::DiskFull));
+    filler.give_back();
+    until(|| settled.is_finished()).await;
+    assert_eq!(settled.await.unwrap(), Ok(()));
+    assert_eq!(queue.depth(&lane("a")).pending, 0);
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_wait_for_room_in_the_file_do_not_blame_the_volume() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        max_bytes: 2 << 20,
+        ..settings(directory.path())
+    };
+    let metrics = QueueMetrics::default();
+    let queue = Arc::new(open_with(&settings, &metrics).await);
+    queue.enqueue(vec![event("x", 0, &["a"])]).await.unwrap();
+    // More than the file and what results may use beyond.
+    let settling = Arc::clone(&queue);
+    let settled = tokio::spawn(async move { finish_one(&*settling, large_health(4 << 20)).await });
+    until(|| metrics.unsettled.get() == 1).await;
+    let refused = queue.enqueue(vec![event("no", 0, &["a"])]).await;
+    assert_eq!(refused, Err(QueueError::FileFull));
+    assert!(queue.state().unavailable.unwrap().contains("--queue-max-bytes"));
+    queue.close().await;
+    assert_eq!(settled.await.unwrap(), Err(QueueError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_stored_on_a_full_volume() {
+    let test = "queue::full::health_is_stored_on_a_full_volume";
+    let Some(disk) = SmallDisk::new("40m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let batch = (0..50).map(|number| event(&format!("e{number}"), number, &["a"]));
+    queue.enqueue(batch.collect()).await.unwrap();
+    reserved(&settings).await;
+    let _filler = Filler::on(&disk);
+    let health = Health {
+        delivered: 7,
+        ..Health::default()
+    };
+    assert_eq!(queue.save_health(vec![(lane("a"), health)]).await, Ok(()));
+    assert_eq!(metrics.reserve_given_up.get(), 1);
+    assert_eq!(queue.load_health().await.unwrap()[0].1.delivered, 7);
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_without_the_reserve_does_not_let_the_file_grow_into_its_room() {
+    let test = "queue::full::a_restart_without_the_reserve_does_not_let_the_file_grow_into_its_room";
+    let Some(disk) = SmallDisk::new("48m", test) else {
+        return;
+    };
+    let settings = on(&disk);
+    let queue = open(&settings).await;
+    reserved(&settings).await;
+    let (mut taken, refused) = publish_until_refused(&queue, "x", 20_000).await;
+    assert_eq!(refused, QueueError::DiskFull);
+    queue.close().await;
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    let (more, refused) = publish_until_refused(&queue, "y", 20_000).await;
+    assert_eq!(refused, QueueError::DiskFull);
+    taken.extend(more);
+    assert_eq!(drain(&queue, "a", at(1_000)).await, taken);
+    assert_eq!(metrics.unsettled.get(), 0);
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reserve_that_somebody_removed_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        reserve_bytes: 1 << 20,
+        reserve_pause: Duration::from_millis(50),
+        retention_interval: Duration::from_millis(20),
+        ..Settings::new(folder.path().join("queue.db"))
+    };
+    let metrics = QueueMetrics::default();
+    let queue = open_with(&settings, &metrics).await;
+    assert_eq!(
+        metrics.reserve.get(),
+        1 << 20,
+        "it is there once the queue is open"
+    );
+    std::fs::remove_file(beside(&settings.path, ".reserve")).unwrap();
+    until(|| metrics.reserve_given_up.get() == 1).await;
+    reserved(&settings).await;
+    queue.close().await;
 }

@@ -4,11 +4,13 @@
 //! than leases, which the callers bound, and refusing one would cause a delivery to be repeated.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::fault::StoreError;
 use super::rows::Row;
 use super::store::Settle;
 use crate::domain::health::Health;
@@ -27,8 +29,8 @@ pub(super) struct Settling {
     pub(super) reply: Reply<()>,
     /// When they could not be written for the first time.
     pub(super) failed: Option<Instant>,
-    /// They wait for room.
-    pub(super) full: bool,
+    /// They wait for this room.
+    pub(super) missing: Option<StoreError>,
 }
 
 /// What the writer is asked to do.
@@ -51,10 +53,10 @@ pub(super) enum Op {
     /// Remove old events.
     Trim(
         super::keeper::Trim,
-        std::sync::mpsc::SyncSender<super::keeper::Trimmed>,
+        SyncSender<Result<super::keeper::Trimmed, StoreError>>,
     ),
     /// Give free pages back; answers how many are left.
-    Vacuum(u32, std::sync::mpsc::SyncSender<u64>),
+    Vacuum(u32, SyncSender<Result<u64, StoreError>>),
     /// The keeper or the reader found damage.
     Damaged(String),
 }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::Shared;
+use super::complaint::Complaint;
 use super::fault::StoreError;
 use super::inbox::Op;
 use super::opening::quick_check;
@@ -82,6 +83,7 @@ pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
         spent: Duration::ZERO,
     };
     let interval = shared.settings.retention_interval;
+    let mut complaint = Complaint::default();
     while matches!(stop.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
         if shared.down().is_some() {
             (keeper.cursor, keeper.skipped) = (0, None);
@@ -91,7 +93,11 @@ pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
             *shared.keeper_slot.lock() = None;
             match error {
                 StoreError::Damaged(what) => drop(shared.inbox.push(Op::Damaged(what))),
-                error => tracing::warn!(error = %error, "the queue's retention failed"),
+                error => {
+                    if let Some(times) = complaint.make(&error, Instant::now()) {
+                        tracing::warn!(error = %error, times, "the queue's retention failed; it is tried again");
+                    }
+                }
             }
         }
     }
@@ -220,7 +226,7 @@ impl Keeper {
             .inbox
             .push(Op::Trim(trim, reply))
             .map_err(|error| StoreError::Down(error.to_string()))?;
-        let trimmed = answer.recv().map_err(gone)?;
+        let trimmed = answer.recv().map_err(gone)??;
         self.shared.metrics.trimmed.inc_by(count);
         self.shared.metrics.ids_evicted.inc_by(trimmed.evicted);
         Ok(trimmed.used)
@@ -248,7 +254,7 @@ impl Keeper {
                 .map_err(|error| StoreError::Down(error.to_string()))?;
             let left = answer
                 .recv()
-                .map_err(|_| StoreError::Down("the writer is gone".to_owned()))?;
+                .map_err(|_| StoreError::Down("the writer is gone".to_owned()))??;
             if left == 0 {
                 return Ok(());
             }

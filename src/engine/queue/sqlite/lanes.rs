@@ -25,12 +25,13 @@ mod moved;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 pub(super) use self::moved::Moved;
 use super::pool::Pool;
 use crate::domain::id::Uid;
-use crate::engine::queue::{Depth, QueueError, Stored};
+use crate::engine::queue::{Depth, Outlook, QueueError, Stored};
 
 /// Due time in milliseconds since 1970, and position of the event.
 pub(super) type Key = (i64, i64);
@@ -527,9 +528,18 @@ impl Lanes {
         held.map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// When the next unclaimed delivery of a lane is due.
-    pub(super) fn next_due(&self, uid: &Uid) -> Option<i64> {
-        self.by_uid.get(uid)?.next_due()
+    /// What a lease would find.
+    pub(super) fn outlook(&self, uid: &Uid, now: i64, most: usize) -> Outlook {
+        let Some(lane) = self.by_uid.get(uid) else {
+            return Outlook::default();
+        };
+        let due = |key: &Key| key.0 <= now && lane.horizon.is_none_or(|horizon| *key < horizon);
+        Outlook {
+            next_due: lane
+                .next_due()
+                .and_then(|due| Timestamp::from_millisecond(due).ok()),
+            ready: lane.window.keys().take(most).take_while(|key| due(key)).count(),
+        }
     }
 
     /// How much waits in a lane.

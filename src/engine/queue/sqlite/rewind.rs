@@ -3,10 +3,9 @@
 //! In steps of at most [`STEP`] deliveries, each one transaction, so that publishers wait for one step only. A crash
 //! between two steps leaves the rest where its retries have put it.
 
-use super::Shared;
 use super::fault::StoreError;
 use super::lanes::{Key, Moved};
-use super::store::Store;
+use super::writer::Writer;
 use crate::domain::id::Uid;
 use crate::engine::queue::Reach;
 
@@ -36,24 +35,31 @@ pub(super) struct Step {
     pub(super) next: Option<Key>,
 }
 
-/// Does one step. Memory is told first, and reads nothing of the lane until the disk is as it says.
-pub(super) fn step(shared: &Shared, store: &mut Store, rewind: &Rewind) -> Result<Step, StoreError> {
-    let Rewind { lane, reach, from } = rewind;
-    let rewinding = shared.lanes.lock().begin_rewind(lane, *reach, *from, STEP);
-    let done = store.with_headroom(shared.settings.max_bytes, |store| {
-        store.transact(|writing| {
-            let mut put_back = writing.connection().prepare_cached(
-                "UPDATE OR IGNORE deliveries SET due = ?4 WHERE lane = ?1 AND due = ?2 AND seq = ?3",
-            )?;
-            for Moved { age, due } in &rewinding.rows {
-                put_back.execute((rewinding.number, due, age.1, age.0))?;
-            }
-            Ok(())
+impl Writer {
+    /// Does one step. Memory is told first, and reads nothing of the lane until the disk is as it says.
+    ///
+    /// On a full volume the reserve is given up for it: what is put back is delivered next, and that makes room.
+    pub(super) fn rewind(&mut self, rewind: &Rewind) -> Result<Step, StoreError> {
+        let Rewind { lane, reach, from } = rewind;
+        let rewinding = self.shared.lanes.lock().begin_rewind(lane, *reach, *from, STEP);
+        let done = self.making_room(0, |store| {
+            store.transact(|writing| {
+                let mut put_back = writing.connection().prepare_cached(
+                    "UPDATE OR IGNORE deliveries SET due = ?4 WHERE lane = ?1 AND due = ?2 AND seq = ?3",
+                )?;
+                for Moved { age, due } in &rewinding.rows {
+                    put_back.execute((rewinding.number, due, age.1, age.0))?;
+                }
+                Ok(())
+            })
+        });
+        self.shared
+            .lanes
+            .lock()
+            .end_rewind(lane, &rewinding, done.is_err());
+        done.map(|_| Step {
+            count: rewinding.rows.len() as u64,
+            next: rewinding.next,
         })
-    });
-    shared.lanes.lock().end_rewind(lane, &rewinding, done.is_err());
-    done.map(|_| Step {
-        count: rewinding.rows.len() as u64,
-        next: rewinding.next,
-    })
+    }
 }

@@ -1,8 +1,8 @@
 //! What the writer does when there is no room.
 //!
-//! | Missing | For events | For settlements, trims and dropping |
+//! | Missing | For events and healths | For settlements, trims, dropping and rewinding |
 //! |---|---|---|
-//! | room in the file (`max_bytes`) | delivered events are removed, the oldest first, and the group is written again | may use [`HEADROOM`](super::store::HEADROOM) more |
+//! | room in the file (`max_bytes`) | delivered events are removed, the oldest first, and the group is written again | may use [`HEADROOM`] more |
 //! | room on the volume | the same, with the reserve given up before | the reserve is given up, and the log moved into the file, so that it begins anew in its own place |
 //!
 //! While the reserve is missing, the file may not grow for events: they use what is free inside it, so the reserve's
@@ -13,24 +13,29 @@
 //! by the attempts that were under way, and nothing is sent twice unless the process ends.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fault::StoreError;
 use super::inbox::{Op, Settling};
 use super::keeper::{self, Cutoffs, Trim};
 use super::rows::{Row, nanoseconds};
 use super::schema;
-use super::store::{Store, WINDOW};
+use super::store::{HEADROOM, Store, WINDOW};
 use super::writer::{Phase, Write, Writer};
 
 /// Bytes that removing delivered events frees at once, at least, when there are so many.
 const AT_ONCE: u64 = 1 << 20;
 
-/// Spans of events that are looked through at once for delivered ones.
-const SPANS: usize = 4;
+/// For how long delivered events are looked for at once, while everybody waits. Each look reads all deliveries, so one
+/// may take longer; none begins later.
+const LOOKING: Duration = Duration::from_millis(100);
 
-/// Looking again when there was nothing to remove waits for so many times what the look took.
+/// Looking again when there was too little to remove waits for so many times what the look took: at most a twentieth of
+/// the writer's time goes into looks that do not help.
 const AGAIN: u32 = 20;
+
+/// Room in the file that a statement may fail to find for want of whole pages.
+const MARGIN: u64 = 256 << 10;
 
 /// What the writer knows about room.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ pub(super) struct Room {
     capped: bool,
     /// Delivered events before are gone already.
     oldest: i64,
-    /// There was nothing to remove; not looked for before then.
+    /// There was too little to remove; not looked for before then.
     next: Instant,
 }
 
@@ -53,20 +58,36 @@ impl Default for Room {
     }
 }
 
-/// Bytes of the events in a group.
+/// Bytes of a health, about.
+const HEALTH: usize = 1024;
+
+/// Bytes of the events and healths in a group. Its settlements make their own room, see `settle_alone`.
 pub(super) fn bytes(writes: &[Write]) -> u64 {
     let rows = writes.iter().map(|write| match write {
         Write::Enqueue(rows, _) => rows.iter().map(Row::cost).sum(),
-        _ => 0_usize,
+        Write::Health(healths, _) => healths.len().saturating_mul(HEALTH),
+        Write::Settle(_) => 0_usize,
     });
     rows.sum::<usize>() as u64
 }
 
+/// Bytes that settlements write, about: a delivery each, and healths.
+fn settled_bytes(settlings: &[Settling]) -> u64 {
+    let settles = settlings.iter().flat_map(|settling| &settling.settles);
+    let bytes = settles.map(|settle| {
+        let health = settle.health.as_ref();
+        let json = health.and_then(|health| serde_json::to_string(health).ok());
+        json.map_or(0, |json| json.len()).saturating_add(64)
+    });
+    bytes.sum::<usize>() as u64
+}
+
 impl Writer {
-    /// Lets the file grow again once the reserve is back.
-    pub(super) fn lift_cap(&mut self) {
-        if self.room.capped && !self.shared.reserve.is_missing() {
-            self.room.capped = false;
+    /// Lets the file grow for events exactly as long as the reserve is there.
+    pub(super) fn follow_reserve(&mut self) {
+        let missing = self.shared.reserve.is_missing();
+        if self.room.capped != missing {
+            self.room.capped = missing;
             self.limit();
         }
     }
@@ -94,45 +115,55 @@ impl Writer {
         }
     }
 
-    /// The bound that a write hit: a statement meets the volume's, too, when a group is larger than the cache.
-    fn which(&self, error: StoreError, bytes: u64) -> StoreError {
-        match error {
-            StoreError::Limit if !self.at_limit(bytes) => StoreError::Full,
-            error => error,
+    /// The bound that a write of so many bytes hit, which decides what is done about it.
+    ///
+    /// SQLite has one word for both. The file's own limit is always met by a statement; the volume's by the commit,
+    /// or, when a transaction is larger than the cache, by a statement, too. So what a statement met is the volume's
+    /// when the file could have taken that much, `beyond` its limit included.
+    fn bound_hit(&self, error: StoreError, bytes: u64, beyond: u64) -> StoreError {
+        let Phase::Up(store) = &self.phase else {
+            return error;
+        };
+        match (&error, keeper::sizes(&store.connection)) {
+            (StoreError::Limit, Ok((total, free))) => {
+                let bound = if self.room.capped {
+                    total
+                } else {
+                    self.shared.settings.max_bytes
+                };
+                let left = bound
+                    .saturating_add(beyond)
+                    .saturating_sub(total)
+                    .saturating_add(free);
+                if left < bytes.saturating_mul(2).saturating_add(MARGIN) {
+                    StoreError::Limit
+                } else {
+                    StoreError::Full
+                }
+            }
+            _ => error,
         }
     }
 
-    /// The bound to tell of: a file that may not grow is held back by the volume.
-    pub(super) fn told(&self, error: StoreError, bytes: u64) -> StoreError {
-        match self.which(error, bytes) {
+    /// The bound that callers are told of: a file that may not grow is held back by the volume.
+    fn to_tell(&self, hit: StoreError) -> StoreError {
+        match hit {
             StoreError::Limit if self.room.capped => StoreError::Full,
             error => error,
         }
     }
 
-    /// Whether so many bytes of events may be too many for the file.
-    fn at_limit(&self, bytes: u64) -> bool {
-        let Phase::Up(store) = &self.phase else {
-            return false;
-        };
-        let Ok((total, free)) = keeper::sizes(&store.connection) else {
-            return false;
-        };
-        let bound = if self.room.capped {
-            total
-        } else {
-            self.shared.settings.max_bytes
-        };
-        let left = bound.saturating_sub(total).saturating_add(free);
-        left < bytes.saturating_mul(2).saturating_add(256 << 10)
+    /// The bound that callers are told of when events of so many bytes found no room.
+    pub(super) fn refusal(&self, error: StoreError, bytes: u64) -> StoreError {
+        self.to_tell(self.bound_hit(error, bytes, 0))
     }
 
-    /// Tries to make room for events; answers whether it is worth writing them again.
+    /// Tries to make room for events and healths; answers whether it is worth writing them again.
     pub(super) fn make_room(&mut self, error: StoreError, bytes: u64) -> bool {
         if bytes == 0 {
             return false;
         }
-        let relieved = matches!(self.which(error, bytes), StoreError::Full) && self.relieve();
+        let relieved = matches!(self.bound_hit(error, bytes, 0), StoreError::Full) && self.relieve();
         let trimmed = self.trim_oldest(bytes.saturating_mul(2).max(AT_ONCE));
         relieved || trimmed
     }
@@ -160,11 +191,22 @@ impl Writer {
         }
     }
 
-    /// Removes delivered events, the oldest first, until so many bytes are free; answers whether it removed any.
+    /// Removes delivered events, the oldest first, until so many bytes are free; answers whether it removed any. When
+    /// it could not free as many, the keeper goes on at its leisure, and events are refused meanwhile.
     fn trim_oldest(&mut self, bytes: u64) -> bool {
-        if self.room.next > Instant::now() {
+        let started = Instant::now();
+        if self.room.next > started {
             return false;
         }
+        let (removed, freed) = self.look_for_oldest(bytes, started);
+        if freed < bytes {
+            self.room.next = Instant::now() + started.elapsed() * AGAIN;
+        }
+        removed > 0
+    }
+
+    /// Events removed, and bytes freed.
+    fn look_for_oldest(&mut self, bytes: u64, started: Instant) -> (u64, u64) {
         let now = nanoseconds(self.shared.clock.now());
         let cutoffs = Cutoffs {
             accepted: i64::MIN,
@@ -172,9 +214,8 @@ impl Writer {
             max_ids: i64::try_from(self.shared.settings.max_ids).unwrap_or(i64::MAX),
             over: true,
         };
-        let started = Instant::now();
         let (mut removed, mut freed) = (0_u64, 0_u64);
-        for _ in 0..SPANS {
+        while started.elapsed() < LOOKING {
             let Phase::Up(store) = &self.phase else { break };
             let planned = keeper::plan(&store.connection, self.room.oldest, cutoffs);
             let Ok((plan, cursor, _)) = planned else { break };
@@ -187,7 +228,7 @@ impl Writer {
                     up_to,
                     ..Trim::default()
                 };
-                let done = self.making_room(|store| {
+                let done = self.making_room(0, |store| {
                     let (total, free) = keeper::sizes(&store.connection)?;
                     let before = total.saturating_sub(free);
                     let trimmed = keeper::trim(store, &trim)?;
@@ -195,7 +236,7 @@ impl Writer {
                 });
                 let Ok((bytes_now, evicted)) = done else {
                     self.room.oldest = events.first().copied().unwrap_or(self.room.oldest);
-                    return removed > 0;
+                    return (removed, freed);
                 };
                 freed = freed.saturating_add(bytes_now);
                 removed = removed.saturating_add(events.len() as u64);
@@ -203,30 +244,33 @@ impl Writer {
                 self.shared.metrics.ids_evicted.inc_by(evicted);
                 if freed >= bytes {
                     self.room.oldest = events.last().map_or(cursor, |last| last.saturating_add(1));
-                    return true;
+                    return (removed, freed);
                 }
             }
             if !plan.more {
                 // From the start next time: what was open may have been delivered.
                 self.room.oldest = 0;
-                if removed == 0 {
-                    self.room.next = Instant::now() + started.elapsed() * AGAIN;
-                }
                 break;
             }
         }
-        removed > 0
+        (removed, freed)
     }
 
-    /// Runs what makes room: it may use more than the file's limit, and the reserve.
+    /// Runs what makes room and writes so many bytes for it: it may use more than the file's limit, and the reserve.
     pub(super) fn making_room<T>(
         &mut self,
+        bytes: u64,
         mut work: impl FnMut(&mut Store) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        match self.within_headroom(&mut work) {
-            Err(StoreError::Full) if self.relieve() => self.within_headroom(&mut work),
+        let first = self.within_headroom(&mut work);
+        let done = match first.map_err(|error| self.bound_hit(error, bytes, HEADROOM)) {
+            Err(StoreError::Full) if self.relieve() => {
+                let again = self.within_headroom(&mut work);
+                again.map_err(|error| self.bound_hit(error, bytes, HEADROOM))
+            }
             done => done,
-        }
+        };
+        done.map_err(|error| self.to_tell(error))
     }
 
     fn within_headroom<T>(
@@ -253,7 +297,7 @@ impl Writer {
         for at_once in [settlings.len(), 1] {
             while last.is_none() && !settlings.is_empty() {
                 let some = settlings.get(..at_once.min(settlings.len())).unwrap_or_default();
-                let done = self.making_room(|store| {
+                let done = self.making_room(settled_bytes(some), |store| {
                     store.transact(|writing| {
                         some.iter()
                             .try_for_each(|settling| writing.settle(&settling.settles))
@@ -280,6 +324,11 @@ impl Writer {
         }
     }
 
+    /// The room that settlements wait for.
+    pub(super) fn stuck(&self) -> Option<StoreError> {
+        self.parked.iter().find_map(|settling| settling.missing.clone())
+    }
+
     /// Says whether settlements wait for room; then nothing is leased.
     pub(super) fn mark_stuck(&self) {
         let waiting: usize = self.parked.iter().map(|settling| settling.settles.len()).sum();
@@ -287,13 +336,14 @@ impl Writer {
             .metrics
             .unsettled
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        let stuck = self.parked.iter().any(|settling| settling.full);
-        if stuck != self.shared.stuck.swap(stuck, Ordering::AcqRel) {
-            if stuck {
+        let missing = self.stuck();
+        if missing.is_some() != self.shared.stuck.swap(missing.is_some(), Ordering::AcqRel) {
+            if let Some(error) = missing {
                 tracing::error!(
                     results = waiting,
-                    reason = "DiskFull",
-                    "results cannot be stored, because the volume is full; nothing is sent until they are"
+                    reason = error.to_queue_error().reason(),
+                    error = %error,
+                    "results cannot be stored for want of room; nothing is sent until they are"
                 );
             } else {
                 tracing::info!("results are stored again; deliveries go on");
@@ -301,28 +351,26 @@ impl Writer {
         }
     }
 
-    /// Removes what the keeper found, and gives free pages back.
+    /// Removes what the keeper found, and gives free pages back. The keeper is told what went wrong.
     pub(super) fn tidy(&mut self, op: Op) {
         let failed = match op {
-            Op::Trim(trim, done) => match self.making_room(|store| keeper::trim(store, &trim)) {
-                Ok(trimmed) => {
-                    done.send(trimmed).ok();
-                    None
+            Op::Trim(trim, done) => {
+                let trimmed = self.making_room(0, |store| keeper::trim(store, &trim));
+                let failed = trimmed.as_ref().err().cloned();
+                done.send(trimmed).ok();
+                failed
+            }
+            Op::Vacuum(pages, done) => {
+                let left = self.making_room(0, |store| keeper::vacuum(store, pages));
+                let failed = left.as_ref().err().cloned();
+                if failed.is_none() && self.room.capped {
+                    // The volume gets the pages when the log is moved, and events may not take them again.
+                    self.begin_log_anew();
+                    self.limit();
                 }
-                Err(error) => Some(error),
-            },
-            Op::Vacuum(pages, done) => match self.making_room(|store| keeper::vacuum(store, pages)) {
-                Ok(left) => {
-                    if self.room.capped {
-                        // The volume gets the pages when the log is moved, and events may not take them again.
-                        self.begin_log_anew();
-                        self.limit();
-                    }
-                    done.send(left).ok();
-                    None
-                }
-                Err(error) => Some(error),
-            },
+                done.send(left).ok();
+                failed
+            }
             _ => None,
         };
         if let Some(error) = failed {

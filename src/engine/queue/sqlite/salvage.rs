@@ -1,6 +1,7 @@
 //! Replacing a damaged file by a new one with every row that can still be read.
 //!
-//! Order of the steps, so that a crash between any two loses nothing:
+//! Order of the steps, so that a crash between any two loses nothing; the directory is synced after each, so that a
+//! power failure finds the same order:
 //!
 //! 1. `<path>.salvage` is filled from the damaged file, which is not written to.
 //! 2. It is renamed to `<path>.salvaged`: it is complete. Found at a start beside `<path>`, it is removed and made
@@ -60,6 +61,7 @@ pub(super) fn replace(shared: &Shared, damage: &str) -> Result<String, StoreErro
     let carried = carried?;
     File::open(&fresh)?.sync_all()?;
     std::fs::rename(&fresh, beside(path, ".salvaged"))?;
+    sync_directory(path)?;
     let aside = move_aside(path, &time(shared))?;
     let Carried {
         events,
@@ -121,16 +123,22 @@ fn move_aside(path: &Path, time: &str) -> Result<PathBuf, StoreError> {
         let from = beside(path, suffix);
         if from.exists() {
             std::fs::rename(from, beside(&aside, suffix))?;
+            // Before its log goes: a file that is found again without it would be read as older than it is.
+            sync_directory(path)?;
         }
     }
     std::fs::rename(beside(path, ".salvaged"), path)?;
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
-        File::open(directory)?.sync_all()?;
-    }
+    sync_directory(path)?;
     Ok(aside)
+}
+
+/// Makes what was renamed beside a file survive a power failure.
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let directory = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {

@@ -11,6 +11,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::fault::StoreError;
 use super::lanes::LaneRow;
 use super::rows::accepted_millis;
+use super::wal::FRAME;
+use super::writer::GROUP_BYTES;
 use crate::domain::id::Uid;
 
 /// The format this version writes, in `user_version`.
@@ -21,6 +23,14 @@ const APPLICATION: i64 = 0x5052_5131;
 
 /// Bytes of a page. 4096 is what file systems write at once.
 pub(super) const PAGE: u64 = 4096;
+
+/// Pages of log from which on SQLite copies it back into the file, in a commit. A thread of its own that did this would
+/// spare commits the wait, but is not worth the doubt about a file that two connections write.
+const CHECKPOINT: u32 = 2000;
+
+/// Bytes that the log takes, and by which copying it back can make the file grow: as above, and one group. Only a reader
+/// that looks for long at an old state of the file, as the check after an unclean stop does, lets it grow further.
+pub(super) const LOG_BYTES: u64 = CHECKPOINT as u64 * (PAGE + FRAME as u64) + GROUP_BYTES as u64;
 
 /// The tables. The indexes of names are there to have every name twice: names are few, and all rows depend on them.
 pub(super) const TABLES: &str = "
@@ -88,9 +98,9 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Sto
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "temp_store", "memory")?;
-    // A log that one large commit has grown is cut back to this at the next checkpoint.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 2000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
+    // A log that one large commit or a long look at the file has grown is cut back to this when it begins anew.
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES.cast_signed())?;
     if version == 0 {
         let transaction = connection.transaction()?;
         transaction.execute_batch(TABLES)?;

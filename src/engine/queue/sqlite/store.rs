@@ -4,10 +4,8 @@
 //! On a rollback [`Store::undo`] forgets the names that the transaction had made.
 
 use std::collections::HashMap;
-use std::ffi::c_int;
 use std::sync::Arc;
 
-use rusqlite::hooks::Wal;
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
@@ -224,19 +222,6 @@ impl Store {
         }
     }
 
-    /// Calls `hook` after each commit with the log and its length in pages.
-    pub(super) fn on_commit(
-        &mut self,
-        mut hook: impl FnMut(&mut Wal, u32) + Send + 'static,
-    ) -> Result<(), rusqlite::Error> {
-        // What the hook answered would become the commit's answer, although that is durable already.
-        let hook = move |log: &mut Wal, pages: c_int| {
-            hook(log, u32::try_from(pages).unwrap_or_default());
-            Ok(())
-        };
-        self.connection.wal_hook(Some(hook))
-    }
-
     /// Position of the newest event.
     pub(super) const fn last_seq(&self) -> i64 {
         self.last_seq
@@ -323,10 +308,11 @@ impl Store {
     ) -> Result<T, StoreError> {
         schema::limit(&self.connection, max_bytes.saturating_add(HEADROOM))?;
         let done = work(self);
-        let limited = schema::limit(&self.connection, max_bytes);
-        let done = done?;
-        limited?;
-        Ok(done)
+        // What was committed stays committed; the limit is set anew with the next write of this kind, or opening.
+        if let Err(error) = schema::limit(&self.connection, max_bytes) {
+            tracing::warn!(%error, "the file's size limit was not set");
+        }
+        done
     }
 
     /// Moves the log into the file, so that the next commit writes it from its beginning. Waits for readers, whose

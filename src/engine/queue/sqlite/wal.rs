@@ -4,7 +4,14 @@
 //! power failure looks like that, and so does one flipped bit in the middle, behind which commits follow that were
 //! acknowledged. This module tells the two apart and writes the checksums of the log anew, so that SQLite reads all of
 //! it. The last commit is let in, too, when its frames are there and only their sums are wrong: it may have been
-//! acknowledged. What a flipped bit did to a page is then found by the check of the file, or by an event's own checksum.
+//! acknowledged.
+//!
+//! What a flipped bit did to a page that is let in is found when it broke the page's structure (by the check of the
+//! file), an event's row (by its checksum, when it is delivered), or the lane of a delivery so that it has no name. It
+//! is *not* found in the other numbers of `deliveries`, and in `ids`, `old_ids`, `health` and the names: these rows have
+//! no checksum. Such a bit makes one delivery come at another time, with another count of attempts, or as
+//! [`Stored::Corrupt`](crate::engine::queue::Stored::Corrupt) when its event is not there; go to another lane whose
+//! number differs by that bit, or be one of another event; or forgets one id. The mended log is reported for that reason.
 //!
 //! # The format
 //!
@@ -14,7 +21,7 @@
 //! bytes of its header and the page, and begin with the sums before it. So a frame can be checked by itself with the
 //! stored sums of the frame before. Frames of an older round of the log have other salts.
 //!
-//! The log is bounded by SQLite's checkpoints (8 MB) and `journal_size_limit`, so it is read as a whole.
+//! The log is bounded by checkpoints, see [`LOG_BYTES`](super::schema::LOG_BYTES), so it is read as a whole.
 
 use std::fs::File;
 use std::io::Write;
@@ -25,7 +32,8 @@ use super::opening::beside;
 use super::schema::PAGE;
 
 const HEADER: usize = 32;
-const FRAME: usize = 24;
+/// Bytes of a frame before its page.
+pub(super) const FRAME: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 const VERSION: u32 = 3_007_000;
 

@@ -1,21 +1,20 @@
 //! The writer thread: groups what waits into transactions, answers after the commit, and heals.
 //!
-//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`]; settlements
-//! that could not be written wait for at most `settle_patience`.
+//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`], or one call;
+//! settlements that could not be written wait for at most `settle_patience`, or, for want of room, until there is some
+//! (see `room`).
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::checkpoint;
+use super::complaint::Complaint;
 use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
 use super::notes;
 use super::opening::{self, Opened};
-use super::rewind;
 use super::room::{self, Room};
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
@@ -24,7 +23,7 @@ use crate::domain::id::Uid;
 use crate::engine::queue::{Enqueued, QueueError};
 
 /// Most bytes of events in one group.
-const GROUP_BYTES: usize = 8 << 20;
+pub(super) const GROUP_BYTES: usize = 8 << 20;
 
 /// Deliveries that dropping a lane removes per transaction.
 const DROP_STEP: i64 = 4096;
@@ -68,14 +67,13 @@ pub(super) struct Writer {
     pub(super) parked: Vec<Settling>,
     pub(super) room: Room,
     dropping: Vec<(i64, u64, Option<Reply<u64>>)>,
-    /// Asks for a checkpoint.
-    checkpoint: SyncSender<()>,
     /// A step of dropping failed; not tried again before then.
     drop_next: Instant,
+    complaint: Complaint,
 }
 
 /// Serves the inbox until it is closed and empty.
-pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>, checkpoint: SyncSender<()>) {
+pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>) {
     let phase = Phase::Down {
         error: StoreError::Down("it is not open yet".to_owned()),
         next: Instant::now(),
@@ -87,8 +85,8 @@ pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>, checkpoint:
         parked: Vec::new(),
         room: Room::default(),
         dropping: Vec::new(),
-        checkpoint,
         drop_next: Instant::now(),
+        complaint: Complaint::default(),
     };
     writer.reopen(None);
     opened.send(()).ok();
@@ -128,16 +126,16 @@ impl Writer {
         {
             self.reopen(None);
         }
-        self.lift_cap();
+        self.follow_reserve();
         let mut writes: Vec<Write> = self.parked.drain(..).map(Write::Settle).collect();
         self.write(&mut writes);
-        let stuck = self.parked.iter().any(|settling| settling.full);
+        let stuck = self.stuck();
         for op in ops.drain(..) {
             match op {
-                Op::Enqueue(rows, reply) if stuck => {
-                    self.refuse_one(Write::Enqueue(rows, reply), &StoreError::Full);
-                }
-                Op::Enqueue(rows, reply) => writes.push(Write::Enqueue(rows, reply)),
+                Op::Enqueue(rows, reply) => match &stuck {
+                    Some(missing) => self.refuse_one(Write::Enqueue(rows, reply), missing),
+                    None => writes.push(Write::Enqueue(rows, reply)),
+                },
                 Op::Settle(settling) => writes.push(Write::Settle(settling)),
                 Op::Health(healths, reply) => writes.push(Write::Health(healths, reply)),
                 other => {
@@ -160,7 +158,6 @@ impl Writer {
         self.shared.state.lock().closed = true;
         self.shared.reader_slot.lock().close();
         *self.shared.keeper_slot.lock() = None;
-        self.shared.checkpoints.close();
         let down = Phase::Down {
             error: StoreError::Down("it is closed".to_owned()),
             next: Instant::now(),
@@ -173,7 +170,6 @@ impl Writer {
     fn reopen(&mut self, damage: Option<&str>) {
         self.shared.reader_slot.lock().close();
         *self.shared.keeper_slot.lock() = None;
-        self.shared.checkpoints.close();
         let down = Phase::Down {
             error: StoreError::Down("it is being opened".to_owned()),
             next: Instant::now(),
@@ -189,6 +185,7 @@ impl Writer {
         match opened {
             Ok(Opened { store, dropped }) => {
                 self.phase = Phase::Up(Box::new(store));
+                self.shared.reserve.keep(&self.shared.metrics);
                 self.cap();
                 for (number, count, reply) in std::mem::take(&mut self.dropping) {
                     if dropped.contains(&number) {
@@ -203,7 +200,8 @@ impl Writer {
                         self.dropping.push((number, 0, None));
                     }
                 }
-                self.shared.state.lock().down = None;
+                let mut state = self.shared.state.lock();
+                (state.down, state.known) = (None, true);
             }
             Err(error) => self.fall(error),
         }
@@ -217,10 +215,6 @@ impl Writer {
             None => opening::open(&self.shared),
             Some(damage) => opening::replace(&self.shared, damage),
         }
-        .and_then(|mut opened| {
-            checkpoint::watch(&mut opened.store, &self.shared, &self.checkpoint)?;
-            Ok(opened)
-        })
     }
 
     /// Goes down until the next try.
@@ -355,9 +349,11 @@ impl Writer {
 
     /// A group failed as a whole: its settlements are tried alone, because they make room; the rest is refused.
     fn failed(&mut self, writes: &mut Vec<Write>, error: StoreError) {
-        let error = self.told(error, room::bytes(writes));
+        let error = self.refusal(error, room::bytes(writes));
         self.shared.metrics.failed_groups.inc();
-        tracing::warn!(error = %error, calls = writes.len(), "a group commit failed");
+        if let Some(groups) = self.complaint.make(&error, Instant::now()) {
+            tracing::warn!(error = %error, groups, "a group commit failed; it is said again in a minute at the soonest");
+        }
         let mut settlings = Vec::new();
         match &error {
             error if error.is_full() => {
@@ -400,11 +396,11 @@ impl Writer {
     /// Keeps settlements for later; gives their leases back when that took too long.
     pub(super) fn park(&mut self, mut settling: Settling, error: &StoreError) {
         let since = *settling.failed.get_or_insert_with(Instant::now);
-        settling.full = error.is_full();
-        if settling.full {
+        settling.missing = error.is_full().then(|| error.clone());
+        if settling.missing.is_some() {
             settling.failed = None;
         }
-        if settling.full || since.elapsed() < self.shared.settings.settle_patience {
+        if settling.missing.is_some() || since.elapsed() < self.shared.settings.settle_patience {
             self.parked.push(settling);
             return;
         }
@@ -430,6 +426,8 @@ impl Writer {
                     Op::Drop(_, reply) => drop(reply.send(Err(told))),
                     Op::Note(.., reply) => drop(reply.send(Err(told))),
                     Op::Rewind(_, reply) => drop(reply.send(Err(told))),
+                    Op::Trim(_, done) => drop(done.send(Err(error.clone()))),
+                    Op::Vacuum(_, done) => drop(done.send(Err(error.clone()))),
                     _ => {}
                 }
                 return;
@@ -454,7 +452,7 @@ impl Writer {
                 }
             }
             Op::Rewind(rewind, reply) => {
-                let done = rewind::step(&self.shared, store, &rewind);
+                let done = self.rewind(&rewind);
                 let failed = done.as_ref().err().cloned();
                 reply.send(done.map_err(|error| error.to_queue_error())).ok();
                 if let Some(error) = failed {
@@ -474,7 +472,7 @@ impl Writer {
             reply.send(Ok(0)).ok();
             return;
         };
-        let done = self.making_room(|store| {
+        let done = self.making_room(0, |store| {
             store.transact(|writing| {
                 let connection = writing.connection();
                 connection.execute("UPDATE lanes SET dropped = 1 WHERE number = ?1", [number])?;
@@ -506,7 +504,7 @@ impl Writer {
         if matches!(self.phase, Phase::Down { .. }) || self.drop_next > Instant::now() {
             return;
         }
-        match self.making_room(|store| drop_some(store, number)) {
+        match self.making_room(0, |store| drop_some(store, number)) {
             Ok(0) => {
                 let (_, count, reply) = self.dropping.remove(0);
                 if let Some(reply) = reply {
