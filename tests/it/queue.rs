@@ -3,6 +3,7 @@
 mod conformance;
 mod engine;
 mod faults;
+mod formats;
 mod full;
 mod model;
 

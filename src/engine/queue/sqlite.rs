@@ -15,7 +15,11 @@
 //! | `old_ids(seq, project, id, accepted)` | ids whose event retention has removed already; says what to remove from `ids`, and when |
 //! | `lanes(number, uid, dropped)`, `projects(number, uid)`, `facts(number, json)` | names, so that rows stay small. New facts of a project get a new row: an event keeps those it was accepted with |
 //! | `health(lane, json)` | `Health` of destinations |
+//! | `notes(lane, seq, note)` | what attempts left for later ones of the same delivery |
 //! | `meta(name, value)` | `seq`: highest position given before anything was trimmed; `forgotten`: ids up to this position are removed |
+//!
+//! Within a format, tables are only added. A file that has no `notes` yet gets the table when it is opened; the version
+//! before can go on with a file that has it, and goes by what it knows: e-mails are nothing it sends.
 //!
 //! # Who does what
 //!

@@ -246,8 +246,9 @@ fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
             "SELECT lane, json FROM health",
             "INSERT OR IGNORE INTO health VALUES(?1, ?2)",
         ),
+        // Where the first page was lost, the place of this table is a guess, and rows of another may stand there.
         (
-            "SELECT lane, seq, note FROM notes",
+            "SELECT lane, seq, note FROM notes WHERE typeof(seq) = 'integer' AND typeof(note) = 'blob'",
             "INSERT OR IGNORE INTO notes VALUES(?1, ?2, ?3)",
         ),
         (

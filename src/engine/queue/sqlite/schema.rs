@@ -50,8 +50,9 @@ pub(super) const TABLES: &str = "
         attempts INTEGER NOT NULL, project INTEGER NOT NULL, PRIMARY KEY(lane, due, seq)) WITHOUT ROWID;
 ";
 
-/// What attempts left for later ones. A file of an older program gets it when it is opened, and that program can go
-/// on with the file: it does not know the table, and what it leaves behind there is never asked for.
+/// What attempts left for later ones, in every file of the format: one of a version before notes gets the table when it
+/// is opened. That version can go on with the file. A note whose delivery it finishes stays behind until the lane goes;
+/// it is never asked for, because positions are never used twice.
 pub(super) const NOTES: &str = "
     CREATE TABLE IF NOT EXISTS notes(lane INTEGER NOT NULL, seq INTEGER NOT NULL, note BLOB NOT NULL,
         PRIMARY KEY(lane, seq)) WITHOUT ROWID;
