@@ -1,8 +1,10 @@
 //! [`SmtpMailer`]: sends mails over SMTP, behind the egress guard.
 //!
-//! lettre builds the messages ([`mime`]). The conversation ([`session`]) is our own, because lettre's logs what it
-//! says, passwords included, reads replies without a bound, gives a mail up when one recipient is refused, and bounds
-//! only the unused connections of its pool. The invariants:
+//! lettre builds the messages ([`mime`]). The conversation ([`session`]) is our own: lettre's `AsyncSmtpConnection` has
+//! its reader to itself, so that what a server says unasked, before TLS too, is read as the answer to the next command,
+//! it reads a line without end without bound, and it logs every line that it says, passwords included. On top of it,
+//! `AsyncSmtpTransport` gives a mail up when one recipient is refused, connects to any address, and bounds only the
+//! unused connections of its pool. The invariants:
 //!
 //! - No connection is opened to an address that the [`EgressPolicy`] refuses: a name is looked up and its addresses are
 //!   checked, and a checked address is the one that is dialled. TLS checks the name all the same.
@@ -10,7 +12,8 @@
 //! - One deadline covers an attempt from the name lookup to the last reply. When it passes, the connection is dropped.
 //! - At most [`MAX_CONNECTIONS`] connections to one server, whatever `maxInFlight` says; attempts beyond wait for
 //!   one within their deadline. Of the servers that nobody uses at the moment, [`MAX_SERVERS`] keep connections.
-//! - A reply is bounded ([`session::MAX_REPLY`]), and what is shown of it is visible ASCII.
+//! - A reply is bounded ([`session::MAX_REPLY`]), counts only when it was asked for, and what is shown of it is visible
+//!   ASCII without names of addresses.
 //! - What the server has taken is told as taken, even when the deadline passes later.
 //!
 //! Leaves to others: what is in a mail (`domain::email`), what becomes of the delivery (`domain::email::settled`).

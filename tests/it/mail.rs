@@ -5,7 +5,9 @@
 mod faults;
 mod letters;
 mod many;
+mod script;
 pub(crate) mod server;
+mod unasked;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

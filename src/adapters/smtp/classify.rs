@@ -149,6 +149,13 @@ pub(super) fn failure(error: &SmtpError) -> Failure {
             Reason::ProtocolError,
             format!("the answer to {} is not SMTP; check host, port and security", what(*stage)),
         ),
+        SmtpError::Unasked(stage) => (
+            Reason::ProtocolError,
+            format!(
+                "the SMTP server spoke before {}, unasked; check host and port, and what stands in between",
+                what(*stage)
+            ),
+        ),
         SmtpError::Answer { stage, code, text } => return answer(*stage, *code, text),
     };
     Failure::new(reason, message)
@@ -218,15 +225,24 @@ fn connect(error: &io::Error) -> (Reason, String) {
     }
 }
 
-fn handshake(error: &io::Error) -> (Reason, String) {
+/// What rustls says of a failed handshake.
+fn tls(error: &io::Error) -> Option<&rustls::Error> {
     let mut causes = successors(Some(error as &(dyn Error + 'static)), |&error| {
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         wrapped
             .map(|inner| inner as &(dyn Error + 'static))
             .or_else(|| error.source())
     });
-    let tls = causes.find_map(|cause| cause.downcast_ref::<rustls::Error>());
-    let message = match tls {
+    causes.find_map(|cause| cause.downcast_ref::<rustls::Error>())
+}
+
+/// Whether the other side does not speak TLS at all.
+pub(super) fn is_no_tls(error: &io::Error) -> bool {
+    matches!(tls(error), Some(rustls::Error::InvalidMessage(_)))
+}
+
+fn handshake(error: &io::Error) -> (Reason, String) {
+    let message = match tls(error) {
         Some(rustls::Error::InvalidCertificate(certificate)) => match certificate {
             CertificateError::UnknownIssuer => {
                 "the SMTP server's certificate is from an authority that is not trusted; put its authority into key \

@@ -81,7 +81,10 @@ impl Connector {
                 opening.hello(&self.name).await?;
                 progress.stage = Stage::Tls;
                 let stream = opening.start_tls().await?;
-                let stream = self.encrypt(server, pool, stream).await?;
+                let stream = self
+                    .encrypt(server, pool, stream)
+                    .await
+                    .map_err(after_start_tls)?;
                 self.introduce(Opening::again(stream), server, open, progress)
                     .await
             }
@@ -155,6 +158,14 @@ impl Connector {
             _ => {}
         }
         classify::failure(error)
+    }
+}
+
+/// A server that has agreed to TLS and goes on in plain text.
+fn after_start_tls(error: SmtpError) -> SmtpError {
+    match &error {
+        SmtpError::Handshake(io) if classify::is_no_tls(io) => SmtpError::Injected,
+        _ => error,
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -111,6 +112,9 @@ pub(super) enum SmtpError {
     /// What the server said is not SMTP.
     #[error("the answer is not SMTP")]
     Garbage(Stage),
+    /// The server said something before it was asked.
+    #[error("the server spoke unasked")]
+    Unasked(Stage),
 }
 
 impl SmtpError {
@@ -123,11 +127,11 @@ impl SmtpError {
         }
     }
 
-    /// Whether a kept connection that fails so has outlived its time.
+    /// Whether a kept connection on which a letter cannot be begun so has outlived its time: another may do better.
     pub(super) const fn is_stale(&self) -> bool {
         matches!(
             self,
-            Self::Closed(_) | Self::Io(..) | Self::Answer { code: 421, .. }
+            Self::Closed(_) | Self::Io(..) | Self::Unasked(_) | Self::Answer { code: 400..500, .. }
         )
     }
 }
@@ -178,6 +182,7 @@ impl<S: Stream> Wire<S> {
     }
 
     async fn write(&mut self, stage: Stage, mut bytes: &[u8]) -> Result<(), SmtpError> {
+        self.expect_silence(stage).await?;
         let stream = &mut self.stream;
         while !bytes.is_empty() {
             let written = poll_fn(|cx| Pin::new(&mut *stream).poll_write(cx, bytes)).await;
@@ -189,6 +194,39 @@ impl<S: Stream> Wire<S> {
         poll_fn(|cx| Pin::new(&mut *stream).poll_flush(cx))
             .await
             .map_err(|error| SmtpError::Io(stage, error))
+    }
+
+    /// Makes sure that the server has said no more than it was asked: the rest would be taken for the answer to what
+    /// is said next, such as that it has the mail.
+    async fn expect_silence(&mut self, stage: Stage) -> Result<(), SmtpError> {
+        if self.read.is_empty() {
+            let looked = poll_fn(|cx| Poll::Ready(self.poll_fill(cx, stage))).await;
+            match looked {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(read) => read?,
+            }
+        }
+        match self.answer(stage).await {
+            // A goodbye.
+            Ok(answer) if answer.code == 421 => Err(refusal(&answer, stage)),
+            Ok(_) | Err(SmtpError::Garbage(_)) => Err(SmtpError::Unasked(stage)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads what is there.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, stage: Stage) -> Poll<Result<(), SmtpError>> {
+        let mut bytes = [0; READ];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+        Poll::Ready(match read {
+            Err(error) => Err(SmtpError::Io(stage, error)),
+            Ok(()) if buffer.filled().is_empty() => Err(SmtpError::Closed(stage)),
+            Ok(()) => {
+                self.read.extend_from_slice(buffer.filled());
+                Ok(())
+            }
+        })
     }
 
     /// Reads until a whole line is there; takes it.
@@ -206,16 +244,7 @@ impl<S: Stream> Wire<S> {
             if looked > *budget {
                 return Err(SmtpError::Garbage(stage));
             }
-            let mut bytes = [0; READ];
-            let mut buffer = ReadBuf::new(&mut bytes);
-            let stream = &mut self.stream;
-            poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut buffer))
-                .await
-                .map_err(|error| SmtpError::Io(stage, error))?;
-            if buffer.filled().is_empty() {
-                return Err(SmtpError::Closed(stage));
-            }
-            self.read.extend_from_slice(buffer.filled());
+            poll_fn(|cx| self.poll_fill(cx, stage)).await?;
         }
     }
 
@@ -248,11 +277,7 @@ impl<S: Stream> Wire<S> {
         if answer.code < 400 {
             return Err(SmtpError::Garbage(stage));
         }
-        Err(SmtpError::Answer {
-            stage,
-            code: answer.code,
-            text: shown(&answer, stage),
-        })
+        Err(refusal(&answer, stage))
     }
 
     async fn command(&mut self, stage: Stage, line: &str, wanted: u16) -> Result<Answer, SmtpError> {
@@ -310,19 +335,32 @@ impl<S: Stream> Wire<S> {
     }
 }
 
-/// What of an answer can be shown: visible ASCII of bounded length. After a password, its code alone: a server might
-/// repeat what it was told.
+fn refusal(answer: &Answer, stage: Stage) -> SmtpError {
+    SmtpError::Answer {
+        stage,
+        code: answer.code,
+        text: shown(answer, stage),
+    }
+}
+
+/// What of an answer can be shown: visible ASCII of bounded length, without names before an `@`, for addresses are
+/// personal. After a password, its code alone: a server might repeat what it was told.
 fn shown(answer: &Answer, stage: Stage) -> String {
     if stage == Stage::Authentication {
         return String::new();
     }
-    let text = answer.lines.join(" ");
-    text.chars()
-        .map(|one| if one.is_ascii_graphic() { one } else { ' ' })
-        .take(MAX_SHOWN)
-        .collect::<String>()
-        .trim()
-        .to_owned()
+    let text: String = answer.lines.join(" ");
+    let mut out = String::with_capacity(MAX_SHOWN);
+    for one in text.chars() {
+        if one == '@' {
+            let start = out.rfind(|before| " <>\"'(),:;[]".contains(before));
+            out.truncate(start.map_or(0, |start| start + 1));
+            out.push_str("***");
+        }
+        out.push(if one.is_ascii_graphic() { one } else { ' ' });
+    }
+    out.truncate(MAX_SHOWN);
+    out.trim().to_owned()
 }
 
 /// The beginning of a conversation, before TLS.
@@ -428,8 +466,16 @@ impl Session {
 
     /// Sends the letter itself.
     pub(super) async fn content(&mut self, bytes: &[u8]) -> Result<(), SmtpError> {
-        self.wire.write(Stage::Content, &transparent(bytes)).await?;
-        self.wire.expect(Stage::Content, 2).await.map(drop)
+        let written = self.wire.write(Stage::Content, &transparent(bytes)).await;
+        let Err(broken @ SmtpError::Io(..)) = written else {
+            written?;
+            return self.wire.expect(Stage::Content, 2).await.map(drop);
+        };
+        // A server that reads no further, because it is too much, may have said so.
+        match self.wire.expect(Stage::Content, 2).await {
+            Err(refusal @ SmtpError::Answer { .. }) => Err(refusal),
+            _ => Err(broken),
+        }
     }
 
     /// Forgets a letter that was begun.
@@ -450,7 +496,7 @@ impl Session {
     /// Says goodbye, without waiting for the answer; at once, or not at all.
     pub(super) fn bid_farewell(mut self) {
         let stream = &mut self.wire.stream;
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
         let _ = Pin::new(&mut *stream).poll_write(&mut cx, b"QUIT\r\n");
         let _ = Pin::new(&mut *stream).poll_flush(&mut cx);
     }
@@ -484,28 +530,4 @@ fn transparent(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::transparent;
-
-    #[test]
-    fn nothing_in_a_mail_can_end_it() {
-        for (mail, wire) in [
-            ("a\r\nb\r\n", "a\r\nb\r\n.\r\n"),
-            ("a", "a\r\n.\r\n"),
-            (".\r\n..\r\n", "..\r\n...\r\n.\r\n"),
-            (
-                "a\r\n.\r\nMAIL FROM:<x@y>\r\n",
-                "a\r\n..\r\nMAIL FROM:<x@y>\r\n.\r\n",
-            ),
-            ("a\n.\nb", "a\r\n..\r\nb\r\n.\r\n"),
-            ("a\r.\rb", "a\r\n..\r\nb\r\n.\r\n"),
-            ("", "\r\n.\r\n"),
-        ] {
-            assert_eq!(
-                String::from_utf8(transparent(mail.as_bytes())).unwrap(),
-                wire,
-                "{mail:?}"
-            );
-        }
-    }
-}
+mod tests;

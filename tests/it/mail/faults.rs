@@ -1,9 +1,8 @@
 //! Servers that refuse, hang, break off or are not what they should be.
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 
+use super::script::{answers, scripted};
 use super::server::{BOTH, Identity, Make, Server};
 use super::*;
 
@@ -122,7 +121,7 @@ async fn every_stage_has_the_deadline() {
         ("None", format!("{HELLO}250 x\r\n250 x\r\n354 x\r\n"), "the mail"),
         ("None", format!("{HELLO}250 x\r\n550 x\r\n"), ""),
     ] {
-        let (port, task) = raw(said.clone().into_bytes()).await;
+        let (port, task) = scripted(vec![answers(&said)]).await;
         let mut secret = vec![("host", "localhost"), ("port", &*port), ("security", security)];
         if said.contains("AUTH") {
             secret.extend([("username", "u"), ("password", "p")]);
@@ -236,23 +235,6 @@ async fn the_egress_guard_holds_for_names_and_addresses() {
     }
 }
 
-/// A server that says the same to everybody and then reads.
-async fn raw(greeting: Vec<u8>) -> (String, tokio::task::JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    let task = tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let greeting = greeting.clone();
-            tokio::spawn(async move {
-                stream.write_all(&greeting).await.ok();
-                let mut bytes = [0; 1024];
-                while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
-            });
-        }
-    });
-    (port, task)
-}
-
 #[tokio::test]
 async fn what_is_not_smtp_is_told_so_and_read_within_bounds() {
     for (greeting, expected) in [
@@ -265,13 +247,8 @@ async fn what_is_not_smtp_is_told_so_and_read_within_bounds() {
         (b"\xff\xfe\r\n".to_vec(), "Open ProtocolError"),
         (b"554 5.3.2 go away\r\n".to_vec(), "Open Unavailable"),
         (b"421 4.3.2 busy\r\n".to_vec(), "Open Unavailable"),
-        // Said before the handshake, so that it would be read after it.
-        (
-            b"220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n250 injected\r\n".to_vec(),
-            "Open TlsError",
-        ),
     ] {
-        let (port, task) = raw(greeting.clone()).await;
+        let (port, task) = scripted(vec![vec![greeting.clone()]]).await;
         let secret = [("host", "localhost"), ("port", &*port), ("security", "StartTLS")];
         let got = send(&mailer(), &some_mail(&email(&json!({}), &secret)), LONG).await;
         assert_eq!(
@@ -282,7 +259,7 @@ async fn what_is_not_smtp_is_told_so_and_read_within_bounds() {
         );
         task.abort();
     }
-    let (port, task) = raw(Vec::new()).await;
+    let (port, task) = scripted(vec![Vec::new()]).await;
     let secret = [("host", "localhost"), ("port", &*port), ("security", "None")];
     let got = send(&mailer(), &some_mail(&email(&json!({}), &secret)), SHORT).await;
     assert_eq!(got[0].0, "Open Timeout", "{got:?}");
