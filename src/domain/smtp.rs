@@ -2,6 +2,7 @@
 //!
 //! The Secret's keys are [`KEYS`]. What they say is checked here; what only a connection shows is the transport's.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use base64::Engine as _;
@@ -48,8 +49,18 @@ pub struct SmtpServer {
     pub from: Option<Mailbox>,
     /// DER certificates of the only authorities that are trusted; empty: the usual ones.
     pub authorities: Vec<Box<[u8]>>,
-    /// Differs when anything else differs, the password too; says nothing about it.
-    pub fingerprint: [u8; 32],
+    /// Differs when anything else differs, the password too.
+    pub fingerprint: Fingerprint,
+}
+
+/// Stands for all that a Secret says of a server. Never shown: a short password could be guessed from it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint(…)")
+    }
 }
 
 /// A user of an SMTP server.
@@ -152,7 +163,7 @@ fn is_this_host(host: &str, address: Option<IpAddr>) -> bool {
     })
 }
 
-fn fingerprint<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> [u8; 32] {
+fn fingerprint<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Fingerprint {
     let mut hash = Sha256::new();
     for key in KEYS {
         let value = value(key);
@@ -161,7 +172,7 @@ fn fingerprint<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> [u8; 32] {
         hash.update((value.len() as u64).to_le_bytes());
         hash.update(value);
     }
-    hash.finalize().into()
+    Fingerprint(hash.finalize().into())
 }
 
 struct Reader<'f, F> {
@@ -392,6 +403,7 @@ mod tests {
             " pass word "
         );
         assert!(!format!("{server:?}").contains("pass word"));
+        assert!(format!("{server:?}").contains("Fingerprint(…)"));
         assert_ne!(server.fingerprint, with("other").fingerprint);
         assert_eq!(with("other").fingerprint, with("other").fingerprint);
     }

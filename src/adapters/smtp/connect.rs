@@ -1,7 +1,7 @@
 //! Opens connections: guarded lookup, TCP, TLS at once or after STARTTLS, authentication.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub(super) struct Connector {
     tls: Arc<ClientConfig>,
     refusals: TransportMetrics,
     metrics: SmtpMetrics,
-    /// What we call ourselves.
-    name: String,
+    /// This host's full name, if it has one. A pod has none: its name says nothing to a mail server.
+    name: Option<String>,
 }
 
 impl Connector {
@@ -42,14 +42,16 @@ impl Connector {
         refusals: TransportMetrics,
         metrics: SmtpMetrics,
     ) -> Self {
-        let name = ClientId::default().to_string();
-        let fits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        let name = match ClientId::default() {
+            ClientId::Domain(name) if is_full_name(&name) => Some(name),
+            _ => None,
+        };
         Self {
             guard,
             tls,
             refusals,
             metrics,
-            name: if fits { name } else { "[127.0.0.1]".to_owned() },
+            name,
         }
     }
 
@@ -66,47 +68,37 @@ impl Connector {
         // Each command waits for its answer, so waiting for more to send only costs time.
         stream.set_nodelay(true).map_err(SmtpError::Connect)?;
         let open = self.metrics.open();
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => literal(stream.local_addr().map_err(SmtpError::Connect)?.ip()),
+        };
         match server.security {
             SmtpSecurity::Tls => {
                 progress.stage = Stage::Tls;
                 let stream = self.encrypt(server, pool, stream).await?;
                 progress.stage = Stage::Greeting;
                 let opening = Opening::greet(stream).await?;
-                self.introduce(opening, server, open, progress).await
+                introduce(opening, &name, server, open, progress).await
             }
             SmtpSecurity::StartTls => {
                 progress.stage = Stage::Greeting;
                 let mut opening = Opening::greet(stream).await?;
                 progress.stage = Stage::Hello;
-                opening.hello(&self.name).await?;
+                opening.hello(&name).await?;
                 progress.stage = Stage::Tls;
                 let stream = opening.start_tls().await?;
                 let stream = self
                     .encrypt(server, pool, stream)
                     .await
                     .map_err(after_start_tls)?;
-                self.introduce(Opening::again(stream), server, open, progress)
-                    .await
+                introduce(Opening::again(stream), &name, server, open, progress).await
             }
             SmtpSecurity::None => {
                 progress.stage = Stage::Greeting;
                 let opening = Opening::greet(stream).await?;
-                self.introduce(opening, server, open, progress).await
+                introduce(opening, &name, server, open, progress).await
             }
         }
-    }
-
-    async fn introduce<S: Stream + 'static>(
-        &self,
-        mut opening: Opening<S>,
-        server: &SmtpServer,
-        open: OpenConnection,
-        progress: &mut Progress,
-    ) -> Result<Session, SmtpError> {
-        progress.stage = Stage::Hello;
-        opening.hello(&self.name).await?;
-        progress.stage = Stage::Authentication;
-        opening.sign_in(server.credentials.as_ref(), open).await
     }
 
     async fn addresses(&self, server: &SmtpServer) -> Result<Vec<SocketAddr>, SmtpError> {
@@ -161,6 +153,40 @@ impl Connector {
     }
 }
 
+/// Says who we are, as a host and as a user.
+async fn introduce<S: Stream + 'static>(
+    mut opening: Opening<S>,
+    name: &str,
+    server: &SmtpServer,
+    open: OpenConnection,
+    progress: &mut Progress,
+) -> Result<Session, SmtpError> {
+    progress.stage = Stage::Hello;
+    opening.hello(name).await?;
+    progress.stage = Stage::Authentication;
+    opening.sign_in(server.credentials.as_ref(), open).await
+}
+
+/// Whether a host's name can stand in EHLO: it has a domain.
+fn is_full_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    name.contains('.') && name.split('.').all(is_label)
+}
+
+/// What stands in EHLO for a host without a full name (RFC 5321 §4.1.4): its address.
+fn literal(address: IpAddr) -> String {
+    let id = match address.to_canonical() {
+        IpAddr::V4(address) => ClientId::Ipv4(address),
+        IpAddr::V6(address) => ClientId::Ipv6(address),
+    };
+    id.to_string()
+}
+
 /// A server that has agreed to TLS and goes on in plain text.
 fn after_start_tls(error: SmtpError) -> SmtpError {
     match &error {
@@ -200,4 +226,32 @@ async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, SmtpError> {
         }
     }
     Err(SmtpError::Connect(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_introduces_itself_by_its_full_name_or_its_address() {
+        assert!(is_full_name("mail-1.example.com"));
+        for name in [
+            "postrider-0",
+            "localhost",
+            "",
+            "a..b",
+            ".",
+            "a.b\r\nMAIL",
+            "ä.example",
+        ] {
+            assert!(!is_full_name(name), "{name:?}");
+        }
+        for (address, said) in [
+            ("10.1.2.3", "[10.1.2.3]"),
+            ("::ffff:10.1.2.3", "[10.1.2.3]"),
+            ("fd00::1", "[IPv6:fd00::1]"),
+        ] {
+            assert_eq!(literal(address.parse().unwrap()), said);
+        }
+    }
 }

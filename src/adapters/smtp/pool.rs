@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::metrics::SmtpMetrics;
 use super::session::Session;
 use super::{MAX_CONNECTIONS, MAX_SERVERS};
-use crate::domain::smtp::SmtpServer;
+use crate::domain::smtp::{Fingerprint, SmtpServer};
 
 /// The connections of one server.
 pub(super) struct Pool {
@@ -74,7 +74,7 @@ impl Pool {
 #[derive(Default)]
 struct Known {
     /// Each with the number of the request that asked for it last.
-    pools: HashMap<[u8; 32], (Arc<Pool>, u64)>,
+    pools: HashMap<Fingerprint, (Arc<Pool>, u64)>,
     requests: u64,
     /// A task closes what is unused for too long.
     sweeping: bool,
