@@ -30,6 +30,11 @@ def say(value):
     print(json.dumps(value), flush=True)
 
 
+def whole(text):
+    """UTF-8 that `email` has read byte by byte."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8")
+
+
 def parsed(content):
     message = email.message_from_bytes(content, policy=email.policy.default)
     parts = {}
@@ -38,6 +43,7 @@ def parsed(content):
             parts[part.get_content_type()] = part.get_content()
     return {
         "headers": [[name, str(value)] for name, value in message.items()],
+        "addresses": [[one.display_name, whole(one.addr_spec)] for one in message["To"].addresses],
         "parts": parts,
         "defects": [repr(d) for part in message.walk() for d in part.defects]
         + [repr(d) for value in message.values() for d in getattr(value, "defects", ())],

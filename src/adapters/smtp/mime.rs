@@ -5,6 +5,8 @@
 
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use lettre::Address;
 use lettre::address::AddressError;
 use lettre::error::Error as BuildError;
@@ -14,6 +16,9 @@ use lettre::message::header::{
 use lettre::message::{Body, Mailbox as LettreMailbox, Mailboxes, Message, MultiPart, SinglePart};
 
 use crate::domain::email::{Letter, Mailbox};
+
+/// Bytes of text in an encoded word, by which a line stays below 76 characters (RFC 2047 §2).
+const WORD: usize = 30;
 
 /// Why a letter cannot be written. The domain checks all of this before, so that it points to a bug of ours.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +44,7 @@ pub fn format(letter: &Letter) -> Result<Vec<u8>, MimeError> {
         .message_id(Some(letter.message_id.clone()))
         .header(header::From::from(mailboxes(std::slice::from_ref(&letter.from))?))
         .header(header::To::from(mailboxes(&letter.to)?))
-        .subject(&*letter.subject);
+        .raw_header(unstructured("Subject", letter.subject.to_string())?);
     if !letter.cc.is_empty() {
         builder = builder.header(header::Cc::from(mailboxes(&letter.cc)?));
     }
@@ -47,8 +52,7 @@ pub fn format(letter: &Letter) -> Result<Vec<u8>, MimeError> {
         builder = builder.header(header::ReplyTo::from(mailboxes(&letter.reply_to)?));
     }
     for (name, value) in &letter.headers {
-        let name = HeaderName::new_from_ascii((*name).to_owned())?;
-        builder = builder.raw_header(HeaderValue::new(name, value.clone()));
+        builder = builder.raw_header(unstructured(name, value.clone())?);
     }
     // lettre wants an envelope it can make of the headers; ours is in the session.
     let part = |kind, text: &str| SinglePart::builder().header(kind).body(body(text));
@@ -66,6 +70,27 @@ pub fn format(letter: &Letter) -> Result<Vec<u8>, MimeError> {
         }
     };
     Ok(message?.formatted())
+}
+
+/// A header that is text. lettre encodes what is not ASCII; text that looks as if it were encoded already is encoded
+/// here, or a reader would decode it, into line breaks, too.
+fn unstructured(name: &'static str, text: String) -> Result<HeaderValue, InvalidHeaderName> {
+    let name = HeaderName::new_from_ascii(name.to_owned())?;
+    if !text.contains("=?") {
+        return Ok(HeaderValue::new(name, text));
+    }
+    let mut words: Vec<String> = Vec::new();
+    let mut rest = &*text;
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.floor_char_boundary(WORD));
+        words.push(format!("=?utf-8?b?{}?=", STANDARD.encode(word)));
+        rest = after;
+    }
+    Ok(HeaderValue::dangerous_new_pre_encoded(
+        name,
+        text,
+        words.join("\r\n "),
+    ))
 }
 
 fn body(text: &str) -> Body {

@@ -153,3 +153,72 @@ async fn an_address_outside_ascii_needs_a_server_that_knows_it() {
     let got = words(&mailer(), &some_mail(&email(&spec, &server.plain()))).await;
     assert_eq!(got, ["Refused MessageRefused", "Taken"]);
 }
+
+#[tokio::test]
+async fn whatever_may_stand_in_a_mail_arrives_as_it_was() {
+    let names = [
+        "é \" , ; <x> ".repeat(10),
+        "漢".repeat(128),
+        "x".repeat(128),
+        "a b ".repeat(32),
+        "\\ \"q\" \\".to_owned(),
+        "=?utf-8?q?x?=".to_owned(),
+        "🚨".repeat(128),
+    ];
+    let to: Vec<_> = (0..50)
+        .map(|number| {
+            let name = names[number % names.len()]
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"");
+            format!("\"{}\" <r{number}@{}.example>", name.trim(), "d".repeat(50))
+        })
+        .collect();
+    let long = "y".repeat(10_000);
+    let text = format!(
+        "From me\n.\n..\n \n\ttab at the end\t\nspace at the end \n=3D =\n\u{2028}\u{7f}\u{1b}[31m\n{long}\n漢字🚨é\n--\n--=_x\nend"
+    );
+    for make in BOTH {
+        for subject in [
+            "🚨".repeat(199),
+            "x".repeat(199),
+            format!("{} é", "x y ".repeat(48)),
+            // Would be read as a line break and more.
+            "=?utf-8?q?=0D=0ABcc:_evil@x.example?=".to_owned(),
+            format!("漢 =?utf-8?q?=0A?= {}", "é".repeat(150)),
+            "a  b".to_owned(),
+        ] {
+            let mut server = Server::start(make, &json!({}));
+            let email = email(
+                &json!({"to": to, "subject": "{{ $.event.data.subject }}", "text": "{{ $.event.data.text }}"}),
+                &server.plain(),
+            );
+            let sent = mail_of(
+                &email,
+                &json!({"id": "=?utf-8?q?=0A?=", "type": "t", "data": {"subject": subject, "text": text}}),
+            );
+            assert_eq!(words(&mailer(), &sent).await, ["Taken"; 50]);
+            let mail = server.mail();
+            assert_eq!(mail["defects"], json!([]), "{make:?} {subject}");
+            assert_eq!(header(&mail, "Subject"), &*sent.letters[0].subject, "{make:?}");
+            assert_eq!(header(&mail, "X-Postrider-Event-Id"), "=?utf-8?q?=0A?=");
+            // Python sees a space more between two encoded words of a name.
+            let dense = |text: &str| text.split_whitespace().collect::<String>();
+            let to = mail["addresses"].as_array().unwrap();
+            for (got, meant) in to.iter().zip(&sent.letters[0].to) {
+                let name = dense(got[0].as_str().unwrap());
+                assert_eq!(name, dense(meant.name().unwrap()), "{make:?}");
+                assert_eq!(got[1], meant.address());
+            }
+            assert_eq!(to.len(), 50);
+            let got = mail["parts"]["text/plain"]
+                .as_str()
+                .unwrap()
+                .replace("\r\n", "\n");
+            assert_eq!(got.trim_end_matches('\n'), text, "{make:?}");
+            assert!(
+                mail["longest"].as_u64().unwrap() <= 998 && mail["ascii"] == json!(true),
+                "{mail}"
+            );
+        }
+    }
+}

@@ -177,7 +177,8 @@ message = email.message_from_bytes(raw, policy=email.policy.default)
 parts = {p.get_content_type(): p.get_content() for p in message.walk() if p.get_content_maintype() == 'text'}
 defects = [repr(d) for p in message.walk() for d in p.defects]
 defects += [repr(d) for v in message.values() for d in getattr(v, 'defects', ())]
-print(json.dumps({'headers': [[n, str(v)] for n, v in message.items()], 'parts': parts, 'defects': defects,
+print(json.dumps({'headers': [[n, str(v)] for n, v in message.items()],
+                  'addresses': [[a.display_name, a.addr_spec] for a in message['To'].addresses], 'parts': parts, 'defects': defects,
                   'longest': max(map(len, raw.split(b'\r\n'))), 'ascii': raw.isascii()}))
 ";
     let mut child = Command::new("python3")
