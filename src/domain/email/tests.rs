@@ -265,6 +265,10 @@ fn default_subjects_tell_what_happened() {
             "Sync of googledrive failed: rate limit",
         ),
         (
+            json!({"type": "sync_errored", "integration": {"type": "hubspot"}, "error": {"message": "rate limit"}}),
+            "Sync of hubspot failed: rate limit",
+        ),
+        (
             json!({"type": "tenant_created", "data": {"tenant_id": 7, "tenant_name": "Globex", "integration_name": "CRM"}}),
             "Tenant Globex of CRM was created",
         ),
@@ -283,6 +287,38 @@ fn default_subjects_tell_what_happened() {
             format!("[Test Project Name] {subject}")
         );
     }
+}
+
+#[test]
+fn the_examples_of_the_catalogue_have_subjects_that_tell_what_happened() {
+    let subjects = EVENT_TYPES.map(|entry| {
+        let subject = letter(&json!({}), &entry.definition().example).subject;
+        subject.replace("[Test Project Name] ", "")
+    });
+    assert_eq!(
+        subjects,
+        [
+            "Workflow “Test Workflow Name“ failed for User user-7",
+            "Connected User “user-7“ credential for slack expired and can not be refreshed.",
+            "Sync of googledrive completed: 1000 files",
+            "Sync of googledrive failed: the credential was revoked",
+            "files dd7c2d4e-0000-5000-8000-2f1a4b9c6e11 was created in googledrive",
+            "files dd7c2d4e-0000-5000-8000-2f1a4b9c6e11 was updated in googledrive",
+            "files dd7c2d4e-0000-5000-8000-2f1a4b9c6e11 was deleted in googledrive",
+            "A record of googledrive could not be processed: permissions could not be read",
+            "Integration CRM was created",
+            "Tenant Globex of CRM was created",
+            "Tenant Globex of CRM was archived",
+            "Initech updated integration CRM",
+            "Run 99 of CRM failed for tenant Globex",
+            "Workflow wf-1 started",
+            "Workflow wf-1 executed action act-1",
+            "Workflow wf-1 completed",
+            "Workflow wf-1 waits for a trigger",
+            "Workflow wf-1 was canceled",
+            "Workflow wf-1 failed: it broke",
+        ]
+    );
 }
 
 #[test]

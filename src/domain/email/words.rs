@@ -41,7 +41,10 @@ pub fn headline(event: &Event) -> String {
 fn sentence(event: &Event, data: &Map<String, Value>) -> Option<String> {
     let content = &event.content;
     let of = |name: &str| data.get(name).and_then(scalar);
-    let sync = || content.sync.as_ref()?.integration.clone();
+    let sync = || {
+        let named = content.sync.as_ref().and_then(|it| it.integration.clone());
+        named.or_else(|| content.integration.as_ref()?.kind.clone())
+    };
     let code = || Some(error(event)?.0);
     Some(match &*content.event_type {
         "sync_complete" => match (of("numRecords"), of("model")) {
