@@ -152,6 +152,11 @@ impl Health {
     fn record_success(&mut self, started: Timestamp, now: Timestamp) -> Option<Signal> {
         self.delivered = self.delivered.saturating_add(1);
         self.last_success = Some(now);
+        self.record_life(started)
+    }
+
+    /// The receiver works: failures are forgotten, unless it was disabled after the attempt had begun.
+    fn record_life(&mut self, started: Timestamp) -> Option<Signal> {
         if self
             .disabled
             .as_ref()
@@ -177,6 +182,9 @@ impl Health {
             status: failure.status,
             message: failure.message.clone(),
         });
+        if failure.reason.shows_that_receiver_works() {
+            return self.record_life(started);
+        }
         if !failure.reason.counts_against_receiver() {
             return None;
         }

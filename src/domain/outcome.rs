@@ -154,6 +154,12 @@ impl FailureReason {
         matches!(self, Self::EventCorrupt | Self::TooOld | Self::TemplateFault)
     }
 
+    /// Whether the receiver has taken what others refused, so that it counts as a success does for its health.
+    #[must_use]
+    pub const fn shows_that_receiver_works(self) -> bool {
+        matches!(self, Self::PartlyRefused)
+    }
+
     /// Whether the whole lane should slow down, not this event alone.
     #[must_use]
     pub const fn slows_lane(self) -> bool {

@@ -230,6 +230,7 @@ fn conclude(
         match outcome {
             _ if !is_current => {}
             Outcome::Delivered { .. } => state.window.grow(),
+            Outcome::Failed(failure) if failure.reason.shows_that_receiver_works() => state.window.grow(),
             Outcome::Failed(failure) if failure.reason.counts_against_receiver() => {
                 state.window.shrink(destination.max_in_flight);
             }

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | all taken | delivered |
 //! | some not settled | the first such failure; it is retried, for them alone |
-//! | all settled, some taken, some refused | `PartlyRefused`: given up, and no sign against the server |
+//! | all settled, some taken, some refused | `PartlyRefused`: given up, and a sign that the server works |
+//! | all settled, some taken, some impossible for another reason | that reason: given up |
 //! | all refused | `RecipientRefused`, or what else the server said: given up |
 
 use std::collections::BTreeMap;
@@ -125,19 +126,24 @@ pub fn conclude<'a>(
     let Some((first, code)) = codes().find(|(_, code)| *code != DONE) else {
         return Outcome::Delivered { status: DONE };
     };
-    let failure = refused.unwrap_or_else(|| Failure {
-        status: Some(code).filter(|code| *code > 0),
-        ..Failure::new(
-            FailureReason::RecipientRefused,
-            format!(
-                "{}: an earlier attempt was refused for good with {code}",
-                first.field
-            ),
-        )
+    let failure = refused.unwrap_or_else(|| {
+        let status = Some(code).filter(|code| *code > 0);
+        let with = status.map(|code| format!(" with {code}")).unwrap_or_default();
+        let message = format!("{}: an earlier attempt was refused for good{with}", first.field);
+        Failure {
+            status,
+            ..Failure::new(FailureReason::RecipientRefused, message)
+        }
     });
     Outcome::Failed(if taken > 0 {
         with_count(Failure {
-            reason: FailureReason::PartlyRefused,
+            reason: match failure.reason {
+                FailureReason::RecipientRefused | FailureReason::MessageRefused => {
+                    FailureReason::PartlyRefused
+                }
+                // Not the server's word.
+                other => other,
+            },
             ..failure
         })
     } else {
@@ -164,6 +170,10 @@ mod tests {
         })
     }
 
+    fn forbidden() -> Fate {
+        Fate::Refused(Failure::new(FailureReason::EgressRefused, "a private address"))
+    }
+
     fn later() -> Fate {
         Fate::Open(Failure::new(FailureReason::TryLater, "451 greylisted"))
     }
@@ -183,6 +193,7 @@ mod tests {
             (vec![refused(), later()], "TryLater"),
             (vec![Fate::Taken, refused()], "PartlyRefused"),
             (vec![refused(), refused()], "RecipientRefused"),
+            (vec![Fate::Taken, forbidden()], "EgressRefused"),
         ] {
             let all = recipients(&["a", "b"]);
             let outcome = conclude(&all, all.iter().zip(fates), &mut Settled::default());
@@ -218,6 +229,22 @@ mod tests {
                 .contains("spec.email.to[1]: an earlier attempt was refused"),
             "{failure:?}"
         );
+    }
+
+    #[test]
+    fn what_an_earlier_attempt_came_to_is_told_with_its_code_if_it_had_one() {
+        for (fate, expected) in [
+            (refused(), "was refused for good with 550"),
+            (forbidden(), "was refused for good"),
+        ] {
+            let all = recipients(&["a", "b"]);
+            let mut settled = Settled::default();
+            let _ = conclude(&all, all.iter().zip([fate, later()]), &mut settled);
+            let Outcome::Failed(failure) = conclude(&all[..1], std::iter::empty(), &mut settled) else {
+                panic!()
+            };
+            assert!(failure.message.ends_with(expected), "{}", failure.message);
+        }
     }
 
     #[test]

@@ -163,3 +163,45 @@ async fn a_server_that_refuses_everybody_disables_the_destination() {
     }
     assert!(fixture.view("mails").health.disabled.is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_mail_that_reaches_somebody_shows_that_the_server_is_back() {
+    let fixture = mailing(Arc::new(MemoryQueue::default()), false);
+    fixture.script(vec![later(); 3 * 4 * 40]);
+    for _ in 0..40 {
+        fixture.publish("mails", 1).await;
+        fixture.pass(300).await;
+    }
+    assert!(fixture.view("mails").health.disabled.is_some());
+    fixture.script(
+        (0..100)
+            .flat_map(|_| [Fate::Taken, refused(), Fate::Taken])
+            .collect(),
+    );
+    fixture.pass(24 * 3600).await;
+    let view = fixture.view("mails");
+    assert_eq!(
+        (
+            view.health.disabled,
+            view.health.consecutive_failures,
+            view.depth.pending
+        ),
+        (None, 0, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn greylisting_beside_a_refused_recipient_does_not_disable_the_destination() {
+    let fixture = mailing(Arc::new(MemoryQueue::default()), false);
+    fixture.script(
+        (0..60)
+            .flat_map(|_| [Fate::Taken, refused(), later(), Fate::Taken])
+            .collect(),
+    );
+    for _ in 0..60 {
+        fixture.publish("mails", 1).await;
+        fixture.pass(300).await;
+    }
+    let health = fixture.view("mails").health;
+    assert_eq!((health.disabled, health.exhausted), (None, 60));
+}
