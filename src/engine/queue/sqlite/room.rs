@@ -199,7 +199,8 @@ impl Writer {
             return false;
         }
         let (removed, freed) = self.look_for_oldest(bytes, started);
-        if freed < bytes {
+        // A look that was cut short by its time but found something goes on at the next need.
+        if freed < bytes / 8 {
             self.room.next = Instant::now() + started.elapsed() * AGAIN;
         }
         removed > 0
