@@ -59,18 +59,17 @@ async fn an_event_becomes_a_mail_once_for_each_recipient() {
         "{last}"
     );
     // A password that is wanted nowhere: its reason is told, and it is in no log line and no status.
+    let from = vec![("from", "a@acme.example")];
     stage.apply(&secret(
-        "smtp",
-        &[
-            server.plain(),
-            password.to_vec(),
-            vec![("from", "a@acme.example")],
-        ]
-        .concat(),
+        "wanted-nowhere",
+        &[server.plain(), password.to_vec(), from].concat(),
     ));
+    let to = json!({"to": ["a@x.example"], "smtpRef": {"name": "wanted-nowhere"}});
+    stage.apply(&email("locked-out", &to));
+    stage.wait_ready("ed", "locked-out");
     stage.publish("x", &json!({})).await;
     let has_failed = |ed: &Value| ed["status"]["delivery"]["lastFailure"]["reason"] == "AuthenticationFailed";
-    let object = stage.until("ed", "mails", "it is refused", has_failed).await;
+    let object = stage.until("ed", "locked-out", "it is refused", has_failed).await;
     assert!(!object.to_string().contains("hunter2"));
     assert!(!stage.operator().log().contains("hunter2"));
 }
