@@ -144,7 +144,8 @@ impl SmtpMailer {
                 // Closed while nobody used it: nothing was said of this letter, so another one is taken. One that was
                 // opened just now is the last try.
                 Err(error) if was_kept && error.is_stale() => kept = pool.take(),
-                Err(error) if error.is_fatal() => return Err(error),
+                // Not now, and so not for the letters that follow: they are of the same sender.
+                Err(error) if error.is_fatal() || error.is_not_now() => return Err(error),
                 Err(error) => {
                     progress.settle_all(first, letter, &classify::fate(&error));
                     session.reset().await?;

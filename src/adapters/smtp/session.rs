@@ -127,12 +127,14 @@ impl SmtpError {
         }
     }
 
+    /// Whether the server may agree to the same later.
+    pub(super) const fn is_not_now(&self) -> bool {
+        matches!(self, Self::Answer { code: 400..500, .. })
+    }
+
     /// Whether a kept connection on which a letter cannot be begun so has outlived its time: another may do better.
     pub(super) const fn is_stale(&self) -> bool {
-        matches!(
-            self,
-            Self::Closed(_) | Self::Io(..) | Self::Unasked(_) | Self::Answer { code: 400..500, .. }
-        )
+        matches!(self, Self::Closed(_) | Self::Io(..) | Self::Unasked(_)) || self.is_not_now()
     }
 }
 

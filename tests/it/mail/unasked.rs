@@ -83,6 +83,25 @@ async fn a_kept_connection_that_takes_no_more_costs_no_attempt() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_no_more_mails_now_is_not_asked_for_each() {
+    let first = answers(&[HELLO, MAIL, "450 4.7.1 slow down\r\n"].concat());
+    let then = answers(&[HELLO, "450 4.7.1 slow down\r\n", "250 x\r\n", MAIL].concat());
+    let (port, task) = scripted(vec![first, then]).await;
+    let secret = [("host", "localhost"), ("port", &*port), ("security", "None")];
+    let spec = json!({"to": ["a@x.example", "b@x.example", "c@x.example"], "perRecipient": true});
+    let mailer = mailer();
+    assert_eq!(
+        words(&mailer, &some_mail(&email(&spec, &secret))).await,
+        ["Taken", "Open TryLater", "Open TryLater"]
+    );
+    assert_eq!(
+        (mailer.metrics().opened(), mailer.metrics().open_connections()),
+        (2, 0)
+    );
+    task.abort();
+}
+
+#[tokio::test]
 async fn an_address_that_the_server_repeats_stays_unsaid() {
     let refusal = "550 5.1.1 <a@x.example>: Recipient address rejected\r\n";
     let script = answers(&[HELLO, "250 sender\r\n", refusal, "250 x\r\n"].concat());
