@@ -1,4 +1,4 @@
-//! The part of [`Check`](super::check::Check) that reads `spec.email`.
+//! The part of [`Check`] that reads `spec.email`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
