@@ -36,7 +36,7 @@ pub const MAX_UNEVALUATED: usize = 3;
 /// Most checks of one value: its parts, two bytes each at least, times the weight of the schema.
 pub const MAX_CHECKS: usize = 128 * 1024 * 1024;
 /// Most checks of a value of which more than the first violation is looked for, and any when there are choices.
-const TELLING: usize = 512 * 1024;
+const TELLING: usize = 128 * 1024;
 /// Entries of an `enum` that are as much work as one subschema.
 const ENUM_PART: usize = 8;
 /// Subschemas that are as much work as one pattern is for a short text.
@@ -211,7 +211,7 @@ impl Schema {
     /// A measure of the work for each byte of a value: the subschemas it can meet, and much more for patterns.
     #[must_use]
     pub const fn work(&self) -> usize {
-        self.steps + self.patterns * PATTERN_WORK
+        self.weight + self.patterns * PATTERN_WORK
     }
 
     /// Patterns of the schema.
