@@ -1,35 +1,48 @@
 //! What every back-end keeps: one suite, run on the queue in memory, on a file whose lanes fit into memory, and on one
 //! whose lanes do not.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use postrider::engine::queue::Queue;
 use postrider::engine::queue::memory::MemoryQueue;
 
-use super::settings;
+use super::event;
+use super::file::QueueFile;
 
 /// A queue with a quota of 1,000 deliveries per project, small windows, and what it needs to live.
 struct Subject {
     queue: Arc<dyn Queue>,
-    _directory: Option<tempfile::TempDir>,
+    _file: Option<QueueFile>,
 }
 
 fn memory() -> Subject {
     Subject {
         queue: Arc::new(MemoryQueue::new(1_000)),
-        _directory: None,
+        _file: None,
     }
 }
 
 async fn sqlite(window: usize) -> Subject {
-    let directory = tempfile::tempdir().unwrap();
-    let mut settings = settings(directory.path());
-    settings.project_limit = 1_000;
-    settings.window_deliveries = window;
+    let file = QueueFile::with(|settings| {
+        settings.project_limit = 1_000;
+        settings.window_deliveries = window;
+    });
     Subject {
-        queue: Arc::new(super::open(&settings).await),
-        _directory: Some(directory),
+        queue: file.open().await,
+        _file: Some(file),
     }
+}
+
+/// The names of [`enqueue_numbered`].
+fn numbered(range: Range<i64>) -> Vec<String> {
+    range.map(|number| format!("e{number}")).collect()
+}
+
+/// Publishes an event a millisecond to lane `a`.
+async fn enqueue_numbered(queue: &dyn Queue, range: Range<i64>) {
+    let batch = range.map(|number| event(&format!("e{number}"), number, &["a"]));
+    queue.enqueue(batch.collect()).await.unwrap();
 }
 
 /// Makes a test of each function for each back-end.

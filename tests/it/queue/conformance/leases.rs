@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use postrider::engine::queue::{Claim, Completion, Depth, Enqueued, Lease, Queue, QueueError, Settlement};
 
-use crate::queue::{at, drain, event, ids, lane, settle_all};
+use crate::queue::conformance::numbered;
+use crate::queue::{at, drain, event, finish, ids, lane, pending, publish, take};
 
 conformance!(
     stored_events_are_leased_in_order,
@@ -20,22 +21,12 @@ conformance!(
 
 async fn stored_events_are_leased_in_order(queue: Arc<dyn Queue>) {
     for number in 0..100 {
-        let answer = queue
-            .enqueue(vec![event(&format!("e{number}"), number, &["a"])])
-            .await
-            .unwrap();
-        assert_eq!(answer, [Enqueued::Accepted]);
+        let answer = publish(&*queue, event(&format!("e{number}"), number, &["a"])).await;
+        assert_eq!(answer, Ok(Enqueued::Accepted));
     }
-    assert!(
-        queue
-            .lease(&lane("a"), at(-1), 10)
-            .await
-            .unwrap()
-            .leases
-            .is_empty()
-    );
+    assert!(take(&*queue, -1, 10).await.is_empty());
     let seen = drain(&*queue, "a", at(1_000)).await;
-    let expected: Vec<String> = (0..100).map(|number| format!("e{number}")).collect();
+    let expected = numbered(0..100);
     assert_eq!(seen, expected);
     assert_eq!(queue.depth(&lane("a")), Depth::default());
 }
@@ -71,11 +62,11 @@ async fn a_leased_delivery_is_not_leased_again(queue: Arc<dyn Queue>) {
         (ids(&first.leases), ids(&second.leases)),
         (vec!["1".to_owned()], vec!["2".to_owned()])
     );
-    assert!(queue.lease(&lane("a"), at(0), 9).await.unwrap().leases.is_empty());
+    assert!(take(&*queue, 0, 9).await.is_empty());
 }
 
 async fn a_dropped_lease_is_available_again(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
+    publish(&*queue, event("1", 0, &["a"])).await.unwrap();
     for _ in 0..3 {
         let leased = queue.lease(&lane("a"), at(0), 1).await.unwrap();
         assert_eq!(ids(&leased.leases), ["1"]);
@@ -88,7 +79,7 @@ async fn a_lease_that_is_settled_twice_counts_once(queue: Arc<dyn Queue>) {
     for (due, completion) in [(0, Completion::Finished), (0, Completion::RetryAt(at(0)))] {
         let batch = (0..3).map(|number| event(&format!("{completion:?}{number}"), due, &["a"]));
         queue.enqueue(batch.collect()).await.unwrap();
-        let lease = queue.lease(&lane("a"), at(0), 1).await.unwrap().leases.remove(0);
+        let lease = take(&*queue, 0, 1).await.remove(0);
         let twin = Lease {
             stored: lease.stored.clone(),
             attempts: lease.attempts,
@@ -112,14 +103,14 @@ async fn a_lease_that_is_settled_twice_counts_once(queue: Arc<dyn Queue>) {
         );
         queue.settle(vec![first, second]).await.unwrap();
         let left = if completion == Completion::Finished { 2 } else { 3 };
-        assert_eq!(queue.depth(&lane("a")).pending, left);
+        assert_eq!(pending(&*queue), left);
         assert_eq!(drain(&*queue, "a", at(0)).await.len() as u64, left);
         assert_eq!(queue.depth(&lane("a")), Depth::default());
     }
 }
 
 async fn next_due_is_the_next_unclaimed_delivery(queue: Arc<dyn Queue>) {
-    let names: Vec<String> = (0..50).map(|number| format!("e{number}")).collect();
+    let names = numbered(0..50);
     let batch = names
         .iter()
         .zip(0..)
@@ -147,20 +138,18 @@ async fn a_long_lane_is_drained_in_order_while_it_grows(queue: Arc<dyn Queue>) {
         written += more;
         let leased = queue.lease(&lane("a"), at(100_000), 20).await.unwrap();
         seen.extend(ids(&leased.leases));
-        settle_all(&*queue, leased.leases, Completion::Finished)
-            .await
-            .unwrap();
+        finish(&*queue, leased.leases).await;
     }
-    let expected: Vec<String> = (0..written).map(|number| format!("e{number}")).collect();
+    let expected = numbered(0..written);
     assert_eq!(seen, expected);
 }
 
 async fn a_closed_queue_refuses(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
+    publish(&*queue, event("1", 0, &["a"])).await.unwrap();
     queue.close().await;
     queue.close().await;
     assert_eq!(
-        queue.enqueue(vec![event("2", 0, &["a"])]).await,
+        publish(&*queue, event("2", 0, &["a"])).await,
         Err(QueueError::Closed)
     );
     assert_eq!(
@@ -181,12 +170,12 @@ async fn concurrent_workers_deliver_each_once(queue: Arc<dyn Queue>) {
                     .enqueue(vec![event(&format!("{worker}-{number}"), number, &["a"])])
                     .await
                     .unwrap();
-                let mut leases = queue.lease(&lane("a"), at(1_000), 3).await.unwrap().leases;
+                let mut leases = take(&*queue, 1_000, 3).await;
                 if number % 7 == 0 {
                     drop(leases.pop());
                 }
                 seen.extend(ids(&leases));
-                settle_all(&*queue, leases, Completion::Finished).await.unwrap();
+                finish(&*queue, leases).await;
             }
             seen
         });

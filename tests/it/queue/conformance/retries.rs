@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use postrider::engine::queue::{Completion, Depth, Queue, Reach};
+use postrider::engine::queue::{Depth, Queue, Reach};
 
-use crate::queue::{at, drain, event, ids, lane, settle_all};
+use crate::queue::conformance::{enqueue_numbered, numbered};
+use crate::queue::{at, drain, event, finish, ids, lane, pending, publish, put_off, take};
 
 conformance!(
     a_retry_counts_an_attempt_and_waits,
@@ -18,39 +19,25 @@ conformance!(
 );
 
 async fn a_retry_counts_an_attempt_and_waits(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 0, &["a"])]).await.unwrap();
+    publish(&*queue, event("1", 0, &["a"])).await.unwrap();
     for attempt in 0..5 {
         let due = i64::from(attempt) * 1_000;
-        assert!(
-            queue
-                .lease(&lane("a"), at(due - 1), 1)
-                .await
-                .unwrap()
-                .leases
-                .is_empty()
-        );
+        assert!(take(&*queue, due - 1, 1).await.is_empty());
         let leased = queue.lease(&lane("a"), at(due), 1).await.unwrap();
         assert_eq!(leased.leases[0].attempts, attempt);
-        settle_all(&*queue, leased.leases, Completion::RetryAt(at(due + 1_000)))
-            .await
-            .unwrap();
-        assert_eq!(queue.depth(&lane("a")).pending, 1);
+        put_off(&*queue, leased.leases, due + 1_000).await;
+        assert_eq!(pending(&*queue), 1);
     }
 }
 
 async fn a_retry_is_not_due_before_its_acceptance(queue: Arc<dyn Queue>) {
-    queue.enqueue(vec![event("1", 100, &["a"])]).await.unwrap();
+    publish(&*queue, event("1", 100, &["a"])).await.unwrap();
     let leased = queue.lease(&lane("a"), at(100), 1).await.unwrap();
-    settle_all(&*queue, leased.leases, Completion::RetryAt(at(-500)))
-        .await
-        .unwrap();
+    put_off(&*queue, leased.leases, -500).await;
     let early = queue.lease(&lane("a"), at(99), 1).await.unwrap();
     assert!(early.leases.is_empty());
     assert_eq!(early.next_due, Some(at(100)));
-    assert_eq!(
-        queue.lease(&lane("a"), at(100), 1).await.unwrap().leases[0].attempts,
-        1
-    );
+    assert_eq!(take(&*queue, 100, 1).await[0].attempts, 1);
 }
 
 async fn retries_and_new_events_keep_their_order(queue: Arc<dyn Queue>) {
@@ -61,20 +48,16 @@ async fn retries_and_new_events_keep_their_order(queue: Arc<dyn Queue>) {
     };
     queue.enqueue(batch(0)).await.unwrap();
     let leased = queue.lease(&lane("a"), at(39), 40).await.unwrap();
-    settle_all(&*queue, leased.leases, Completion::RetryAt(at(60)))
-        .await
-        .unwrap();
+    put_off(&*queue, leased.leases, 60).await;
     queue.enqueue(batch(40)).await.unwrap();
-    let mut expected: Vec<String> = (40..60).map(|number| format!("e{number}")).collect();
-    expected.extend((0..40).map(|number| format!("e{number}")));
-    expected.extend((60..80).map(|number| format!("e{number}")));
+    let mut expected = numbered(40..60);
+    expected.extend(numbered(0..40));
+    expected.extend(numbered(60..80));
     let mut seen = Vec::new();
     while seen.len() < expected.len() {
         let leased = queue.lease(&lane("a"), at(1_000), 1).await.unwrap();
         seen.extend(ids(&leased.leases));
-        settle_all(&*queue, leased.leases, Completion::Finished)
-            .await
-            .unwrap();
+        finish(&*queue, leased.leases).await;
     }
     assert_eq!(seen, expected);
 }
@@ -83,18 +66,7 @@ async fn retries_and_new_events_keep_their_order(queue: Arc<dyn Queue>) {
 async fn fail(queue: &dyn Queue, now: i64, count: usize, again: i64) {
     let leased = queue.lease(&lane("a"), at(now), count).await.unwrap();
     assert_eq!(leased.leases.len(), count);
-    settle_all(queue, leased.leases, Completion::RetryAt(at(again)))
-        .await
-        .unwrap();
-}
-
-fn numbered(range: std::ops::Range<i64>) -> Vec<String> {
-    range.map(|number| format!("e{number}")).collect()
-}
-
-async fn enqueue_numbered(queue: &dyn Queue, range: std::ops::Range<i64>) {
-    let batch = range.map(|number| event(&format!("e{number}"), number, &["a"]));
-    queue.enqueue(batch.collect()).await.unwrap();
+    put_off(queue, leased.leases, again).await;
 }
 
 async fn age_counts_from_acceptance_whatever_was_tried(queue: Arc<dyn Queue>) {
@@ -105,10 +77,10 @@ async fn age_counts_from_acceptance_whatever_was_tried(queue: Arc<dyn Queue>) {
     assert_eq!(oldest(), since(0));
     fail(&*queue, 5_000, 35, 9_000).await;
     assert_eq!(oldest(), since(0), "a second retry changes nothing");
-    let mut first = queue.lease(&lane("a"), at(9_000), 40).await.unwrap().leases;
+    let mut first = take(&*queue, 9_000, 40).await;
     assert_eq!(oldest(), since(0), "what is leased counts");
     let rest = first.split_off(7);
-    settle_all(&*queue, first, Completion::Finished).await.unwrap();
+    finish(&*queue, first).await;
     assert_eq!(oldest(), since(7));
     drop(rest);
     assert_eq!(oldest(), since(7));
@@ -130,9 +102,7 @@ async fn a_rewound_lane_is_leased_by_age(queue: Arc<dyn Queue>) {
         let names = ids(&leased.leases);
         let from = i64::try_from(seen.len() - names.len()).unwrap();
         assert_eq!(names, numbered(from..from + i64::try_from(names.len()).unwrap()));
-        settle_all(&*queue, leased.leases, Completion::Finished)
-            .await
-            .unwrap();
+        finish(&*queue, leased.leases).await;
     }
     assert_eq!(seen.iter().sum::<u32>(), 20, "attempts stay counted");
     assert_eq!(queue.depth(&lane("a")), Depth::default());
@@ -143,11 +113,11 @@ async fn a_rewind_leaves_what_is_leased_or_not_due(queue: Arc<dyn Queue>) {
     enqueue_numbered(&*queue, 0..6).await;
     fail(&*queue, 1, 2, 50).await;
     fail(&*queue, 3, 2, 500).await;
-    let held = queue.lease(&lane("a"), at(50), 3).await.unwrap().leases;
+    let held = take(&*queue, 50, 3).await;
     assert_eq!(ids(&held), ["e0", "e4", "e5"], "the oldest due times");
     assert_eq!(queue.rewind(&lane("a"), Reach::DueBy(at(60))).await, Ok(1));
     assert_eq!(queue.depth(&lane("a")).next_due, Some(at(1).as_millisecond()));
-    settle_all(&*queue, held, Completion::Finished).await.unwrap();
+    finish(&*queue, held).await;
     assert_eq!(drain(&*queue, "a", at(60)).await, ["e1"]);
     assert_eq!(drain(&*queue, "a", at(500)).await, ["e2", "e3"]);
 }
@@ -158,9 +128,7 @@ async fn a_rewind_of_the_oldest_moves_no_other(queue: Arc<dyn Queue>) {
     assert_eq!(queue.rewind(&lane("a"), Reach::Oldest).await, Ok(1));
     let oldest = queue.lease(&lane("a"), at(10), 1).await.unwrap();
     assert_eq!(ids(&oldest.leases), ["e0"]);
-    settle_all(&*queue, oldest.leases, Completion::Finished)
-        .await
-        .unwrap();
+    finish(&*queue, oldest.leases).await;
     assert_eq!(drain(&*queue, "a", at(100)).await, numbered(2..30));
     enqueue_numbered(&*queue, 30..31).await;
     assert_eq!(queue.rewind(&lane("a"), Reach::Oldest).await, Ok(1));
