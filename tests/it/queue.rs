@@ -23,6 +23,8 @@ use postrider::engine::queue::{
     Completion, Enqueued, Lease, NewEvent, Queue, QueueError, QueueState, Settlement, Stored,
 };
 
+use crate::support::bare_project;
+
 /// A time that events of tests are accepted at, in milliseconds since 1970.
 const START: i64 = 1_700_000_000_000;
 
@@ -35,14 +37,7 @@ fn lane(name: &str) -> Uid {
 }
 
 fn facts(project: &str) -> Arc<ProjectFacts> {
-    Arc::new(ProjectFacts {
-        uid: Uid::new(project),
-        id: project.into(),
-        name: "Acme".into(),
-        environment: None,
-        account_id: None,
-        account_name: None,
-    })
+    bare_project(project, "Acme")
 }
 
 fn content(data: &str) -> Content {
