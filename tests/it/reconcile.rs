@@ -327,6 +327,7 @@ async fn an_unchanged_world_is_left_alone_for_a_minute() {
         versions
     };
     let before = (versions().await, operator.metrics.status_writes());
+    // Twice the interval of counters: whatever is written again by itself is written by then.
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((versions().await, operator.metrics.status_writes()), before);
     // Neither does a restart.

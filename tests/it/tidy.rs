@@ -4,6 +4,7 @@
 
 mod form;
 mod layers;
+mod sleeps;
 mod source;
 
 use std::path::Path;

@@ -150,6 +150,7 @@ async fn counters_are_written_at_most_once_per_interval() {
             view.health.delivered += 1;
             view.depth.pending += 1;
         });
+        // Counters change 20 times a second, for three intervals: the rate is what this is about.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let writes = operator.metrics.status_writes() - before;

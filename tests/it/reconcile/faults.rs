@@ -291,7 +291,17 @@ async fn an_object_that_does_not_decode_harms_no_other_and_an_outage_stops_nothi
 
     // Without an API server everything stays in force; what changed meanwhile is noticed afterwards.
     cluster.stop("kube-apiserver");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    for kind in ["EventDestination", "EventProject", "Secret"] {
+        eventually("each watch has met the outage", SOON, async || {
+            let text = operator.metrics_text();
+            if text.contains(&format!("watch_errors_total{{kind=\"{kind}\"}}")) {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        })
+        .await;
+    }
     assert!(operator.entry(&uid(&object)).unwrap().ready().is_some());
     cluster.start_again("kube-apiserver");
     ground.apply(&destination("late", HOOK));
