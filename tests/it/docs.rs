@@ -274,7 +274,7 @@ fn reasons_are_those_of_the_source() {
 fn problems_are_those_of_the_source() {
     let source = read(repository_file("src/adapters/http/problem.rs"));
     let table = first_cells(&page("publishing.md"), "## Errors");
-    assert!(!table.is_empty());
+    assert!(!table.is_empty(), "docs/publishing.md lists no problem");
     for problem in &table {
         assert!(source.contains(&format!("\"{problem}\"")), "{problem}");
     }

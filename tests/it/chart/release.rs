@@ -7,7 +7,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use postrider::api::v1alpha1::{EventDestination, EventProject};
 use serde_json::{Value, json};
 
-use super::rights::grant;
+use super::rights::Granted;
 use super::{CHART, SOON};
 use crate::support::{Cluster, Operator, Settings, TempNamespace, await_condition, eventually};
 
@@ -37,19 +37,15 @@ async fn operator_works_with_the_rights_of_the_chart() {
     let cluster = Cluster::shared();
     let namespace = TempNamespace::new(cluster, "chart-rights").await;
     let name = namespace.name();
-    let account = format!("{name}-postrider");
-    grant(
+    let watch = format!("watchNamespace={name}");
+    let granted = Granted::apply(
         cluster,
         name,
-        &[
-            "-s",
-            "templates/user-roles.yaml",
-            "--set",
-            &format!("watchNamespace={name}"),
-        ],
+        &["-s", "templates/user-roles.yaml", "--set", &watch],
     );
+    let account = &granted.account;
     let settings = Settings {
-        kubeconfig: kubeconfig(cluster, name, &token(cluster, name, &account)),
+        kubeconfig: kubeconfig(cluster, name, &token(cluster, name, account)),
         namespace: name.to_owned(),
         data_dir: cluster.folder().join("operators").join(name),
         flags: Vec::new(),
@@ -125,9 +121,6 @@ async fn operator_works_with_the_rights_of_the_chart() {
     })
     .await;
     assert!(!operator.log().contains("is forbidden"), "{}", operator.log());
-    cluster
-        .kubectl(&["delete", "clusterrole,clusterrolebinding", &account])
-        .ok();
 }
 
 #[tokio::test]

@@ -108,13 +108,49 @@ fn can_i(cluster: &Cluster, user: &str, verb: &str, resource: &str, namespace: &
     }
 }
 
-/// Applies the chart's accounts and roles; the API server's authorizer sees them a moment later.
-pub(super) fn grant(cluster: &Cluster, namespace: &str, more: &[&str]) {
-    let mut args = vec!["-s", "templates/serviceaccount.yaml", "-s", "templates/rbac.yaml"];
-    args.extend(more);
-    cluster
-        .kubectl_with(&["apply", "--server-side"], &rendered(cluster, namespace, &args))
-        .ok();
+/// The chart's account and roles in force, until dropped.
+pub(super) struct Granted<'a> {
+    cluster: &'a Cluster,
+    namespace: String,
+    pub(super) account: String,
+}
+
+impl<'a> Granted<'a> {
+    /// Applies them; the API server's authorizer sees them a moment later.
+    pub(super) fn apply(cluster: &'a Cluster, namespace: &str, more: &[&str]) -> Self {
+        let mut args = vec!["-s", "templates/serviceaccount.yaml", "-s", "templates/rbac.yaml"];
+        args.extend(more);
+        cluster
+            .kubectl_with(&["apply", "--server-side"], &rendered(cluster, namespace, &args))
+            .ok();
+        Self {
+            cluster,
+            namespace: namespace.to_owned(),
+            account: format!("{namespace}-postrider"),
+        }
+    }
+
+    /// Waits until the account may do this in a namespace, and nothing else.
+    async fn allows(&self, namespace: &str, wanted: &[&[&str]]) {
+        let wanted = set(wanted);
+        eventually("the roles are in force", SOON, async || {
+            let rights = rights(self.cluster, &self.namespace, &self.account, namespace).await;
+            if rights == wanted {
+                Ok(())
+            } else {
+                Err(format!("{rights:#?}"))
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Granted<'_> {
+    fn drop(&mut self) {
+        // What belongs to no namespace does not go with it.
+        self.cluster
+            .kubectl(&["delete", "clusterrole,clusterrolebinding", &self.account]);
+    }
 }
 
 #[tokio::test]
@@ -124,21 +160,13 @@ async fn operator_may_do_what_it_needs_and_nothing_else() {
         TempNamespace::new(cluster, "chart-rbac").await,
         TempNamespace::new(cluster, "chart-rbac").await,
     );
-    let account = format!("{}-postrider", home.name());
-    grant(cluster, home.name(), &[]);
-    let wanted = set(&[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE]);
-    eventually("the roles are in force", SOON, async || {
-        let rights = rights(cluster, home.name(), &account, other.name()).await;
-        if rights == wanted {
-            Ok(())
-        } else {
-            Err(format!("{rights:#?}"))
-        }
-    })
-    .await;
+    let granted = Granted::apply(cluster, home.name(), &[]);
+    granted
+        .allows(other.name(), &[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE])
+        .await;
 
     // The same question as people ask it.
-    let identity = format!("system:serviceaccount:{}:{account}", home.name());
+    let identity = format!("system:serviceaccount:{}:{}", home.name(), granted.account);
     for (verb, resource, allowed) in [
         ("create", "secrets", true),
         ("patch", "eventdestinations.postrider.dev/status", true),
@@ -156,9 +184,6 @@ async fn operator_may_do_what_it_needs_and_nothing_else() {
         let answer = can_i(cluster, &identity, verb, resource, other.name());
         assert_eq!(answer, allowed, "{verb} {resource}");
     }
-    cluster
-        .kubectl(&["delete", "clusterrole,clusterrolebinding", &account])
-        .ok();
 }
 
 #[tokio::test]
@@ -168,29 +193,12 @@ async fn operator_of_one_namespace_sees_no_other() {
         TempNamespace::new(cluster, "chart-one").await,
         TempNamespace::new(cluster, "chart-one").await,
     );
-    let account = format!("{}-postrider", home.name());
-    grant(
-        cluster,
-        home.name(),
-        &["--set", &format!("watchNamespace={}", watched.name())],
-    );
-    for (namespace, wanted) in [
-        (watched.name(), set(&[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE])),
-        (home.name(), set(&[IN_THE_CLUSTER])),
-    ] {
-        eventually("the roles are in force", SOON, async || {
-            let rights = rights(cluster, home.name(), &account, namespace).await;
-            if rights == wanted {
-                Ok(())
-            } else {
-                Err(format!("{rights:#?}"))
-            }
-        })
+    let watch = format!("watchNamespace={}", watched.name());
+    let granted = Granted::apply(cluster, home.name(), &["--set", &watch]);
+    granted
+        .allows(watched.name(), &[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE])
         .await;
-    }
-    cluster
-        .kubectl(&["delete", "clusterrole,clusterrolebinding", &account])
-        .ok();
+    granted.allows(home.name(), &[IN_THE_CLUSTER]).await;
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ fn chart_carries_the_generated_definitions() {
         files
     };
     let (generated, carried) = (read("crds"), read("charts/postrider/files/crds"));
-    assert!(!generated.is_empty());
+    assert!(!generated.is_empty(), "crds/ is empty");
     assert!(generated == carried, "they differ; run: make crds");
 
     // As text they are equal; the template adds metadata and must not lose a rule or a bound on the way.

@@ -181,7 +181,7 @@ async fn everything_accepted_is_delivered_once_on_a_full_volume() {
     file.reserved().await;
     let filler = volume.fill_up();
     let taken = running.publish_until_full().await;
-    assert!(taken > 0);
+    assert!(taken > 0, "the reserve has room for events");
     running.receiver.open.add_permits(64);
     running.all_delivered_once(taken).await;
     assert_eq!(running.metrics.failed_settlements.get(), 0);

@@ -217,5 +217,8 @@ async fn requests_are_echoed_and_suspension_shows() {
         .await;
     assert_eq!(truth(&object, "Delivering"), "Unknown");
     let entry = operator.entry(&uid(&object)).unwrap();
-    assert!(!entry.ready().unwrap().suspended && entry.identity.generation == 2);
+    assert_eq!(
+        (entry.ready().unwrap().suspended, entry.identity.generation),
+        (false, 2)
+    );
 }

@@ -22,7 +22,7 @@ async fn a_retry_counts_an_attempt_and_waits(queue: Arc<dyn Queue>) {
     publish(&*queue, event("1", 0, &["a"])).await.unwrap();
     for attempt in 0..5 {
         let due = i64::from(attempt) * 1_000;
-        assert!(take(&*queue, due - 1, 1).await.is_empty());
+        assert_eq!(take(&*queue, due - 1, 1).await.len(), 0, "before its time");
         let leased = queue.lease(&lane("a"), at(due), 1).await.unwrap();
         assert_eq!(leased.leases[0].attempts, attempt);
         put_off(&*queue, leased.leases, due + 1_000).await;
@@ -35,7 +35,7 @@ async fn a_retry_is_not_due_before_its_acceptance(queue: Arc<dyn Queue>) {
     let leased = queue.lease(&lane("a"), at(100), 1).await.unwrap();
     put_off(&*queue, leased.leases, -500).await;
     let early = queue.lease(&lane("a"), at(99), 1).await.unwrap();
-    assert!(early.leases.is_empty());
+    assert_eq!(early.leases.len(), 0, "before its acceptance");
     assert_eq!(early.next_due, Some(at(100)));
     assert_eq!(take(&*queue, 100, 1).await[0].attempts, 1);
 }
