@@ -79,3 +79,66 @@ impl Shared {
         self.threads.broken.cancel();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Endless work is broken off, and a panic is told.
+
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::engine::clock::SystemClock;
+    use crate::engine::queue::Queue as _;
+    use crate::engine::queue::metrics::QueueMetrics;
+    use crate::engine::queue::sqlite::{Settings, SqliteQueue};
+
+    const ENDLESS: &str =
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n";
+
+    async fn queue(folder: &tempfile::TempDir) -> SqliteQueue {
+        let settings = Settings {
+            reserve_bytes: 0,
+            ..Settings::new(folder.path().join("queue.db"))
+        };
+        let queue = SqliteQueue::open(
+            settings,
+            QueueMetrics::default(),
+            std::sync::Arc::new(SystemClock),
+        );
+        queue.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn closing_breaks_off_what_the_keeper_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = queue(&folder).await;
+        let shared = std::sync::Arc::clone(&queue.shared);
+        let (said, told) = channel();
+        let reading = std::thread::spawn(move || {
+            let mut slot = shared.keeper_slot.lock();
+            let connection = Connection::open_in_memory().unwrap();
+            shared.threads.keeper_opened(&connection);
+            said.send(()).unwrap();
+            let read = connection.query_row(ENDLESS, [], |row| row.get::<_, i64>(0));
+            *slot = None;
+            read.unwrap_err().sqlite_error_code()
+        });
+        told.recv().unwrap();
+        queue.close().await;
+        let broken_off = reading.join().unwrap();
+        assert_eq!(broken_off, Some(rusqlite::ErrorCode::OperationInterrupted));
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_panics_is_told_and_nothing_is_taken_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = queue(&folder).await;
+        let broken = queue.broken();
+        queue.shared.supervise("reader", || panic!("as asked"));
+        broken.await;
+        let why = queue.state().unavailable.unwrap();
+        assert!(why.contains("reader panicked"), "{why}");
+        assert!(queue.enqueue(Vec::new()).await.is_err());
+        queue.close().await;
+    }
+}
