@@ -169,9 +169,7 @@ struct App {
     admin: TcpListener,
     registry: Registry,
     http_metrics: HttpMetrics,
-    queue: Arc<dyn Queue>,
-    /// Ends when the first try to open the queue is over.
-    opened: Opened,
+    queue: StartedQueue,
     directory: Arc<Directory>,
     engine: Engine,
     runner: Runner,
@@ -188,7 +186,16 @@ enum Start {
     Ended(&'static str),
 }
 
-type Opened = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The queue, and what there is to wait for.
+struct StartedQueue {
+    queue: Arc<dyn Queue>,
+    /// Ends when the first try to open it is over.
+    opened: Ended,
+    /// Ends when one of its threads panicked.
+    broken: Ended,
+}
 
 /// What starts when the queue was opened.
 struct Work {
@@ -211,7 +218,7 @@ impl App {
         registry.register_collector(Box::new(log.metrics()));
         let http_metrics = HttpMetrics::new();
         http_metrics.register(&mut registry);
-        let (queue, opened) = start_queue(&settings, &mut registry, clock.clone())?;
+        let queue = start_queue(&settings, &mut registry, clock.clone())?;
         let transport = HttpTransport::new(TransportSettings {
             policy: egress.clone(),
             ..TransportSettings::default()
@@ -232,7 +239,7 @@ impl App {
         let directory = Arc::new(Directory::new());
         let (engine, runner) = Engine::new(Parts {
             directory: Arc::clone(&directory),
-            queue: Arc::clone(&queue),
+            queue: Arc::clone(&queue.queue),
             transport: Arc::new(transport),
             mailer: Arc::new(mailer),
             clock,
@@ -250,7 +257,6 @@ impl App {
             registry,
             http_metrics,
             queue,
-            opened,
             directory,
             engine,
             runner,
@@ -261,10 +267,17 @@ impl App {
     /// Runs until `stop` or until a part ends unasked, then ends everything in order.
     async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut stop = pin!(stop);
-        let queue = Arc::clone(&self.queue);
+        let queue = Arc::clone(&self.queue.queue);
+        let broken = std::mem::replace(&mut self.queue.broken, Box::pin(std::future::pending()));
         let readiness = Arc::new(AppReadiness::new(Arc::clone(&self.directory), Arc::clone(&queue)));
-        let opened = std::mem::replace(&mut self.opened, Box::pin(std::future::pending()));
+        let opened = std::mem::replace(&mut self.queue.opened, Box::pin(std::future::pending()));
         let mut running = Running::default();
+        running.add("the queue", |stop| async move {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                () = broken => anyhow::bail!("a thread of the queue panicked; the log says which"),
+            }
+        });
         let work = self.serve(&readiness, &mut running);
         tracing::info!(service.version = env!("CARGO_PKG_VERSION"), "opening the queue");
         let start = tokio::select! {
@@ -414,7 +427,7 @@ fn start_queue(
     settings: &RunArgs,
     registry: &mut Registry,
     clock: Arc<dyn Clock>,
-) -> anyhow::Result<(Arc<dyn Queue>, Opened)> {
+) -> anyhow::Result<StartedQueue> {
     let folder = &settings.data_dir;
     std::fs::create_dir_all(folder)
         .with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
@@ -429,5 +442,9 @@ fn start_queue(
         ..sqlite::Settings::new(folder.join("queue.db"))
     };
     let (queue, opened) = SqliteQueue::start(queue, metrics, clock).context("cannot start the queue")?;
-    Ok((Arc::new(queue), Box::pin(opened)))
+    Ok(StartedQueue {
+        broken: Box::pin(queue.broken()),
+        opened: Box::pin(opened),
+        queue: Arc::new(queue),
+    })
 }

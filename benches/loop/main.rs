@@ -32,6 +32,7 @@ mod product;
 mod receiver;
 mod report;
 mod scenario;
+mod stage;
 mod system;
 mod wire;
 

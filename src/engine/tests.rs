@@ -109,7 +109,7 @@ async fn a_disabled_lane_is_probed_and_drained_at_a_ramped_rate() {
     assert!(attempts <= 5 + 8, "{attempts} attempts before it was disabled");
     fixture.pass(10 * 60).await;
     assert_eq!(fixture.sent("a"), attempts);
-    fixture.answer("a", Script::Take(Duration::from_millis(100)));
+    fixture.answer("a", Script::Take(Duration::from_millis(100), 200));
     fixture.pass(6 * 60).await;
     let view = fixture.view("a");
     assert_eq!(
@@ -151,22 +151,21 @@ async fn a_removed_destination_takes_its_work_along() {
 #[tokio::test(start_paused = true)]
 async fn stopping_waits_for_attempts_and_then_lets_their_leases_lapse() {
     let fixture = Fixture::new();
-    fixture.answer("a", Script::Take(Duration::from_secs(2)));
-    fixture.answer("b", Script::Hang);
+    fixture.answer("a", Script::Take(Duration::from_secs(2), 200));
     fixture.destination("a", 1, &json!({}));
-    fixture.destination("b", 1, &json!({"delivery": {"timeout": "60s"}}));
+    fixture.receiver("b", &json!({"timeout": "60s"}), Script::Hang);
     fixture.publish("a", 1).await;
     fixture.publish("b", 1).await;
     fixture.pass(1).await;
-    fixture.shutdown.cancel();
-    fixture.running.await.unwrap().unwrap();
-    let queue = &fixture.engine.core().queue;
+    let engine = fixture.engine.clone();
+    fixture.stop().await;
+    let queue = &engine.core().queue;
     assert_eq!(
         queue.depth(&identity("a", 1).uid).pending,
         0,
         "its attempt ended within the grace period"
     );
-    let now = fixture.engine.core().clock.now();
+    let now = engine.core().clock.now();
     let leased = queue.lease(&identity("b", 1).uid, now, 9).await.unwrap();
     assert_eq!(
         (leased.leases.len(), leased.leases[0].attempts),
@@ -189,6 +188,7 @@ async fn a_publisher_that_hangs_up_leaves_nothing_asleep() {
     }
     let sent = async {
         while fixture.sent("a") < published {
+            // A poll, in real time: the file has threads of its own.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -228,7 +228,7 @@ async fn a_destination_seen_before_the_stored_health_was_read_is_still_disabled(
 #[tokio::test(start_paused = true)]
 async fn an_answer_to_an_older_configuration_says_nothing_of_the_newer_one() {
     let fixture = Fixture::new();
-    fixture.answer("a", Script::Late(Duration::from_secs(5), 410));
+    fixture.answer("a", Script::Take(Duration::from_secs(5), 410));
     fixture.destination("a", 1, &json!({"delivery": {"timeout": "10s"}}));
     fixture.publish("a", 1).await;
     fixture.pass(1).await;
@@ -336,8 +336,7 @@ async fn work_of_a_namespace_that_is_no_longer_watched_is_kept_until_no_max_age_
     first.publish("a", 3).await;
     first.publish("b", 1).await;
     first.pass(60).await;
-    first.shutdown.cancel();
-    first.running.await.unwrap().unwrap();
+    first.stop().await;
 
     let narrow = Fixture::watching(queue.clone(), 8, Some("elsewhere"));
     narrow.pass(20 * DAY).await;
@@ -351,18 +350,25 @@ async fn work_of_a_namespace_that_is_no_longer_watched_is_kept_until_no_max_age_
     assert!(metrics(&narrow).contains(line), "{}", metrics(&narrow));
 }
 
+/// What an engine leaves that had events for suspended destinations.
+async fn queue_with_parked(events: &[(&str, usize)]) -> Arc<MemoryQueue> {
+    let queue = Arc::new(MemoryQueue::default());
+    let earlier = Fixture::with_queue(queue.clone(), 8);
+    for (name, count) in events {
+        earlier.destination(name, 1, &json!({"suspend": true}));
+        earlier.publish(name, *count).await;
+    }
+    earlier.pass(60).await;
+    earlier.stop().await;
+    queue
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_absent_from_a_watched_namespace_is_dropped() {
     for (watched, left) in [(Some("elsewhere"), 3), (Some("ns"), 0), (None, 0)] {
-        let queue = Arc::new(MemoryQueue::default());
-        let first = Fixture::with_queue(queue.clone(), 8);
-        first.destination("a", 1, &json!({"suspend": true}));
-        first.publish("a", 3).await;
-        first.pass(60).await;
-        first.shutdown.cancel();
-        first.running.await.unwrap().unwrap();
-        let second = Fixture::watching(queue.clone(), 8, watched);
-        second.pass(60).await;
+        let queue = queue_with_parked(&[("a", 3)]).await;
+        let fixture = Fixture::watching(queue.clone(), 8, watched);
+        fixture.pass(60).await;
         let pending = queue.depth(&identity("a", 1).uid).pending;
         assert_eq!(pending, left, "{watched:?}");
     }
@@ -370,15 +376,7 @@ async fn what_is_absent_from_a_watched_namespace_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn work_of_an_unknown_namespace_is_kept_unless_its_destination_was_seen_to_go() {
-    let queue = Arc::new(MemoryQueue::default());
-    let first = Fixture::with_queue(queue.clone(), 8);
-    for name in ["a", "b"] {
-        first.destination(name, 1, &json!({"suspend": true}));
-        first.publish(name, 1).await;
-    }
-    first.pass(1).await;
-    first.shutdown.cancel();
-    first.running.await.unwrap().unwrap();
+    let queue = queue_with_parked(&[("a", 1), ("b", 1)]).await;
     // As an older version stored it.
     let old = Health {
         revision: 1000,
@@ -386,28 +384,22 @@ async fn work_of_an_unknown_namespace_is_kept_unless_its_destination_was_seen_to
     };
     let unknown = ["a", "b"].map(|name| (identity(name, 1).uid, old.clone()));
     queue.save_health(unknown.to_vec()).await.unwrap();
-    let second = Fixture::watching(queue.clone(), 8, Some("ns"));
-    second.directory.remove_destination(&identity("b", 1).uid);
-    second.pass(60).await;
+    let fixture = Fixture::watching(queue.clone(), 8, Some("ns"));
+    fixture.directory.remove_destination(&identity("b", 1).uid);
+    fixture.pass(60).await;
     let pending = ["a", "b"].map(|name| queue.depth(&identity(name, 1).uid).pending);
     assert_eq!(pending, [1, 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_deleted_while_the_process_was_down_is_dropped_as_soon_as_that_is_known() {
-    let queue = Arc::new(MemoryQueue::default());
-    let first = Fixture::with_queue(queue.clone(), 8);
-    first.destination("a", 1, &json!({"suspend": true}));
-    first.publish("a", 3).await;
-    first.pass(1).await;
-    first.shutdown.cancel();
-    first.running.await.unwrap().unwrap();
-    let second = Fixture::unsynced(queue.clone());
+    let queue = queue_with_parked(&[("a", 3)]).await;
+    let fixture = Fixture::unsynced(queue.clone());
     // Past the sweep that comes with the start.
-    second.pass(5).await;
+    fixture.pass(5).await;
     assert_eq!(queue.depth(&identity("a", 1).uid).pending, 3);
-    second.sync();
-    second.pass(1).await;
+    fixture.sync();
+    fixture.pass(1).await;
     assert_eq!(queue.depth(&identity("a", 1).uid).pending, 0);
 }
 

@@ -114,7 +114,7 @@ fn a_control_plane_leaves_nothing_behind() {
     let server = cluster.server().strip_prefix("https://").unwrap().to_owned();
     std::net::TcpStream::connect(&server).expect("the API server listens");
     drop(cluster);
-    assert!(!folder.exists());
+    assert!(!folder.exists(), "{} is left", folder.display());
     std::net::TcpStream::connect(&server).expect_err("the API server is gone");
 }
 

@@ -1,6 +1,8 @@
 //! The guides say what is true: links lead somewhere, every flag, metric, reason and problem they name exists, and
 //! the programs they show verify what is genuine and nothing else.
 
+mod commands;
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -139,17 +141,25 @@ fn every_link_leads_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-#[test]
-fn flags_are_those_of_the_binary() {
+/// What `postrider run --help` says.
+fn help_of_the_binary() -> String {
     let binary = env!("CARGO_BIN_EXE_postrider");
     let help = Command::new(binary).args(["run", "--help"]).output().unwrap();
-    assert!(help.status.success());
-    let help = String::from_utf8(help.stdout).unwrap();
-    let known: BTreeSet<String> = words(&help, "--", '-')
+    assert!(help.status.success(), "postrider run --help: {}", help.status);
+    String::from_utf8(help.stdout).unwrap()
+}
+
+fn flags_of_the_binary() -> BTreeSet<String> {
+    words(&help_of_the_binary(), "--", '-')
         .into_iter()
         .filter(|flag| *flag != "--help")
         .map(str::to_owned)
-        .collect();
+        .collect()
+}
+
+#[test]
+fn flags_are_those_of_the_binary() {
+    let (help, known) = (help_of_the_binary(), flags_of_the_binary());
     let table = first_cells(&page("operations.md"), "## Flags");
     assert_eq!(
         table, known,
@@ -264,7 +274,7 @@ fn reasons_are_those_of_the_source() {
 fn problems_are_those_of_the_source() {
     let source = read(repository_file("src/adapters/http/problem.rs"));
     let table = first_cells(&page("publishing.md"), "## Errors");
-    assert!(!table.is_empty());
+    assert!(!table.is_empty(), "docs/publishing.md lists no problem");
     for problem in &table {
         assert!(source.contains(&format!("\"{problem}\"")), "{problem}");
     }

@@ -19,7 +19,7 @@ fn examples() -> Vec<PathBuf> {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    assert!(!folders.is_empty());
+    assert!(!folders.is_empty(), "examples/ is empty");
     folders
 }
 

@@ -69,7 +69,7 @@ fn example_manifests() -> Vec<String> {
         }
     }
     files.sort();
-    assert!(!files.is_empty());
+    assert!(!files.is_empty(), "no manifest is found");
     files
 }
 

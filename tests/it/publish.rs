@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use postrider::adapters::http::{
     AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState, Readiness,
 };
-use postrider::domain::id::{EventId, ObjectKey, Uid};
-use postrider::domain::project::{Project, ProjectFacts, Token};
+use postrider::domain::id::{EventId, ObjectKey};
+use postrider::domain::project::{Project, Token};
 use postrider::domain::secret::Secret;
 use postrider::engine::publish::{Access, Authorizer, Draft, PublishError, Publisher, Receipt};
 use postrider::engine::queue::QueueError;
@@ -35,6 +35,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::support::{bare_project, eventually};
 
 pub(crate) const TOKEN: &str = "pr_5up3rs3cr3t";
 pub(crate) const EVENTS: &str = "/v1/namespaces/team/projects/acme/events";
@@ -170,21 +172,13 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) async fn start(settings: HttpSettings) -> Self {
-        let facts = ProjectFacts {
-            uid: Uid::new("u"),
-            id: "u".into(),
-            name: "acme".into(),
-            environment: None,
-            account_id: None,
-            account_name: None,
-        };
         let key = ObjectKey::new("team", "acme");
         let token = Token::Known(Secret::new(TOKEN.to_owned()));
         let stub = Arc::new(Stub {
             project: Arc::new(Project {
                 types: Arc::default(),
                 key,
-                facts: Arc::new(facts),
+                facts: bare_project("u", "acme"),
                 token,
             }),
             ready: AtomicBool::new(true),
@@ -297,6 +291,7 @@ impl Server {
                     "a good client waited {:?}",
                     started.elapsed()
                 );
+                // Its pace: a client that never rests would be hostile itself.
                 sleep(Duration::from_millis(20)).await;
             }
         };
@@ -310,12 +305,23 @@ impl Server {
 
     /// Waits until something holds.
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let ended = timeout(PATIENCE, async {
-            while !holds(self) {
-                sleep(Duration::from_millis(5)).await;
-            }
-        });
-        assert!(ended.await.is_ok(), "never: {what}");
+        eventually(what, PATIENCE, async || {
+            holds(self).then_some(()).ok_or("it does not hold")
+        })
+        .await;
+    }
+
+    /// Publishes an event whose answer waits for the stub's gate; comes back once it does.
+    pub(crate) async fn publish_slowly(&self) -> TcpStream {
+        let mut stream = self.connect().await;
+        let body = r#"{"type":"slow"}"#;
+        let request = head(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        self.until("the event waits", |server| {
+            server.stub.waiting.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        stream
     }
 }
 

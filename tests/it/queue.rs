@@ -1,35 +1,33 @@
-//! The queue's contract: one suite for every back-end, a model, and the faults of a file.
+//! The queue's contract: one suite for every back-end, a model, and the faults of a file and of its volume.
+
+#[macro_use]
+mod volume;
 
 mod conformance;
+mod damage;
 mod engine;
 mod faults;
+mod file;
 mod formats;
 mod full;
+mod log;
 mod model;
+mod restart;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use postrider::domain::event::{Content, Event};
 use postrider::domain::id::{EventId, Uid};
 use postrider::domain::project::ProjectFacts;
-use postrider::engine::clock::Clock;
-use postrider::engine::queue::metrics::QueueMetrics;
-use postrider::engine::queue::sqlite::{Settings, SqliteQueue};
-use postrider::engine::queue::{Completion, Lease, NewEvent, Queue, QueueError, Settlement, Stored};
+use postrider::engine::queue::{
+    Completion, Enqueued, Lease, NewEvent, Queue, QueueError, QueueState, Settlement, Stored,
+};
+
+use crate::support::bare_project;
 
 /// A time that events of tests are accepted at, in milliseconds since 1970.
 const START: i64 = 1_700_000_000_000;
-
-/// A clock that stands at one minute after the start.
-struct Later;
-
-impl Clock for Later {
-    fn now(&self) -> Timestamp {
-        at(60_000)
-    }
-}
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(START + millis).unwrap()
@@ -40,14 +38,7 @@ fn lane(name: &str) -> Uid {
 }
 
 fn facts(project: &str) -> Arc<ProjectFacts> {
-    Arc::new(ProjectFacts {
-        uid: Uid::new(project),
-        id: project.into(),
-        name: "Acme".into(),
-        environment: None,
-        account_id: None,
-        account_name: None,
-    })
+    bare_project(project, "Acme")
 }
 
 fn content(data: &str) -> Content {
@@ -75,6 +66,41 @@ fn sized(project: &str, id: &str, millis: i64, lanes: &[&str], size: usize) -> N
     }
 }
 
+/// Publishes one event.
+async fn publish(queue: &dyn Queue, event: NewEvent) -> Result<Enqueued, QueueError> {
+    queue.enqueue(vec![event]).await.map(|answers| answers[0])
+}
+
+/// Publishes so many events of a size to lane `a`, one each millisecond, in commits of 50; they are called [`names`].
+async fn fill(queue: &dyn Queue, count: i64, size: usize) {
+    for first in (0..count).step_by(50) {
+        let batch =
+            (first..count.min(first + 50)).map(|n| sized("p", &format!("event-{n:05}"), n, &["a"], size));
+        queue.enqueue(batch.collect()).await.unwrap();
+    }
+}
+
+fn names(count: i64) -> Vec<String> {
+    (0..count).map(|number| format!("event-{number:05}")).collect()
+}
+
+/// Leases so many deliveries of lane `a` at most.
+async fn take(queue: &dyn Queue, now: i64, count: usize) -> Vec<Lease> {
+    queue.lease(&lane("a"), at(now), count).await.unwrap().leases
+}
+
+/// How many deliveries of lane `a` wait.
+fn pending(queue: &dyn Queue) -> u64 {
+    queue.depth(&lane("a")).pending
+}
+
+fn healthy() -> QueueState {
+    QueueState {
+        known: true,
+        ..QueueState::default()
+    }
+}
+
 fn ids(leases: &[Lease]) -> Vec<String> {
     leases.iter().map(id).collect()
 }
@@ -96,6 +122,29 @@ async fn settle_all(queue: &dyn Queue, leases: Vec<Lease>, completion: Completio
     queue.settle(settlements.collect()).await
 }
 
+/// Says that a delivery failed and is due again at a time, and notes something for then.
+async fn put_off_noting(queue: &dyn Queue, lease: Lease, until: i64, note: Option<&[u8]>) {
+    let settlement = Settlement {
+        lease,
+        completion: Completion::RetryAt(at(until)),
+        health: None,
+        note: note.map(Into::into),
+    };
+    queue.settle(vec![settlement]).await.unwrap();
+}
+
+/// Says that the deliveries were made.
+async fn finish(queue: &dyn Queue, leases: Vec<Lease>) {
+    settle_all(queue, leases, Completion::Finished).await.unwrap();
+}
+
+/// Says that the deliveries failed and are due again at a time.
+async fn put_off(queue: &dyn Queue, leases: Vec<Lease>, until: i64) {
+    settle_all(queue, leases, Completion::RetryAt(at(until)))
+        .await
+        .unwrap();
+}
+
 /// Leases and finishes until nothing is due; returns the ids in order.
 async fn drain(queue: &dyn Queue, name: &str, now: Timestamp) -> Vec<String> {
     let mut seen = Vec::new();
@@ -105,34 +154,6 @@ async fn drain(queue: &dyn Queue, name: &str, now: Timestamp) -> Vec<String> {
             return seen;
         }
         seen.extend(ids(&leased.leases));
-        settle_all(queue, leased.leases, Completion::Finished)
-            .await
-            .unwrap();
+        finish(queue, leased.leases).await;
     }
-}
-
-fn settings(directory: &Path) -> Settings {
-    let mut settings = Settings::new(directory.join("queue.db"));
-    settings.reserve_bytes = 0;
-    settings.reopen = std::time::Duration::from_millis(20);
-    settings.settle_patience = std::time::Duration::from_millis(300);
-    settings
-}
-
-async fn open(settings: &Settings) -> SqliteQueue {
-    open_with(settings, &QueueMetrics::default()).await
-}
-
-/// Opens a file that was closed before. A program that another test starts meanwhile holds a copy of the closed file's
-/// lock for a moment, so the first try may find it taken.
-async fn reopen(settings: &Settings) -> SqliteQueue {
-    let queue = open(settings).await;
-    faults::until(|| queue.state().unavailable.is_none()).await;
-    queue
-}
-
-async fn open_with(settings: &Settings, metrics: &QueueMetrics) -> SqliteQueue {
-    SqliteQueue::open(settings.clone(), metrics.clone(), Arc::new(Later))
-        .await
-        .unwrap()
 }

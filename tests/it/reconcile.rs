@@ -99,7 +99,10 @@ async fn a_destination_becomes_ready_with_a_generated_key() {
     assert_eq!(truth(&object, "Delivering"), "Unknown");
     assert_eq!(condition(&object, "Delivering")["reason"], "NoAttempts");
     assert_eq!(condition(&object, "Stalled"), Value::Null);
-    assert!(operator.entry(&uid(&object)).unwrap().ready().is_some());
+    assert!(
+        operator.entry(&uid(&object)).unwrap().ready().is_some(),
+        "it is in force"
+    );
     let columns = ground.kubectl(&["get", "ed"]).ok();
     let header: Vec<&str> = columns
         .lines()
@@ -162,7 +165,7 @@ async fn what_belongs_to_an_object_goes_with_it() {
         .await;
     }
     let key = postrider::domain::id::ObjectKey::new(ground.name(), "acme");
-    assert!(operator.directory.project(&key).is_none());
+    assert!(operator.directory.project(&key).is_none(), "{key} is forgotten");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -293,8 +296,11 @@ async fn a_new_object_of_the_same_name_is_another_destination() {
     // The old Secret must be collected first.
     let second = eventually("ready again", Duration::from_secs(30), probe).await;
     assert_ne!(uid(&first), uid(&second));
-    assert!(operator.entry(&uid(&first)).is_none());
-    assert!(operator.entry(&uid(&second)).unwrap().ready().is_some());
+    assert!(operator.entry(&uid(&first)).is_none(), "the first is forgotten");
+    assert!(
+        operator.entry(&uid(&second)).unwrap().ready().is_some(),
+        "the second is in force"
+    );
     assert_ne!(decoded(&ground.secret("hook-signing").await, "secret"), key);
 }
 
@@ -327,6 +333,7 @@ async fn an_unchanged_world_is_left_alone_for_a_minute() {
         versions
     };
     let before = (versions().await, operator.metrics.status_writes());
+    // Twice the interval of counters: whatever is written again by itself is written by then.
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((versions().await, operator.metrics.status_writes()), before);
     // Neither does a restart.

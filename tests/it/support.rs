@@ -1,7 +1,8 @@
 //! What tests share: a control plane, namespaces of their own, and bounded waiting.
 //!
-//! Apart from [`Operator`], which starts the real binary, nothing here knows the product. A test that needs a cluster calls [`Cluster::shared`], makes a client and a
-//! [`TempNamespace`], and waits with [`eventually`] or [`await_condition`]; nothing sleeps for a fixed time.
+//! Apart from [`Operator`], which starts the real binary, nothing here knows more of the product than its objects. A
+//! test that needs a cluster calls [`Cluster::shared`], makes a client and a [`TempNamespace`], and waits with
+//! [`eventually`], [`until`] or [`await_condition`]; nothing sleeps for a fixed time.
 
 mod controlplane;
 mod namespace;
@@ -17,9 +18,25 @@ pub(crate) use operator::{Operator, Settings, http_client};
 pub(crate) use receiver::{Manner, Received, Receiver};
 pub(crate) use stage::{Stage, condition};
 pub(crate) use verify::{Verifier, folder as verifiers};
-pub(crate) use wait::{await_condition, eventually};
+pub(crate) use wait::{await_condition, eventually, until};
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use postrider::domain::id::Uid;
+use postrider::domain::project::ProjectFacts;
+
+/// The facts of a project whose manifest states nothing but its name.
+pub(crate) fn bare_project(uid: &str, name: &str) -> Arc<ProjectFacts> {
+    Arc::new(ProjectFacts {
+        uid: Uid::new(uid),
+        id: uid.into(),
+        name: name.into(),
+        environment: None,
+        account_id: None,
+        account_name: None,
+    })
+}
 
 /// The repository's root.
 pub(crate) fn repository() -> &'static Path {

@@ -123,8 +123,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::domain::id::Uid;
-    use crate::domain::project::ProjectFacts;
+    use crate::domain::event::sample;
     use crate::engine::publish::{Draft, PublishError, Receipt};
 
     fn headers(values: &[&str]) -> HeaderMap {
@@ -186,18 +185,10 @@ mod tests {
             (right(), "acme", "ptr_wrong", 401, None),
             (right(), "acme", "eyJh.nobody.c2ln", 401, None),
         ] {
-            let facts = ProjectFacts {
-                uid: Uid::new("u"),
-                id: "u".into(),
-                name: "acme".into(),
-                environment: None,
-                account_id: None,
-                account_name: None,
-            };
             let one = One(Arc::new(Project {
                 types: Arc::default(),
                 key: ObjectKey::new("team", "acme"),
-                facts: Arc::new(facts),
+                facts: Arc::new(sample::bare_project("u", "acme")),
                 token,
             }));
             let headers = headers(&[&format!("Bearer {sent}")]);

@@ -1,3 +1,5 @@
+//! Every catalogued type has a format and a message, and the producer's message wins over both.
+
 use serde_json::{Value, json};
 
 use super::*;

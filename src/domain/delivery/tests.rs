@@ -1,3 +1,5 @@
+//! Which headers and body a request has, on the first attempt and on later ones.
+
 use serde_json::json;
 
 use super::*;

@@ -36,6 +36,18 @@ pub(crate) fn project() -> ProjectFacts {
     }
 }
 
+/// The facts of a project whose manifest states nothing but its name.
+pub(crate) fn bare_project(uid: &str, name: &str) -> ProjectFacts {
+    ProjectFacts {
+        uid: Uid::new(uid),
+        id: uid.into(),
+        name: name.into(),
+        environment: None,
+        account_id: None,
+        account_name: None,
+    }
+}
+
 pub(crate) fn drafts(body: &str) -> Result<Vec<Draft>, ParseError> {
     parse(body.as_bytes(), &headers("application/json"))
 }

@@ -1,3 +1,5 @@
+//! The exact bytes of every format, and what becomes of events that do not fit theirs.
+
 use std::path::Path;
 
 use serde_json::{Value, json};

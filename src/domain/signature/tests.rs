@@ -1,3 +1,5 @@
+//! Published vectors, keys that are refused, and what verification lets through.
+
 use super::*;
 use crate::domain::event::sample::at;
 

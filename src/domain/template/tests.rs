@@ -1,3 +1,5 @@
+//! Placeholders alone and among text, every fault of a template, and the bounds of what it makes.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -3,8 +3,9 @@
 use parking_lot::Mutex;
 
 use super::*;
+use crate::domain::event::sample;
 use crate::domain::pattern::TypePattern;
-use crate::domain::project::{ProjectFacts, Token};
+use crate::domain::project::Token;
 
 fn entry(uid: &str, namespace: &str, generation: i64, project: Option<&str>, events: &[&str]) -> Entry {
     Entry {
@@ -27,18 +28,10 @@ fn entry(uid: &str, namespace: &str, generation: i64, project: Option<&str>, eve
 }
 
 fn project(uid: &str, name: &str) -> Project {
-    let facts = ProjectFacts {
-        uid: Uid::new(uid),
-        id: uid.into(),
-        name: name.into(),
-        environment: None,
-        account_id: None,
-        account_name: None,
-    };
     Project {
         types: Arc::default(),
         key: ObjectKey::new("ns", name),
-        facts: Arc::new(facts),
+        facts: Arc::new(sample::bare_project(uid, name)),
         token: Token::Unknown,
     }
 }

@@ -33,6 +33,12 @@ pub struct QueueMetrics {
     pub failed_settlements: Counter,
     /// Files found damaged and moved aside.
     pub moved_aside: Counter,
+    /// Damaged logs that were mended.
+    pub mended_logs: Counter,
+    /// Commits at the end of a log that were not whole.
+    pub torn_commits: Counter,
+    /// Deliveries of deleted destinations that were dropped after a restart.
+    pub dropped_late: Counter,
     /// Events read back from disk because a lane had outgrown its window in memory.
     pub read_back: Counter,
     /// Events that retention removed.
@@ -64,6 +70,9 @@ impl Default for QueueMetrics {
             failed_groups: Counter::default(),
             failed_settlements: Counter::default(),
             moved_aside: Counter::default(),
+            mended_logs: Counter::default(),
+            torn_commits: Counter::default(),
+            dropped_late: Counter::default(),
             read_back: Counter::default(),
             trimmed: Counter::default(),
             reserve_given_up: Counter::default(),
@@ -112,6 +121,17 @@ impl QueueMetrics {
                 &self.failed_settlements,
             ),
             ("moved_aside", "Damaged files moved aside", &self.moved_aside),
+            ("mended_logs", "Damaged logs that were mended", &self.mended_logs),
+            (
+                "torn_commits",
+                "Unfinished commits dropped from the end of a log",
+                &self.torn_commits,
+            ),
+            (
+                "dropped_late",
+                "Deliveries of deleted destinations dropped after a restart",
+                &self.dropped_late,
+            ),
             ("read_back", "Events read back from disk", &self.read_back),
             ("trimmed_events", "Events removed by retention", &self.trimmed),
             (

@@ -64,6 +64,7 @@ mod salvage;
 mod scan;
 mod schema;
 mod store;
+mod threads;
 mod wal;
 mod writer;
 
@@ -83,6 +84,7 @@ use self::lanes::{Grant, Lanes, Limits};
 use self::reserve::Reserve;
 use self::rows::Row;
 use self::store::Settle;
+use self::threads::Threads;
 use super::metrics::QueueMetrics;
 use super::{
     Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState,
@@ -173,6 +175,7 @@ struct Shared {
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
     reserve: Reserve,
+    threads: Threads,
     /// Settlements wait for room: nothing is leased.
     stuck: AtomicBool,
 }
@@ -222,6 +225,9 @@ impl Progress {
 
 /// For how long a full disk is reported when nobody tries to write.
 const FULL_FOR: Duration = Duration::from_secs(5);
+
+/// How often long work is broken off while the queue is being closed.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(200);
 
 /// When a lane asks again while settlements wait for room.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
@@ -298,6 +304,7 @@ impl SqliteQueue {
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
             reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
+            threads: Threads::default(),
             stuck: AtomicBool::new(false),
             settings,
             metrics,
@@ -311,12 +318,16 @@ impl SqliteQueue {
         let (end, ended) = oneshot::channel();
         let thread = |name: &str| std::thread::Builder::new().name(format!("queue-{name}"));
         let for_reader = Arc::clone(&shared);
-        thread("reader").spawn(move || reader::run(&for_reader, &asked))?;
+        thread("reader").spawn(move || {
+            for_reader.supervise("reader", || reader::run(&for_reader, &asked));
+        })?;
         let for_keeper = Arc::clone(&shared);
-        thread("keeper").spawn(move || keeper::run(&for_keeper, &stop))?;
+        thread("keeper").spawn(move || {
+            for_keeper.supervise("keeper", || keeper::run(&for_keeper, &stop));
+        })?;
         let for_writer = Arc::clone(&shared);
         thread("writer").spawn(move || {
-            writer::run(&for_writer, opened);
+            for_writer.supervise("writer", || writer::run(&for_writer, opened));
             end.send(()).ok();
         })?;
         let queue = Self {
@@ -327,6 +338,11 @@ impl SqliteQueue {
             keeper: Mutex::new(Some(keeper)),
         };
         Ok((queue, async { drop(first.await) }))
+    }
+
+    /// Ends when a thread of the queue panicked. From then on every call fails.
+    pub fn broken(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.threads.broken.clone().cancelled_owned()
     }
 
     fn check(&self) -> Result<(), QueueError> {
@@ -540,8 +556,11 @@ impl Queue for SqliteQueue {
         drop(self.keeper.lock().take());
         let closing = self.closing.lock().await;
         let ended = self.ended.lock().take();
-        if let Some(ended) = ended {
-            ended.await.ok();
+        if let Some(mut ended) = ended {
+            // Again and again: what is broken off may be followed by more.
+            while tokio::time::timeout(INTERRUPT_EVERY, &mut ended).await.is_err() {
+                self.shared.threads.interrupt();
+            }
         }
         drop(closing);
     }

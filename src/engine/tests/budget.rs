@@ -2,17 +2,26 @@
 
 use super::*;
 
+/// The `delivery` of a destination that may have many requests in flight.
+fn wide() -> serde_json::Value {
+    json!({"maxInFlight": 64, "timeout": "60s"})
+}
+
+/// Takes each of four places for a minute.
+async fn hang_on_every_place(fixture: &Fixture) {
+    for name in ["x", "y", "z", "u"] {
+        fixture.receiver(name, &json!({"maxInFlight": 1, "timeout": "60s"}), Script::Hang);
+        fixture.publish(name, 1).await;
+    }
+    fixture.pass(1).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hanging_lane_keeps_to_its_share_while_another_flows() {
     let fixture = Fixture::with_places(32);
-    fixture.answer("hangs", Script::Hang);
-    fixture.answer("works", Script::Take(Duration::from_millis(1)));
-    fixture.destination(
-        "hangs",
-        1,
-        &json!({"delivery": {"maxInFlight": 4, "timeout": "60s"}}),
-    );
-    fixture.destination("works", 1, &json!({"delivery": {"maxInFlight": 4}}));
+    let four = json!({"maxInFlight": 4, "timeout": "60s"});
+    fixture.receiver("hangs", &four, Script::Hang);
+    fixture.receiver("works", &four, Script::Take(Duration::from_millis(1), 200));
     fixture.publish("hangs", 700).await;
     fixture.publish("works", 100).await;
     fixture.pass(1).await;
@@ -31,19 +40,14 @@ async fn lanes_that_fail_share_half_of_the_places() {
     let fixture = Fixture::with_places(4);
     for index in 0..10 {
         let name = format!("hangs{index}");
-        fixture.answer(&name, Script::Hang);
-        fixture.destination(
-            &name,
-            1,
-            &json!({"delivery": {"timeout": "1s", "maxInFlight": 1}}),
-        );
+        fixture.receiver(&name, &json!({"maxInFlight": 1, "timeout": "1s"}), Script::Hang);
         fixture.publish(&name, 50).await;
     }
     fixture.pass(20).await;
     fixture.destination("works", 1, &json!({}));
     for sent in 1..=5 {
         fixture.publish("works", 1).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        fixture.pass_time(Duration::from_millis(1)).await;
         assert_eq!(
             fixture.sent("works"),
             sent,
@@ -67,12 +71,8 @@ async fn receivers_that_begin_to_hang_together_leave_a_place_for_the_others() {
     fixture.destination("works", 1, &json!({}));
     fixture.try_publish("works").await.unwrap();
     fixture.pass(1).await;
-    fixture.answer("wide", Script::Hang);
-    fixture.destination(
-        "wide",
-        1,
-        &json!({"delivery": {"timeout": "60s", "maxInFlight": 1024}}),
-    );
+    let wide = json!({"maxInFlight": 1024, "timeout": "60s"});
+    fixture.receiver("wide", &wide, Script::Hang);
     fixture.publish("wide", 100).await;
     fixture.pass(1).await;
     assert_eq!(fixture.most_in_flight("wide"), 4, "a third of the common places");
@@ -84,16 +84,7 @@ async fn receivers_that_begin_to_hang_together_leave_a_place_for_the_others() {
 #[tokio::test(start_paused = true)]
 async fn a_lane_that_waits_for_a_place_hears_that_it_was_suspended() {
     let fixture = Fixture::with_places(4);
-    for name in ["x", "y", "z", "u"] {
-        fixture.answer(name, Script::Hang);
-        fixture.destination(
-            name,
-            1,
-            &json!({"delivery": {"timeout": "60s", "maxInFlight": 1}}),
-        );
-        fixture.publish(name, 1).await;
-    }
-    fixture.pass(1).await;
+    hang_on_every_place(&fixture).await;
     fixture.destination("a", 1, &json!({}));
     fixture.publish("a", 1).await;
     fixture.pass(1).await;
@@ -106,18 +97,11 @@ async fn a_lane_that_waits_for_a_place_hears_that_it_was_suspended() {
 #[tokio::test(start_paused = true)]
 async fn a_lane_with_nothing_due_asks_for_no_place() {
     let fixture = Fixture::with_places(4);
-    fixture.answer("retries", Script::Status(500));
-    let later = json!({"delivery": {"retry": {"schedule": ["1h"]}}});
-    fixture.destination("retries", 1, &later);
+    let later = json!({"retry": {"schedule": ["1h"]}});
+    fixture.receiver("retries", &later, Script::Status(500));
     fixture.publish("retries", 1).await;
     fixture.pass(1).await;
-    for name in ["x", "y", "z", "u"] {
-        fixture.answer(name, Script::Hang);
-        let one = json!({"delivery": {"timeout": "60s", "maxInFlight": 1}});
-        fixture.destination(name, 1, &one);
-        fixture.publish(name, 1).await;
-    }
-    fixture.pass(1).await;
+    hang_on_every_place(&fixture).await;
     fixture.engine.core().wake(&identity("retries", 1).uid);
     fixture.pass(1).await;
     let waits = "in_flight_waits_total{";
@@ -131,10 +115,8 @@ async fn a_lane_with_nothing_due_asks_for_no_place() {
 #[tokio::test(start_paused = true)]
 async fn large_events_wait_for_room_while_small_ones_of_others_go() {
     let fixture = Fixture::with_places(256);
-    let wide = json!({"delivery": {"timeout": "60s", "maxInFlight": 64}});
     for name in ["large", "also", "huge", "small"] {
-        fixture.answer(name, Script::Take(Duration::from_secs(10)));
-        fixture.destination(name, 1, &wide);
+        fixture.receiver(name, &wide(), Script::Take(Duration::from_secs(10), 200));
     }
     let mib = IN_FLIGHT_BYTES / 4;
     for _ in 0..20 {
@@ -164,15 +146,13 @@ async fn large_events_wait_for_room_while_small_ones_of_others_go() {
 #[tokio::test(start_paused = true)]
 async fn a_lane_that_is_published_to_while_it_waits_keeps_its_turn() {
     let fixture = Fixture::with_places(16);
-    let wide = json!({"delivery": {"timeout": "60s", "maxInFlight": 64}});
     for number in 0..12 {
         let name = format!("slow{number}");
-        fixture.answer(&name, Script::Take(Duration::from_secs(10 + number)));
-        fixture.destination(&name, 1, &wide);
+        let takes = Duration::from_secs(10 + number);
+        fixture.receiver(&name, &wide(), Script::Take(takes, 200));
         fixture.publish(&name, 100).await;
     }
-    fixture.answer("busy", Script::Take(Duration::from_secs(30)));
-    fixture.destination("busy", 1, &wide);
+    fixture.receiver("busy", &wide(), Script::Take(Duration::from_secs(30), 200));
     for _ in 0..60 {
         fixture.publish("busy", 1).await;
         fixture.pass(1).await;

@@ -16,10 +16,10 @@ use crate::domain::destination::{Destination, Identity, References, Subscription
 use crate::domain::egress::EgressPolicy;
 use crate::domain::email::Mail;
 use crate::domain::email::settled::Fate;
-use crate::domain::event::parse;
+use crate::domain::event::{parse, sample};
 use crate::domain::id::ObjectKey;
 use crate::domain::outcome::{Failure, FailureReason, Reply};
-use crate::domain::project::{Project, ProjectFacts, Token};
+use crate::domain::project::{Project, Token};
 use crate::domain::retry;
 use crate::engine::directory::{DirectoryListener, Entry, EntryState, Kind};
 use crate::engine::publish::{PublishError, Publisher};
@@ -46,8 +46,8 @@ pub(super) const IN_FLIGHT_BYTES: usize = 4 << 20;
 pub(super) enum Script {
     Status(u16),
     Hang,
-    Take(Duration),
-    Late(Duration, u16),
+    /// Takes a while before it answers.
+    Take(Duration, u16),
     Panic,
 }
 
@@ -81,13 +81,10 @@ impl Transport for ScriptedTransport {
                 Script::Status(status) => status,
                 Script::Hang => std::future::pending().await,
                 Script::Panic => panic!("as asked"),
-                Script::Late(time, status) => {
+                Script::Take(time, status) => {
+                    // What the receiver was told to take of the paused time.
                     tokio::time::sleep(time).await;
                     status
-                }
-                Script::Take(time) => {
-                    tokio::time::sleep(time).await;
-                    200
                 }
             }
         };
@@ -185,18 +182,10 @@ impl Fixture {
         });
         let listener: Arc<dyn DirectoryListener> = Arc::new(engine.clone());
         directory.set_listener(Arc::downgrade(&listener));
-        let facts = ProjectFacts {
-            uid: Uid::new("project-uid"),
-            id: "p".into(),
-            name: "P".into(),
-            environment: None,
-            account_id: None,
-            account_name: None,
-        };
         let project = Arc::new(Project {
             types: Arc::default(),
             key: ObjectKey::new("ns", "p"),
-            facts: Arc::new(facts),
+            facts: Arc::new(sample::bare_project("project-uid", "P")),
             token: Token::Unknown,
         });
         let shutdown = CancellationToken::new();
@@ -269,6 +258,12 @@ impl Fixture {
         self.transport.scripts.lock().insert(format!("/{name}"), script);
     }
 
+    /// Puts a destination at `/name` with its `delivery`, and says what its receiver does.
+    pub(super) fn receiver(&self, name: &str, delivery: &serde_json::Value, script: Script) {
+        self.answer(name, script);
+        self.destination(name, 1, &json!({"delivery": delivery}));
+    }
+
     pub(super) async fn publish(&self, event_type: &str, count: usize) {
         for _ in 0..count {
             self.try_publish(event_type).await.unwrap();
@@ -317,7 +312,18 @@ impl Fixture {
 
     /// Lets so much of the paused time pass; everything that is due by then happens.
     pub(super) async fn pass(&self, seconds: u64) {
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        self.pass_time(Duration::from_secs(seconds)).await;
+    }
+
+    pub(super) async fn pass_time(&self, time: Duration) {
+        // It takes no time: the clock is paused, and moves when nothing else can.
+        tokio::time::sleep(time).await;
+    }
+
+    /// Stops the engine, as the end of the process does.
+    pub(super) async fn stop(self) {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
     }
 }
 

@@ -46,7 +46,7 @@ async fn a_receiver_that_keeps_failing_is_disabled_and_its_events_wait() {
             ed["status"]["delivery"]["parked"] == 6
         })
         .await;
-    assert!(disabled(&ed));
+    assert!(disabled(&ed), "{:#}", ed["status"]);
     assert_eq!(stage.receiver.received("/down").len(), attempts);
 
     stage

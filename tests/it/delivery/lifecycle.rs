@@ -104,7 +104,7 @@ async fn probes_and_publishers_are_answered_while_the_queue_is_being_opened() {
     // Whoever opens a pipe for writing waits until somebody reads it.
     let pipe = settings.data_dir.join("queue.db.lock");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(made.success());
+    assert!(made.success(), "{made}");
     let operator = Operator::spawn(settings);
     eventually("the process is alive", Duration::from_secs(20), || async {
         let (status, body) = operator.admin("/healthz").await?;
@@ -126,7 +126,8 @@ async fn probes_and_publishers_are_answered_while_the_queue_is_being_opened() {
     assert!(!metrics().await.contains(pending), "what waits is not known yet");
     let _reader = std::fs::File::open(&pipe).unwrap();
     operator.wait_ready().await;
-    assert!(metrics().await.contains(pending));
+    let text = metrics().await;
+    assert!(text.contains(pending), "no {pending} in\n{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -265,18 +265,7 @@ async fn a_connection_is_kept_for_more_requests_also_after_an_error() {
 #[tokio::test]
 async fn a_client_that_goes_away_is_counted() {
     let server = Server::start(settings()).await;
-    let mut stream = server.connect().await;
-    let body = r#"{"type":"slow"}"#;
-    stream
-        .write_all(head(&format!("content-length: {}\r\n\r\n{body}", body.len())).as_bytes())
-        .await
-        .unwrap();
-    server
-        .until("the event waits", |server| {
-            server.stub.waiting.load(std::sync::atomic::Ordering::SeqCst) == 1
-        })
-        .await;
-    drop(stream);
+    drop(server.publish_slowly().await);
     let gone = r#"postrider_ingest_requests_total{status="499"}"#;
     server
         .until("the request ends", |server| server.metric(gone) == 1)

@@ -93,6 +93,7 @@ async fn an_idle_connection_is_closed_without_a_word() {
     let body = r#"{"type":"x"}"#;
     let request = head(&format!("content-length: {}\r\n\r\n{body}", body.len()));
     for _ in 0..3 {
+        // Rests between requests do not add up: the wait below would be 300 ms shorter.
         sleep(Duration::from_millis(100)).await;
         stream.write_all(request.as_bytes()).await.unwrap();
         assert_eq!(Answer::next(&mut stream).await.status, 202);

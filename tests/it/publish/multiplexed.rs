@@ -183,7 +183,8 @@ async fn streams_of_a_connection_are_bounded() {
     let (mut send, _connection) = connect(&server).await;
     let (status, _) = publish(&send, &format!("Bearer {TOKEN}"), r#"{"type":"x"}"#).await;
     assert_eq!(status, 202);
-    assert!(send.current_max_send_streams() <= 128);
+    let streams = send.current_max_send_streams();
+    assert!(streams <= 128, "{streams} streams at once");
     let mut held = Vec::new();
     while held.len() < 1_000 {
         let Ok(ready) = timeout(Duration::from_millis(200), send.ready()).await else {

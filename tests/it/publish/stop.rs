@@ -1,6 +1,5 @@
 //! The end of the servers, and the administration server.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postrider::adapters::http::HttpSettings;
@@ -8,28 +7,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::{Answer, PATIENCE, Server, head, only, settings};
+use super::{Answer, PATIENCE, Server, only, settings};
+use crate::support::eventually;
 
 async fn get(address: std::net::SocketAddr, method: &str, path: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     only(Answer::all(&mut stream).await)
-}
-
-async fn slow_publish(server: &Server) -> TcpStream {
-    let mut stream = server.connect().await;
-    let body = r#"{"type":"slow"}"#;
-    stream
-        .write_all(head(&format!("content-length: {}\r\n\r\n{body}", body.len())).as_bytes())
-        .await
-        .unwrap();
-    server
-        .until("the event waits", |server| {
-            server.stub.waiting.load(Ordering::SeqCst) == 1
-        })
-        .await;
-    stream
 }
 
 #[tokio::test]
@@ -44,16 +29,19 @@ async fn a_stop_finishes_what_runs_and_takes_nothing_new() {
         .await
         .unwrap();
     assert_eq!(Answer::next(&mut idle).await.status, 404);
-    let mut running = slow_publish(&server).await;
+    let mut running = server.publish_slowly().await;
     server.shutdown.cancel();
     let closed = timeout(Duration::from_millis(600), Answer::all(&mut idle)).await;
     assert_eq!(closed.expect("an idle connection is closed at once"), []);
-    let refused = timeout(PATIENCE, async {
-        while TcpStream::connect(server.address).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    refused.await.expect("the listener is closed");
+    eventually(
+        "the listener is closed",
+        PATIENCE,
+        async || match TcpStream::connect(server.address).await {
+            Ok(_) => Err("it still takes connections"),
+            Err(_) => Ok(()),
+        },
+    )
+    .await;
     server.stub.gate.add_permits(1);
     let answer = only(Answer::all(&mut running).await);
     assert_eq!(answer.status, 202);
@@ -73,7 +61,7 @@ async fn a_stop_cuts_what_outlasts_the_grace_period() {
         ..settings()
     };
     let mut server = Server::start(settings).await;
-    let mut running = slow_publish(&server).await;
+    let mut running = server.publish_slowly().await;
     let started = Instant::now();
     server.shutdown.cancel();
     for task in std::mem::take(&mut server.tasks) {

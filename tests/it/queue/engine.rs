@@ -21,7 +21,7 @@ use postrider::engine::directory::{Directory, DirectoryListener, Entry, EntrySta
 use postrider::engine::metrics::EngineMetrics;
 use postrider::engine::publish::{PublishError, Publisher};
 use postrider::engine::queue::metrics::QueueMetrics;
-use postrider::engine::queue::sqlite::{Settings, SqliteQueue};
+use postrider::engine::queue::sqlite::SqliteQueue;
 use postrider::engine::queue::{Queue, QueueError};
 use postrider::engine::transport::{Mailer, Transport};
 use postrider::engine::{Engine, EngineError, Parts};
@@ -31,8 +31,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::facts;
-use super::faults::until;
-use super::full::{Filler, SmallDisk, on, reserved};
+use super::file::QueueFile;
+use crate::support::until;
 
 /// A receiver that takes everything, once it may.
 struct Receiver {
@@ -80,9 +80,9 @@ struct Running {
 
 impl Running {
     /// An engine with one destination, whose receiver is closed at first.
-    async fn start(settings: Settings) -> Self {
-        let metrics = QueueMetrics::default();
-        let queue = SqliteQueue::open(settings, metrics.clone(), Arc::new(SystemClock));
+    async fn start(file: &QueueFile) -> Self {
+        let metrics = file.metrics.clone();
+        let queue = SqliteQueue::open(file.settings.clone(), metrics.clone(), Arc::new(SystemClock));
         let queue = Arc::new(queue.await.unwrap());
         let directory = Arc::new(Directory::new());
         let receiver = Arc::new(Receiver {
@@ -186,21 +186,18 @@ fn destination() -> Entry {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_accepted_is_delivered_once_on_a_full_volume() {
-    let test = "queue::engine::everything_accepted_is_delivered_once_on_a_full_volume";
-    let Some(disk) = SmallDisk::new("40m", test) else {
-        return;
-    };
-    let settings = on(&disk);
-    let running = Running::start(settings.clone()).await;
-    reserved(&settings).await;
-    let filler = Filler::on(&disk);
+    let volume = small_volume!("40m");
+    let file = volume.file();
+    let running = Running::start(&file).await;
+    file.reserved().await;
+    let filler = volume.fill_up();
     let taken = running.publish_until_full().await;
-    assert!(taken > 0);
+    assert!(taken > 0, "the reserve has room for events");
     running.receiver.open.add_permits(64);
     running.all_delivered_once(taken).await;
     assert_eq!(running.metrics.failed_settlements.get(), 0);
     filler.give_back();
-    reserved(&settings).await;
+    file.reserved().await;
     running.publish("after").await.unwrap();
     running.all_delivered_once(taken + 1).await;
     running.stop().await;
@@ -208,22 +205,18 @@ async fn everything_accepted_is_delivered_once_on_a_full_volume() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_twice_while_results_cannot_be_stored() {
-    let test = "queue::engine::nothing_is_sent_twice_while_results_cannot_be_stored";
-    let Some(disk) = SmallDisk::new("40m", test) else {
-        return;
-    };
-    let settings = Settings {
-        reserve_bytes: 0,
-        settle_patience: Duration::ZERO,
-        ..on(&disk)
-    };
-    let running = Running::start(settings).await;
+    let volume = small_volume!("40m");
+    let file = volume.file_with(|settings| {
+        settings.reserve_bytes = 0;
+        settings.settle_patience = Duration::ZERO;
+    });
+    let running = Running::start(&file).await;
     for number in 0..100 {
         running.publish(&format!("e{number}")).await.unwrap();
     }
     // As many as one destination may have at once.
     until(|| running.receiver.asked.load(Ordering::Relaxed) == 16).await;
-    let filler = Filler::on(&disk);
+    let filler = volume.fill_up();
     running.receiver.open.add_permits(64);
     until(|| running.metrics.unsettled.get() == 16).await;
     let refused = running.publish("no").await;

@@ -7,7 +7,8 @@ use postrider::engine::queue::memory::MemoryQueue;
 use postrider::engine::queue::{Completion, Enqueued, Lease, Queue, Reach};
 use proptest::prelude::*;
 
-use super::{at, event, lane, settings, settle_all};
+use super::file::QueueFile;
+use super::{at, event, lane, settle_all};
 
 const LANES: [&str; 3] = ["a", "b", "c"];
 
@@ -62,7 +63,7 @@ struct Held {
     lease: Lease,
 }
 
-async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&super::Settings>) {
+async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&QueueFile>) {
     let mut model = Model::default();
     let mut held: Vec<Held> = Vec::new();
     let mut now = 0;
@@ -188,10 +189,10 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&sup
             }
             Step::Wait(millis) => now += millis,
             Step::Reopen => {
-                let Some(settings) = reopen else { continue };
+                let Some(file) = reopen else { continue };
                 queue.close().await;
                 held.clear();
-                queue = Arc::new(super::reopen(settings).await);
+                queue = file.reopen().await;
                 for delivery in model.lanes.values_mut().flat_map(BTreeMap::values_mut) {
                     delivery.2 = false;
                 }
@@ -232,14 +233,14 @@ proptest! {
 
     #[test]
     fn sqlite_does_as_the_model(steps in steps(), window in 1..40_usize) {
-        let directory = tempfile::tempdir().unwrap();
-        let mut settings = settings(directory.path());
-        settings.window_deliveries = window;
-        // Some histories run out of bytes before they run out of places.
-        settings.window_bytes = 30_000;
+        let file = QueueFile::with(|settings| {
+            settings.window_deliveries = window;
+            // Some histories run out of bytes before they run out of places.
+            settings.window_bytes = 30_000;
+        });
         runtime().block_on(async {
-            let queue = Arc::new(super::open(&settings).await);
-            replay(steps, queue, Some(&settings)).await;
+            let queue = file.open().await;
+            replay(steps, queue, Some(&file)).await;
         });
     }
 }

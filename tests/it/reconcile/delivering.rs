@@ -150,6 +150,7 @@ async fn counters_are_written_at_most_once_per_interval() {
             view.health.delivered += 1;
             view.depth.pending += 1;
         });
+        // Counters change 20 times a second, for three intervals: the rate is what this is about.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let writes = operator.metrics.status_writes() - before;
@@ -216,5 +217,8 @@ async fn requests_are_echoed_and_suspension_shows() {
         .await;
     assert_eq!(truth(&object, "Delivering"), "Unknown");
     let entry = operator.entry(&uid(&object)).unwrap();
-    assert!(!entry.ready().unwrap().suspended && entry.identity.generation == 2);
+    assert_eq!(
+        (entry.ready().unwrap().suspended, entry.identity.generation),
+        (false, 2)
+    );
 }

@@ -12,6 +12,7 @@ use postrider::domain::id::Uid;
 use postrider::engine::clock::SystemClock;
 use postrider::engine::directory::{Directory, Entry};
 use postrider::engine::view::{Changes, DeliveryView, LaneView};
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -113,6 +114,15 @@ impl Operator {
         })
         .await;
         self
+    }
+
+    /// What the operator counts, as Prometheus reads it.
+    pub(crate) fn metrics_text(&self) -> String {
+        let mut registry = Registry::default();
+        self.metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
     }
 
     pub(crate) fn entry(&self, uid: &str) -> Option<Arc<Entry>> {

@@ -43,6 +43,22 @@ where
     }
 }
 
+/// Waits until something holds that costs nothing to look at, at most 10 seconds.
+#[track_caller]
+pub(crate) fn until<F: Fn() -> bool>(holds: F) -> impl Future<Output = ()> + use<F> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let start = Instant::now();
+        while !holds() {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{caller}: what is waited for here did not come within 10 s"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
 /// Waits until the object's status condition has the wanted status (`True`, `False`, `Unknown`); returns the object.
 ///
 /// A condition that was computed for an older generation of the spec does not count.

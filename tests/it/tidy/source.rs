@@ -82,6 +82,14 @@ impl<'a> Source<'a> {
             .map(|token| token.line)
     }
 
+    /// Where a word stands in tests.
+    pub(super) fn lines_of_word_in_tests(&self, word: &str) -> impl Iterator<Item = usize> {
+        self.tokens
+            .iter()
+            .filter(move |token| token.in_test && token.kind == Kind::Word(word))
+            .map(|token| token.line)
+    }
+
     /// Where `.unwrap()` stands outside tests.
     pub(super) fn lines_of_unwrap(&self) -> impl Iterator<Item = usize> {
         let call = [

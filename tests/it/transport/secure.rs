@@ -119,7 +119,11 @@ async fn a_trusted_receiver_is_reached_by_name() {
         204
     );
     let host = format!("host: {NAME}:{}\r\n", receiver.address().port());
-    assert!(receiver.noted().await.to_ascii_lowercase().contains(&host));
+    let request = receiver.noted().await;
+    assert!(
+        request.to_ascii_lowercase().contains(&host),
+        "no {host} in {request}"
+    );
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ impl Reviewer for Scripted {
         self.most.fetch_max(now, Ordering::SeqCst);
         // Also when the question is dropped.
         let _ended = Ended(&self.at_once);
+        // What the API server takes of the paused time.
         tokio::time::sleep(self.takes).await;
         match token.expose().split('-').next() {
             Some("good") => Access::Allowed,
@@ -136,6 +137,7 @@ async fn a_good_token_is_renewed_however_many_made_up_ones_wait() {
         .collect();
     let flood = futures::future::join_all(made_up.iter().map(|token| authorizer.may_publish(token, &key)));
     let renewed = async {
+        // The flood is there first, and its first questions are under way.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let started = Instant::now();
         assert_eq!(authorizer.may_publish(&good, &key).await, Access::Allowed);

@@ -1,3 +1,5 @@
+//! CloudEvents, structured, binary and in batches, and where each fault of one is found.
+
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 

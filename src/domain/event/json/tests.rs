@@ -1,3 +1,5 @@
+//! Strict JSON: duplicate names, halves of characters, numbers, nesting, and members cut out as they were written.
+
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 

@@ -1,3 +1,5 @@
+//! Events and batches as they are published, and what a publisher is told about a bad one.
+
 use http::HeaderValue;
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -16,6 +16,17 @@ pub(super) enum StoreError {
     /// The content is damaged. The file is moved aside, and what is intact is carried over.
     #[error("the queue's file is damaged: {0}")]
     Damaged(String),
+    /// The file is damaged, and there is no room to carry over what is intact. It stays as it is.
+    #[error(
+        "the queue's file is damaged ({damage}), and the volume has no room to carry over what is intact: make up to \
+         {mib} MiB free, for example by moving old …damaged-… files away"
+    )]
+    Stranded {
+        /// What is damaged.
+        damage: String,
+        /// Room that is needed at most.
+        mib: u64,
+    },
     /// A newer version wrote the file. It stays as it is.
     #[error(
         "the queue's file has format {found}, this version writes format {known}: run the newer version again, or \
@@ -39,6 +50,11 @@ impl StoreError {
     /// Whether there is no room, whatever for.
     pub(super) const fn is_full(&self) -> bool {
         matches!(self, Self::Full | Self::Limit)
+    }
+
+    /// Whether more room on the volume would help.
+    pub(super) const fn lacks_room(&self) -> bool {
+        matches!(self, Self::Full | Self::Limit | Self::Stranded { .. })
     }
 
     /// What a caller is told.

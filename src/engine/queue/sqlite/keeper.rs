@@ -106,8 +106,12 @@ pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
 
 impl Keeper {
     fn look(&mut self) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.shared.state.lock().check) {
-            self.read(quick_check)?;
+        if std::mem::take(&mut self.shared.state.lock().check)
+            && let Err(error) = self.read(quick_check)
+        {
+            // Begun anew after whatever broke it off.
+            self.shared.state.lock().check = true;
+            return Err(error);
         }
         self.shared.reserve.keep(&self.shared.metrics);
         let (total, free) = self.read(sizes)?;
@@ -189,7 +193,11 @@ impl Keeper {
         }
         let connection = match &mut *slot {
             Some(connection) => connection,
-            slot => slot.insert(schema::open_reader(&self.shared.settings.path)?),
+            slot => {
+                let opened = schema::open_reader(&self.shared.settings.path)?;
+                self.shared.threads.keeper_opened(&opened);
+                slot.insert(opened)
+            }
         };
         work(connection)
     }

@@ -407,8 +407,8 @@ impl Lanes {
                 lane.spill(key);
             }
             Settled::Finished => lane.pending = lane.pending.saturating_sub(1),
-            // A repair may have made it again under another key, which was passed over while the claim stood.
-            Settled::Missing if lane.pending > 0 => lane.spill((0, 0)),
+            // A repair may have made it again, due when it was accepted, which was passed over while the claim stood.
+            Settled::Missing if lane.pending > 0 => lane.spill(age),
             Settled::Missing => {}
         }
     }

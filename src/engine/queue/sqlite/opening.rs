@@ -13,6 +13,9 @@ use super::schema::{self, Contents};
 use super::store::Store;
 use super::{Shared, salvage, wal};
 
+/// Most characters that tell of repairs.
+const MAX_REPAIRS: usize = 3000;
+
 /// An open file.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -61,15 +64,30 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
 /// Opens the file, mending or replacing it when it is damaged.
 pub(super) fn open(shared: &Shared) -> Result<Opened, StoreError> {
     let path = &shared.settings.path;
+    schema::refuse_newer(path)?;
     let time = salvage::time(shared);
     salvage::resume(path, &time)?;
     // A log that has content means that nobody closed the file.
     let unclean = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
-    let mended = if unclean { wal::mend(path, &time)? } else { None };
-    let Some(mended) = mended else {
-        shared.state.lock().check |= unclean;
+    let log = if unclean {
+        wal::mend(path, &time)?
+    } else {
+        wal::Found::default()
+    };
+    if log.torn > 0 {
+        shared.metrics.torn_commits.inc();
+        tracing::warn!(
+            queue.path = %path.display(), pages = log.torn,
+            "the log ended within a commit, which was dropped; it was not acknowledged, unless the disk lost what it \
+             had confirmed"
+        );
+    }
+    shared.state.lock().check |= unclean;
+    let Some(mended) = log.mended else {
         return open_or_replace(shared);
     };
+    shared.metrics.mended_logs.inc();
+    say(shared, &mended);
     // Frames that SQLite would have dropped were let in: make sure that they fit.
     let checked = try_open(shared).and_then(|(connection, contents)| {
         quick_check(&connection)?;
@@ -77,13 +95,10 @@ pub(super) fn open(shared: &Shared) -> Result<Opened, StoreError> {
     });
     match checked {
         Ok((connection, contents)) => {
-            say(shared, Some(&mended));
+            shared.state.lock().check = false;
             Ok(finish(shared, connection, contents))
         }
-        Err(StoreError::Damaged(what)) => {
-            say(shared, Some(&mended));
-            replace(shared, &what)
-        }
+        Err(StoreError::Damaged(what)) => replace(shared, &what),
         Err(error) => Err(error),
     }
 }
@@ -99,7 +114,7 @@ fn open_or_replace(shared: &Shared) -> Result<Opened, StoreError> {
 /// Moves the file aside and carries over what is intact. No connection to it may be open.
 pub(super) fn replace(shared: &Shared, damage: &str) -> Result<Opened, StoreError> {
     let report = salvage::replace(shared, damage)?;
-    say(shared, Some(&report));
+    say(shared, &report);
     shared.metrics.moved_aside.inc();
     let (connection, contents) = try_open(shared)?;
     Ok(finish(shared, connection, contents))
@@ -115,14 +130,18 @@ pub(super) fn quick_check(connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
-fn say(shared: &Shared, what: Option<&str>) {
-    let Some(what) = what else { return };
+/// Tells of a repair; the newest comes first.
+fn say(shared: &Shared, what: &str) {
     tracing::error!(queue.path = %shared.settings.path.display(), repair = what, "the queue's file was damaged");
     let repaired = &mut shared.state.lock().repaired;
-    *repaired = Some(match repaired.take() {
-        Some(before) => format!("{before}; {what}"),
+    let mut told = match repaired.take() {
+        Some(before) => format!("{what}; before that: {before}"),
         None => what.to_owned(),
-    });
+    };
+    if let Some((end, _)) = told.char_indices().nth(MAX_REPAIRS) {
+        told.truncate(end);
+    }
+    *repaired = Some(told);
 }
 
 fn try_open(shared: &Shared) -> Result<(Connection, Contents), StoreError> {

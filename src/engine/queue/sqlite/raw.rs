@@ -32,26 +32,28 @@ const MAX_RECORD: usize = 64 << 20;
 struct Pages {
     file: File,
     count: u64,
-    log: Vec<u8>,
+    log: Option<File>,
     /// Where the log has the newest state of a page.
-    newest: HashMap<u64, usize>,
+    newest: HashMap<u64, u64>,
 }
 
 impl Pages {
     fn open(path: &Path) -> Result<Self, StoreError> {
         let file = File::open(path)?;
         let count = file.metadata()?.len() / PAGE as u64;
-        let log = std::fs::read(beside(path, "-wal")).unwrap_or_default();
-        let salts = log.get(16..24).unwrap_or_default().to_vec();
+        let log = File::open(beside(path, "-wal")).ok();
         let mut newest = HashMap::new();
-        let frames = log
-            .get(wal::HEADER..)
-            .unwrap_or_default()
-            .chunks_exact(wal::FRAME);
-        for (number, frame) in frames.enumerate() {
-            if frame.get(8..16) == Some(&*salts) {
-                let page = wal::HEADER + number * wal::FRAME + wal::FRAME_HEADER;
-                newest.insert(u64::from(word(frame)), page);
+        let mut salts = [0; 8];
+        if let Some(log) = &log
+            && log.read_exact_at(&mut salts, 16).is_ok()
+        {
+            let mut head = [0; wal::FRAME_HEADER];
+            let mut at = wal::HEADER as u64;
+            while log.read_exact_at(&mut head, at).is_ok() {
+                if head.get(8..16) == Some(&salts[..]) {
+                    newest.insert(u64::from(word(&head)), at + wal::FRAME_HEADER as u64);
+                }
+                at += wal::FRAME as u64;
             }
         }
         Ok(Self {
@@ -63,12 +65,9 @@ impl Pages {
     }
 
     fn read(&self, number: u64, page: &mut [u8; PAGE]) -> bool {
-        if let Some(bytes) = self
-            .newest
-            .get(&number)
-            .and_then(|at| self.log.get(*at..*at + PAGE))
+        if let (Some(log), Some(at)) = (&self.log, self.newest.get(&number))
+            && log.read_exact_at(page, *at).is_ok()
         {
-            page.copy_from_slice(bytes);
             return true;
         }
         let at = number.saturating_sub(1).saturating_mul(PAGE as u64);

@@ -171,6 +171,8 @@ impl Writer {
 
     /// Makes room on the volume for what makes room in the file; answers whether it is worth trying again.
     fn relieve(&mut self) -> bool {
+        // Its look at an old state of the file would keep the log from being moved.
+        self.shared.threads.interrupt_keeper();
         let shared = &self.shared;
         let given = shared.reserve.give_up(&shared.metrics);
         self.room.capped = shared.reserve.is_missing();

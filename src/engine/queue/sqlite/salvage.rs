@@ -28,7 +28,7 @@ use super::Shared;
 use super::fault::StoreError;
 use super::opening::{beside, sync_directory};
 use super::rows::{FactsCache, decode, numbers, read_event};
-use super::{raw, scan, schema};
+use super::{raw, scan, schema, wal};
 use crate::engine::queue::{QueueError, Stored};
 
 /// Bytes of an event's row beside its body, about; only the progress shown to people depends on it.
@@ -55,10 +55,23 @@ pub(super) fn replace(shared: &Shared, damage: &str) -> Result<String, StoreErro
         "the queue's file was damaged; what is intact is being carried over to a new one".to_owned(),
     ));
     let size = |suffix| std::fs::metadata(beside(path, suffix)).map_or(0, |file| file.len());
-    shared.salvage.begin(size("").saturating_add(size("-wal")));
+    let total = size("").saturating_add(size("-wal"));
+    shared.salvage.begin(total);
     let carried = fill(shared, &fresh);
     shared.salvage.begin(0);
-    let carried = carried?;
+    shared.threads.salvage_ended();
+    let carried = match carried {
+        Err(StoreError::Full) => {
+            remove(&fresh)?;
+            return Err(StoreError::Stranded {
+                damage: damage.to_owned(),
+                mib: total.div_ceil(1 << 20),
+            });
+        }
+        carried => carried?,
+    };
+    // What is broken off by a stop looks like damage: it must not pass for all there is.
+    advance(shared, 0)?;
     File::open(&fresh)?.sync_all()?;
     std::fs::rename(&fresh, beside(path, ".salvaged"))?;
     sync_directory(path)?;
@@ -81,6 +94,7 @@ pub(super) fn replace(shared: &Shared, damage: &str) -> Result<String, StoreErro
 /// Fills the new file.
 fn fill(shared: &Shared, fresh: &Path) -> Result<Carried, StoreError> {
     let new = schema::open_writer(fresh, u64::MAX)?;
+    shared.threads.salvage_opened(&new);
     // A crash starts over, so there is no need for a log as large as the file, and one sync at the end is enough.
     new.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
     new.pragma_update(None, "synchronous", "off")?;
@@ -102,6 +116,7 @@ fn advance(shared: &Shared, bytes: usize) -> Result<(), StoreError> {
 /// Finishes or forgets what a crash interrupted.
 pub(super) fn resume(path: &Path, time: &str) -> Result<(), StoreError> {
     remove(&beside(path, ".salvage"))?;
+    remove(&beside(path, wal::MENDED))?;
     let complete = beside(path, ".salvaged");
     if !complete.exists() {
         return Ok(());
@@ -202,12 +217,16 @@ fn graft_first_page(path: &Path, fresh: &Path, graft: &Path) -> Result<(), Store
 
 /// Copies what can be read.
 fn copy(shared: &Shared, path: &Path, old: &Connection, new: &Connection) -> Result<Carried, StoreError> {
+    shared.threads.salvage_opened(old);
     new.execute_batch("BEGIN")?;
     let mut carried = Carried::default();
     copy_names(old, new)?;
     copy_events(shared, path, old, new, &mut carried)?;
+    advance(shared, 0)?;
     copy_ids(old, new)?;
+    advance(shared, 0)?;
     copy_deliveries(old, new, &mut carried)?;
+    advance(shared, 0)?;
     new.execute_batch("COMMIT")?;
     Ok(carried)
 }
@@ -276,13 +295,14 @@ fn copy_events(
         Ok(seq)
     })?;
     if !all {
-        find_events(path, new, &mut facts, carried)?;
+        find_events(shared, path, new, &mut facts, carried)?;
     }
     Ok(())
 }
 
 /// Takes the events that are on intact pages but cannot be reached.
 fn find_events(
+    shared: &Shared,
     path: &Path,
     new: &Connection,
     facts: &mut FactsCache,
@@ -294,6 +314,7 @@ fn find_events(
     )?;
     let mut remove = new.prepare("DELETE FROM events WHERE seq = ?1")?;
     raw::events(path, |seq, columns| {
+        advance(shared, 0)?;
         if known.exists([seq])? {
             return Ok(());
         }

@@ -3,6 +3,8 @@
 //! The format is described in [`sqlite`](super). Moving damaged files aside is left to `salvage`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,6 +67,26 @@ const WRITER_CACHE: i64 = 12 * 1024;
 
 /// Kibibytes of cache of a reader.
 const READER_CACHE: i64 = 2 * 1024;
+
+/// Refuses a file that a newer version wrote before anything is done to it or its log: its number is in the first page
+/// since the first checkpoint.
+pub(super) fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+    let mut header = [0; 72];
+    let Ok(file) = File::open(path) else { return Ok(()) };
+    if file.read_exact_at(&mut header, 0).is_err() {
+        return Ok(());
+    }
+    let number = |at: usize| {
+        let bytes = header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        i64::from(u32::from_be_bytes(bytes.unwrap_or_default()))
+    };
+    let (found, application) = (number(60), number(68));
+    if application == APPLICATION && found > VERSION {
+        let known = VERSION;
+        return Err(StoreError::Newer { found, known });
+    }
+    Ok(())
+}
 
 /// Opens the file for the writer; makes the tables in a new one.
 pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, StoreError> {

@@ -313,7 +313,7 @@ impl Store {
     }
 
     /// Moves the log into the file, so that the next commit writes it from its beginning. Waits for readers, whose
-    /// looks are short; answers whether none was in the way any more.
+    /// looks are short or broken off; answers whether none was in the way any more.
     pub(super) fn checkpoint(&self) -> Result<bool, StoreError> {
         let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(RESTART)")?;
         let (busy, log, moved): (i64, i64, i64) =

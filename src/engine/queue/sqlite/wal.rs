@@ -9,7 +9,8 @@
 //! began to write that one after all before it was on the disk. A damaged frame in the last transaction proves nothing.
 //! A kill between the header of a frame and its page leaves the page of an older round behind the header of a commit,
 //! and a power failure any mixture; to let that in would undo what older commits wrote. So the last transaction is
-//! dropped when such a frame is in it, as SQLite does.
+//! dropped when such a frame is in it, as SQLite does, and that is said: it was acknowledged if the disk lost what it
+//! had confirmed.
 //!
 //! What damage did to a page that is let in is found when it broke the page's structure (by the check of the
 //! file), an event's row (by its checksum, when it is delivered), or the lane of a delivery so that it has no name. It
@@ -26,11 +27,12 @@
 //! bytes of its header and the page, and begin with the sums before it. So a frame can be checked by itself with the
 //! stored sums of the frame before. Frames of an older round of the log have other salts.
 //!
-//! The log is bounded by checkpoints, see [`LOG_BYTES`](super::schema::LOG_BYTES), so it is read as a whole.
+//! The log is read frame by frame: checkpoints bound it, see [`LOG_BYTES`](super::schema::LOG_BYTES), but not while the
+//! file is looked through after an unclean stop.
 
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use super::checksum::{Order, Pair, Repair, changed_byte, one_byte_differs};
@@ -44,6 +46,8 @@ pub(super) const HEADER: usize = 32;
 pub(super) const FRAME_HEADER: usize = 24;
 /// Bytes of a frame with its page.
 pub(super) const FRAME: usize = FRAME_HEADER + PAGE;
+/// What a mended log is called until it takes the place of the damaged one.
+pub(super) const MENDED: &str = "-wal.mended";
 const MAGIC: u32 = 0x377f_0682;
 const VERSION: u32 = 3_007_000;
 /// Where in a frame's header the size of the database after a commit is.
@@ -73,66 +77,111 @@ fn put_pair(bytes: &mut [u8], at: usize, (first, second): Pair) {
     put(bytes, at.saturating_add(4), second);
 }
 
-/// Mends the log in place and says what was done. `None` when SQLite will read all that is worth reading.
-pub(super) fn mend(path: &Path, time: &str) -> Result<Option<String>, StoreError> {
-    let log = beside(path, "-wal");
-    let before = std::fs::read(&log)?;
-    let Some((after, damage)) = mend_bytes(&before) else {
-        return Ok(None);
-    };
-    let copy = beside(path, &format!(".damaged-{time}-wal"));
-    let mut file = File::create(&copy)?;
-    file.write_all(&before)?;
-    file.sync_all()?;
-    // At once: of a log that is half mended, this module would take the seam for damage.
-    let new = beside(path, "-wal.mended");
-    let mut file = File::create(&new)?;
-    file.write_all(&after)?;
-    file.sync_all()?;
-    std::fs::rename(&new, &log)?;
-    sync_directory(path)?;
-    let report = format!("{damage}; a copy of the log is {}", copy.display());
-    Ok(Some(report))
+/// What was found in a log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// What was mended, in words; `None` when SQLite reads all that is worth reading.
+    pub(super) mended: Option<String>,
+    /// Frames of this round behind the last whole commit: a commit that was not finished.
+    pub(super) torn: usize,
 }
 
-/// The mended log, and what was wrong with it.
-fn mend_bytes(log: &[u8]) -> Option<(Vec<u8>, Damage)> {
-    let read = Log::read(log)?;
-    let last = read.last_proof()?;
-    let taken = read.frames.get(..=last)?;
-    let damage = Damage {
-        header: !read.header_good,
-        repaired: count(taken, |state| {
-            matches!(state, State::Changed(_) | State::OtherSalts | State::OtherSums(_))
-        }),
-        let_in: count(taken, |state| {
-            matches!(state, State::ChangedSomewhere { .. } | State::Bad)
-        }),
+/// Mends the log if it is damaged. The new one takes its place at once: of a log that is half mended, this module would
+/// take the seam for damage.
+pub(super) fn mend(path: &Path, time: &str) -> Result<Found, StoreError> {
+    let log = beside(path, "-wal");
+    let Some(read) = Log::read(&log)? else {
+        return Ok(Found::default());
     };
+    let Some(taken) = read.last_proof().and_then(|last| read.frames.get(..=last)) else {
+        let torn = read.torn(0);
+        return Ok(Found { mended: None, torn });
+    };
+    let torn = read.torn(taken.len());
+    let damage = Damage::of(&read, taken);
     if damage == Damage::default() {
-        return None;
+        return Ok(Found { mended: None, torn });
     }
-    let mut mended = log.to_vec();
-    let (head, frames) = mended.split_at_mut_checked(HEADER)?;
-    if damage.header {
-        head.copy_from_slice(&new_header(word(head, 12), read.salts));
+    let copy = beside(path, &format!(".damaged-{time}-wal"));
+    let new = beside(path, MENDED);
+    let made = keep_copy(&log, &copy).and_then(|()| write_mended(&log, &new, &read, taken));
+    if let Err(error) = made {
+        // Of no use, and the next try makes others.
+        for part in [&copy, &new] {
+            std::fs::remove_file(part).ok();
+        }
+        return Err(error.into());
     }
-    let order = order(head);
-    let superseded = word(frames.chunks_exact(FRAME).nth(last)?, 0);
-    let mut seed = pair(head, 24);
-    for (frame, found) in frames.chunks_exact_mut(FRAME).zip(taken) {
+    std::fs::rename(&new, &log)?;
+    sync_directory(path)?;
+    let mended = Some(format!("{damage}; a copy of the log is {}", copy.display()));
+    Ok(Found { mended, torn })
+}
+
+fn keep_copy(log: &Path, copy: &Path) -> io::Result<()> {
+    std::fs::copy(log, copy)?;
+    File::open(copy)?.sync_all()
+}
+
+/// Writes the frames that are taken, mended, and what follows them as it is.
+fn write_mended(log: &Path, new: &Path, read: &Log, taken: &[Frame]) -> io::Result<()> {
+    let (mut header, mut frames) = Frames::open(log)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    if !read.header_good {
+        header = new_header(word(&header, 12), read.salts);
+    }
+    let mut out = BufWriter::new(File::create(new)?);
+    out.write_all(&header)?;
+    let order = order(&header);
+    let mut seed = pair(&header, 24);
+    let superseded = taken.last().map_or(0, |last| last.page);
+    for found in taken {
+        let mut frame = frames.next()?.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec();
         if let Some(repair) = found.state.repair() {
-            frame.copy_from_slice(&apply(repair, frame));
+            frame = apply(repair, &frame);
         }
-        if word(frame, 0) == 0 {
+        if word(&frame, 0) == 0 {
             // Which page it was is lost. A page that the log has again later makes it harmless.
-            put(frame, 0, superseded);
+            put(&mut frame, 0, superseded);
         }
-        put_pair(frame, 8, read.salts);
-        seed = order.sums(seed, &summed(frame));
-        put_pair(frame, 16, seed);
+        put_pair(&mut frame, 8, read.salts);
+        seed = order.sums(seed, &summed(&frame));
+        put_pair(&mut frame, 16, seed);
+        out.write_all(&frame)?;
     }
-    Some((mended, damage))
+    while let Some(frame) = frames.next()? {
+        out.write_all(frame)?;
+    }
+    out.into_inner()?.sync_all()
+}
+
+/// The frames of a log, one after the other.
+struct Frames {
+    file: BufReader<File>,
+    frame: Vec<u8>,
+}
+
+impl Frames {
+    /// The header and the frames; `None` when the log is too short for a header.
+    fn open(log: &Path) -> io::Result<Option<([u8; HEADER], Self)>> {
+        let mut file = BufReader::with_capacity(64 * FRAME, File::open(log)?);
+        let mut header = [0; HEADER];
+        match file.read_exact(&mut header) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let frame = vec![0; FRAME];
+        Ok(Some((header, Self { file, frame })))
+    }
+
+    /// The next whole frame.
+    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        match self.file.read_exact(&mut self.frame) {
+            Ok(()) => Ok(Some(&self.frame)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// What was wrong with a log up to its last proof.
@@ -143,6 +192,20 @@ struct Damage {
     repaired: usize,
     /// Frames that were let in as they are.
     let_in: usize,
+}
+
+impl Damage {
+    fn of(log: &Log, taken: &[Frame]) -> Self {
+        Self {
+            header: !log.header_good,
+            repaired: count(taken, |state| {
+                matches!(state, State::Changed(_) | State::OtherSalts | State::OtherSums(_))
+            }),
+            let_in: count(taken, |state| {
+                matches!(state, State::ChangedSomewhere { .. } | State::Bad)
+            }),
+        }
+    }
 }
 
 impl fmt::Display for Damage {
@@ -210,7 +273,12 @@ impl State {
     }
 }
 
+/// What is kept of a frame.
 struct Frame {
+    /// Number of its page.
+    page: u32,
+    /// Its salts are those of this round.
+    ours: bool,
     state: State,
     /// Whether it ends a transaction of this round.
     commits: bool,
@@ -228,37 +296,58 @@ struct Log {
 }
 
 impl Log {
-    fn read(log: &[u8]) -> Option<Self> {
-        let (header, rest) = log.split_at_checked(HEADER)?;
-        let frames = rest.chunks_exact(FRAME);
-        let order = order(header);
-        let header_good = (word(header, 0) | 1, word(header, 4), word(header, 8))
-            == (MAGIC | 1, VERSION, PAGE_BYTES)
-            && order.sums((0, 0), header.get(..24)?) == pair(header, 24);
+    /// Reads a log frame by frame; `None` when it has none. An unfinished check of the file lets a log grow far beyond
+    /// its usual bound, so that it is never held in memory as a whole: some 100 bytes for each frame are.
+    fn read(log: &Path) -> io::Result<Option<Self>> {
+        let Some((header, mut frames)) = Frames::open(log)? else {
+            return Ok(None);
+        };
+        let order = order(&header);
+        let known = (word(&header, 0) | 1, word(&header, 4), word(&header, 8));
+        let header_good = known == (MAGIC | 1, VERSION, PAGE_BYTES)
+            && order.sums((0, 0), header.get(..24).unwrap_or_default()) == pair(&header, 24);
         let salts = if header_good {
-            pair(header, 16)
+            pair(&header, 16)
         } else {
-            salts_of_frames(order, &frames.clone().collect::<Vec<_>>())?
+            match salts_of_frames(order, log)? {
+                Some(salts) => salts,
+                None => return Ok(None),
+            }
         };
         // The sums of a damaged header may be what is damaged, or what is left.
-        let rebuilt = new_header(word(header, 12), salts);
-        let mut seeds = vec![pair(header, 24), pair(&rebuilt, 24)];
-        let frames = frames.map(|frame| {
-            let state = judge(order, salts, &seeds, frame);
-            seeds = state.next_seeds(frame);
-            let size = match state.repair() {
-                Some(repair) => word(&apply(repair, frame), SIZE),
-                None => word(frame, SIZE),
-            };
-            let of_this_round = !matches!(state, State::Bad) || pair(frame, 8) == salts;
-            let commits = size != 0 && of_this_round;
-            Frame { state, commits }
-        });
-        Some(Self {
+        let rebuilt = new_header(word(&header, 12), salts);
+        let mut seeds = vec![pair(&header, 24), pair(&rebuilt, 24)];
+        let mut read = Self {
             header_good,
             salts,
-            frames: frames.collect(),
-        })
+            frames: Vec::new(),
+        };
+        while let Some(frame) = frames.next()? {
+            let state = judge(order, salts, &seeds, frame);
+            seeds = state.next_seeds(frame);
+            let (page, size) = match state.repair() {
+                Some(repair) => {
+                    let whole = apply(repair, frame);
+                    (word(&whole, 0), word(&whole, SIZE))
+                }
+                None => (word(frame, 0), word(frame, SIZE)),
+            };
+            let ours = pair(frame, 8) == salts;
+            let commits = size != 0 && (ours || !matches!(state, State::Bad));
+            read.frames.push(Frame {
+                page,
+                ours,
+                state,
+                commits,
+            });
+        }
+        Ok(Some(read))
+    }
+
+    /// Frames of this round from there on.
+    fn torn(&self, from: usize) -> usize {
+        let behind = self.frames.get(from..).unwrap_or_default();
+        behind.iter().filter(|frame| frame.ours).count()
     }
 
     /// The end of the last transaction that is there as it was written, or can be made so. SQLite began it after all
@@ -311,12 +400,21 @@ fn judge(order: Order, salts: Pair, seeds: &[Pair], frame: &[u8]) -> State {
 }
 
 /// The salts of the round that a log without a header begins with: those of the first frame that its sums prove.
-fn salts_of_frames(order: Order, frames: &[&[u8]]) -> Option<Pair> {
-    let proved = frames.windows(2).find_map(|two| match two {
-        [before, frame] if order.sums(pair(before, 16), &summed(frame)) == pair(frame, 16) => Some(*frame),
-        _ => None,
-    });
-    proved.or(frames.first().copied()).map(|frame| pair(frame, 8))
+fn salts_of_frames(order: Order, log: &Path) -> io::Result<Option<Pair>> {
+    let Some((_, mut frames)) = Frames::open(log)? else {
+        return Ok(None);
+    };
+    let mut first = None;
+    let mut before: Option<Pair> = None;
+    while let Some(frame) = frames.next()? {
+        let salts = pair(frame, 8);
+        if before.is_some_and(|before| order.sums(before, &summed(frame)) == pair(frame, 16)) {
+            return Ok(Some(salts));
+        }
+        before = Some(pair(frame, 16));
+        first = first.or(Some(salts));
+    }
+    Ok(first)
 }
 
 fn order(header: &[u8]) -> Order {

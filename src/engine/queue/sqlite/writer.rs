@@ -59,6 +59,9 @@ pub(super) enum Phase {
     },
 }
 
+/// How many times longer than after other faults a damaged file without room for its copy is left alone.
+const STRANDED_PAUSE: u32 = 60;
+
 /// The writer's state.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -157,7 +160,7 @@ impl Writer {
         }
         self.shared.state.lock().closed = true;
         self.shared.reader_slot.lock().close();
-        *self.shared.keeper_slot.lock() = None;
+        self.shared.close_keeper();
         let down = Phase::Down {
             error: StoreError::Down("it is closed".to_owned()),
             next: Instant::now(),
@@ -169,7 +172,7 @@ impl Writer {
     /// Opens the file; a damaged one is replaced.
     fn reopen(&mut self, damage: Option<&str>) {
         self.shared.reader_slot.lock().close();
-        *self.shared.keeper_slot.lock() = None;
+        self.shared.close_keeper();
         let down = Phase::Down {
             error: StoreError::Down("it is being opened".to_owned()),
             next: Instant::now(),
@@ -177,7 +180,7 @@ impl Writer {
         drop(std::mem::replace(&mut self.phase, down));
         let mut opened = self.lock_and_open(damage);
         if self.lock.is_some()
-            && opened.as_ref().is_err_and(StoreError::is_full)
+            && opened.as_ref().is_err_and(StoreError::lacks_room)
             && self.shared.reserve.give_up(&self.shared.metrics)
         {
             opened = self.lock_and_open(damage);
@@ -227,10 +230,13 @@ impl Writer {
         }
         state.down = Some(told);
         drop(state);
-        self.phase = Phase::Down {
-            error,
-            next: Instant::now() + self.shared.settings.reopen,
-        };
+        let mut pause = self.shared.settings.reopen;
+        if matches!(error, StoreError::Stranded { .. }) {
+            // Each try copies as much as there is room for.
+            pause *= STRANDED_PAUSE;
+        }
+        let next = Instant::now() + pause;
+        self.phase = Phase::Down { error, next };
     }
 
     /// Does what an error asks for.
@@ -507,8 +513,9 @@ impl Writer {
         match self.making_room(0, |store| drop_some(store, number)) {
             Ok(0) => {
                 let (_, count, reply) = self.dropping.remove(0);
-                if let Some(reply) = reply {
-                    reply.send(Ok(count)).ok();
+                match reply {
+                    Some(reply) => drop(reply.send(Ok(count))),
+                    None => drop(self.shared.metrics.dropped_late.inc_by(count)),
                 }
             }
             Ok(count) => {
@@ -545,7 +552,11 @@ fn drop_some(store: &mut Store, number: i64) -> Result<u64, StoreError> {
         )?;
         let total = delete.execute((number, DROP_STEP))?;
         if total == 0 {
-            connection.execute("DELETE FROM lanes WHERE number = ?1", [number])?;
+            // The last one stays, so that its number, which events still name, is not given again.
+            connection.execute(
+                "DELETE FROM lanes WHERE number = ?1 AND number < (SELECT max(number) FROM lanes)",
+                [number],
+            )?;
         }
         Ok((projects, total as u64))
     })?;
