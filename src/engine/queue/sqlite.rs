@@ -15,7 +15,7 @@
 //! | `old_ids(seq, project, id, accepted)` | ids whose event retention has removed already; says what to remove from `ids`, and when |
 //! | `lanes(number, uid, dropped)`, `projects(number, uid)`, `facts(number, json)` | names, so that rows stay small. New facts of a project get a new row: an event keeps those it was accepted with |
 //! | `health(lane, json)` | `Health` of destinations |
-//! | `meta(name, value)` | `seq`: highest position given before anything was trimmed; `forgotten`: ids up to this position are removed |
+//! | `meta(name, value)` | `seq`: highest position given before anything was trimmed |
 //!
 //! # Who does what
 //!
