@@ -1,3 +1,5 @@
+//! Which letters an event becomes.
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! What is let through, what is refused, and what would take too long.
+
 use proptest::prelude::*;
 use serde_json::json;
 

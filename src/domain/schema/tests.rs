@@ -1,3 +1,5 @@
+//! What a schema may say, and what it finds.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Which rules hold for which events.
+
 use serde_json::json;
 
 use super::*;

@@ -16,7 +16,7 @@
 //! | `lanes(number, uid, dropped)`, `projects(number, uid)`, `facts(number, json)` | names, so that rows stay small. New facts of a project get a new row: an event keeps those it was accepted with |
 //! | `health(lane, json)` | `Health` of destinations |
 //! | `notes(lane, seq, note)` | what attempts left for later ones of the same delivery |
-//! | `meta(name, value)` | `seq`: highest position given before anything was trimmed; `forgotten`: ids up to this position are removed |
+//! | `meta(name, value)` | `seq`: highest position given before anything was trimmed |
 //!
 //! Within a format, tables are only added. A file that has no `notes` yet gets the table when it is opened; the version
 //! before can go on with a file that has it, and goes by what it knows: e-mails are nothing it sends.
@@ -54,6 +54,7 @@ mod lanes;
 mod notes;
 mod opening;
 mod pool;
+mod progress;
 mod raw;
 mod reader;
 mod reserve;
@@ -81,6 +82,7 @@ use tokio::sync::oneshot;
 
 use self::inbox::{Inbox, Op, Settling};
 use self::lanes::{Grant, Lanes, Limits};
+use self::progress::Progress;
 use self::reserve::Reserve;
 use self::rows::Row;
 use self::store::Settle;
@@ -192,35 +194,6 @@ struct State {
     /// The keeper is to look through the file.
     check: bool,
     closed: bool,
-}
-
-/// How far a salvage is, for people who wait for it.
-#[derive(Debug, Default)]
-struct Progress {
-    /// Bytes of the damaged file; 0 when nothing is being salvaged.
-    total: AtomicU64,
-    /// Bytes that were carried over.
-    done: AtomicU64,
-}
-
-impl Progress {
-    fn begin(&self, total: u64) {
-        self.done.store(0, Ordering::Relaxed);
-        self.total.store(total, Ordering::Relaxed);
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// What is missing, and how far it is while something is salvaged.
-    fn describe(&self, why: &str) -> String {
-        let mib = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed).div_ceil(1 << 20);
-        match mib(&self.total) {
-            0 => why.to_owned(),
-            total => format!("{why} ({} of at most {total} MiB)", mib(&self.done)),
-        }
-    }
 }
 
 /// For how long a full disk is reported when nobody tries to write.
@@ -579,24 +552,5 @@ impl HealthStore for SqliteQueue {
             return Ok(());
         }
         self.ask(|reply| Op::Health(healths, reply)).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! What people who wait for a salvage are told.
-
-    use super::*;
-
-    #[test]
-    fn progress_is_told_only_while_something_is_salvaged() {
-        let progress = Progress::default();
-        assert_eq!(progress.describe("it is opened"), "it is opened");
-        progress.begin(90 << 20);
-        progress.advance(7 << 20);
-        assert_eq!(
-            progress.describe("carried over"),
-            "carried over (7 of at most 90 MiB)"
-        );
     }
 }
