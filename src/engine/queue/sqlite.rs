@@ -173,6 +173,8 @@ struct Shared {
     threads: Threads,
     /// Settlements wait for room: nothing is leased.
     stuck: AtomicBool,
+    /// The file contradicts itself: nothing is leased until it was looked through.
+    suspect: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -301,6 +303,7 @@ impl SqliteQueue {
             reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
             threads: Threads::default(),
             stuck: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
             settings,
             metrics,
             clock,
@@ -401,7 +404,7 @@ impl Queue for SqliteQueue {
     async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError> {
         self.check()?;
         let mut leased = Leased::default();
-        if self.shared.stuck.load(Ordering::Acquire) {
+        if self.shared.stuck.load(Ordering::Acquire) || self.shared.suspect.load(Ordering::Acquire) {
             // What would become of more attempts could not be stored either.
             leased.next_due = Some(retry::after(self.shared.clock.now(), STUCK_PAUSE));
             return Ok(leased);

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -106,12 +107,13 @@ pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
 
 impl Keeper {
     fn look(&mut self) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.shared.state.lock().check)
-            && let Err(error) = self.read(quick_check)
-        {
-            // Begun anew after whatever broke it off.
-            self.shared.state.lock().check = true;
-            return Err(error);
+        if std::mem::take(&mut self.shared.state.lock().check) {
+            if let Err(error) = self.read(quick_check) {
+                // Begun anew after whatever broke it off.
+                self.shared.state.lock().check = true;
+                return Err(error);
+            }
+            self.shared.suspect.store(false, Ordering::Release);
         }
         self.shared.reserve.keep(&self.shared.metrics);
         let (total, free) = self.read(sizes)?;

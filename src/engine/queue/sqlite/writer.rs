@@ -5,6 +5,7 @@
 //! (see `room`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -315,17 +316,26 @@ impl Writer {
     }
 
     pub(super) fn apply(&self, group: Group) {
+        let mut suspect = false;
         let mut lanes = self.shared.lanes.lock();
         for (uid, number, key, hot) in group.added {
             lanes.add(&uid, number, key, hot);
         }
         for (uid, seq, token, settled) in group.settled {
-            lanes.settled(&uid, seq, token, settled);
+            suspect |= lanes.settled(&uid, seq, token, settled);
         }
         for (uid, number) in group.healths {
             lanes.mark_health(&uid, number);
         }
         self.shared.metrics.window_bytes.set(lanes.bytes() as u64);
+        drop(lanes);
+        if suspect && !self.shared.suspect.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                "a delivery that was read from the queue's file is not found in it; nothing is handed out until the \
+                 file was looked through"
+            );
+            self.shared.state.lock().check = true;
+        }
     }
 
     fn answer(&self, writes: &mut Vec<Write>, answers: Vec<Answer>) {
