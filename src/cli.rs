@@ -72,7 +72,7 @@ pub struct RunArgs {
     #[arg(long, env = "POSTRIDER_INSTANCE")]
     pub instance: Option<String>,
     /// Look after one namespace only. Default: all.
-    #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
     pub watch_namespace: Option<String>,
     /// Form of log lines.
     #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
@@ -136,6 +136,20 @@ fn grace_period(text: &str) -> Result<Duration, String> {
     duration::parse(text)
         .filter(|period| *period <= Duration::from_secs(600))
         .ok_or_else(|| "give a duration of at most 10m, such as 25s".to_owned())
+}
+
+/// A name that a namespace may have (RFC 1123 label).
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let fits = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("no namespace has such a name: use at most 63 lower-case letters, digits and \"-\"".to_owned())
+    }
 }
 
 #[cfg(test)]

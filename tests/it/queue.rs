@@ -12,6 +12,7 @@ mod full;
 mod log;
 mod model;
 mod restart;
+mod vanished;
 
 use std::sync::Arc;
 

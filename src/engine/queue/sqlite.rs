@@ -35,6 +35,8 @@
 //! | I/O error, read-only, not there | `Unavailable`; opened again every second until it heals |
 //! | damaged file | moved aside as `<path>.damaged-<time>`; every intact row is carried over to a new file |
 //! | damaged log | one wrong byte per page is put right, more is let in when a whole commit follows, a copy is kept, and the file is checked |
+//! | removed or replaced while in use | written anew from what is still open |
+//! | missing beside its log | made again from the log |
 //! | damaged event | its delivery is handed out as `Corrupt` |
 //! | newer format, other process | `Unavailable`; nothing is touched; opened again every second until it heals |
 //!
@@ -43,6 +45,7 @@
 
 mod checksum;
 mod complaint;
+mod dropping;
 mod fault;
 mod inbox;
 mod keeper;
@@ -60,6 +63,7 @@ mod scan;
 mod schema;
 mod store;
 mod threads;
+mod vanished;
 mod wal;
 mod writer;
 
@@ -173,6 +177,8 @@ struct Shared {
     threads: Threads,
     /// Settlements wait for room: nothing is leased.
     stuck: AtomicBool,
+    /// How often a file was opened.
+    openings: AtomicU64,
     /// The file contradicts itself: nothing is leased until it was looked through.
     suspect: AtomicBool,
 }
@@ -303,6 +309,7 @@ impl SqliteQueue {
             reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
             threads: Threads::default(),
             stuck: AtomicBool::new(false),
+            openings: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
             settings,
             metrics,

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use super::fault::StoreError;
 use super::schema::{self, Contents};
 use super::store::Store;
-use super::{Shared, salvage, wal};
+use super::{Shared, salvage, vanished, wal};
 
 /// Most characters that tell of repairs.
 const MAX_REPAIRS: usize = 3000;
@@ -68,6 +68,7 @@ pub(super) fn open(shared: &Shared) -> Result<Opened, StoreError> {
     schema::refuse_newer(path)?;
     let time = salvage::time(shared);
     salvage::resume(path, &time)?;
+    vanished::restore(shared, &time)?;
     // A log that has content means that nobody closed the file.
     let unclean = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let log = if unclean {
@@ -135,7 +136,7 @@ pub(super) fn quick_check(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Tells of a repair; the newest comes first.
-fn say(shared: &Shared, what: &str) {
+pub(super) fn say(shared: &Shared, what: &str) {
     tracing::error!(queue.path = %shared.settings.path.display(), repair = what, "the queue's file was damaged");
     let repaired = &mut shared.state.lock().repaired;
     let mut told = match repaired.take() {
@@ -158,6 +159,7 @@ fn finish(shared: &Shared, connection: Connection, mut contents: Contents) -> Op
     let store = Store::new(connection, &contents);
     shared.lanes.lock().reload(std::mem::take(&mut contents.lanes));
     shared.suspect.store(false, Ordering::Release);
+    shared.openings.fetch_add(1, Ordering::AcqRel);
     Opened {
         store,
         dropped: contents.dropped,
