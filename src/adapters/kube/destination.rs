@@ -2,6 +2,9 @@
 //!
 //! Most reconciles only follow deliveries: then what was validated before is used again, and nothing is read from
 //! the API server. When it cannot be asked, a configuration that is in force stays in force.
+//!
+//! A destination that is being deleted works on until it is gone. Its generation rises with the deletion, so it is
+//! looked at as after any change; only no Secret is made for it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -116,9 +119,6 @@ async fn look(
     let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
         return Err(Error::Nameless);
     };
-    if object.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change()); // it delivers on until it is gone, and nothing is made for it
-    }
     let identity = Identity {
         key,
         uid,
@@ -222,20 +222,25 @@ async fn prepare(
     let mut found: HashMap<String, Option<KubeSecret>> = HashMap::new();
     let mut stand_in = None;
     if let Some(signing) = signing.filter(|signing| signing.generated) {
-        match generated(object, identity, &signing, shared).await? {
+        let ensured = generated(object, identity, &signing, shared).await?;
+        let name = &signing.key.name;
+        match ensured {
             Ensured::Ours(secret) => {
                 found.insert(signing.key.name, Some(*secret));
             }
+            Ensured::Missing => {
+                return Ok(State::Waiting(format!(
+                    "Secret {name:?} is missing, and none is made for a destination that is being deleted; events wait"
+                )));
+            }
             Ensured::Foreign => {
                 let message = format!(
-                    "Secret {:?} does not belong to this destination; delete it to have one made, or name it here",
-                    signing.key.name
+                    "Secret {name:?} does not belong to this destination; delete it to have one made, or name it here"
                 );
                 faults.missing(SIGNING_PATH, message);
                 stand_in = Some(signing);
             }
             Ensured::Leftover => {
-                let name = signing.key.name;
                 let message =
                     format!("Secret {name:?} of a deleted destination of the same name is being removed");
                 return Ok(State::Waiting(message));
@@ -289,6 +294,7 @@ async fn generated(
         key: &signing.key.key,
         owner: &owner,
         first: object.status.is_none(),
+        ending: object.is_ending(),
     };
     secrets::ensure(&shared.client, wanted, || signing_key(signing.scheme, shared)).await
 }

@@ -99,6 +99,11 @@ impl<K: Watched> Observed<K> {
         self.metadata.generation.unwrap_or_default()
     }
 
+    /// It is being deleted: somebody's finalizer holds it, or what it owns goes first.
+    pub(super) fn is_ending(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations().get(name).map(String::as_str)
     }

@@ -2,7 +2,8 @@
 //!
 //! A Secret is made once, when it is not there, and belongs to its object, so that it goes with it. What is in it is
 //! never changed: a value that somebody put there is used. A Secret of the right name that is not ours is a fault,
-//! never overwritten. Deleting ours, or its key, asks for a new value.
+//! never overwritten. Deleting ours, or its key, asks for a new value; of an object that is itself being deleted, it
+//! does not: nothing is made that would have to be collected at once.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ pub(super) struct Wanted<'a> {
     pub(super) owner: &'a OwnerReference,
     /// The owner is new, so the Secret is probably not there: try to make it before looking for it.
     pub(super) first: bool,
+    /// The owner is being deleted: what is not there is not made.
+    pub(super) ending: bool,
 }
 
 /// What was found or made.
@@ -38,6 +41,8 @@ pub(super) enum Ensured {
     Foreign,
     /// It belongs to an object of the same name that is gone, and will be collected.
     Leftover,
+    /// It is not there, or lacks the key, and its owner is being deleted.
+    Missing,
 }
 
 /// Reads a Secret.
@@ -68,6 +73,12 @@ pub(super) async fn ensure(
     wanted: Wanted<'_>,
     value: impl Fn() -> String,
 ) -> Result<Ensured, Error> {
+    if wanted.ending {
+        return match read(client, wanted.namespace, wanted.name).await? {
+            Some(secret) => claim(client, wanted, secret, value).await,
+            None => Ok(Ensured::Missing),
+        };
+    }
     let mut create_first = wanted.first;
     // Twice at most: the Secret may appear or vanish between the look and the deed.
     loop {
@@ -134,6 +145,9 @@ async fn claim(
     }
     if data(&secret, wanted.key).is_some_and(|value| !value.is_empty()) {
         return Ok(Ensured::Ours(Box::new(secret)));
+    }
+    if wanted.ending {
+        return Ok(Ensured::Missing);
     }
     // Only if nobody else writes meanwhile.
     let patch = json!({
