@@ -291,7 +291,15 @@ async fn an_object_that_does_not_decode_harms_no_other_and_an_outage_stops_nothi
 
     // Without an API server everything stays in force; what changed meanwhile is noticed afterwards.
     cluster.stop("kube-apiserver");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    eventually(
+        "the outage is noticed",
+        Duration::from_secs(15),
+        async || match operator.metric("watch_errors_total{kind=\"EventDestination\"}") {
+            0 => Err("the watch goes on"),
+            _ => Ok(()),
+        },
+    )
+    .await;
     assert!(operator.entry(&uid(&object)).unwrap().ready().is_some());
     cluster.start_again("kube-apiserver");
     ground.apply(&destination("late", HOOK));

@@ -12,6 +12,7 @@ use postrider::domain::id::Uid;
 use postrider::engine::clock::SystemClock;
 use postrider::engine::directory::{Directory, Entry};
 use postrider::engine::view::{Changes, DeliveryView, LaneView};
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -116,6 +117,18 @@ impl Operator {
 
     pub(crate) fn entry(&self, uid: &str) -> Option<Arc<Entry>> {
         self.directory.destination(&Uid::new(uid))
+    }
+
+    /// The value of a counter's line, such as `status_writes_total{kind="EventProject"}`; 0 when there is none.
+    pub(crate) fn metric(&self, line: &str) -> u64 {
+        let mut registry = Registry::default();
+        self.metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text.lines()
+            .filter_map(|found| found.strip_prefix(line)?.strip_prefix(' '))
+            .find_map(|value| value.parse().ok())
+            .unwrap_or(0)
     }
 
     pub(crate) async fn stop(mut self) {
