@@ -3,6 +3,9 @@
 //! Most reconciles only follow deliveries: then what was validated before is used again, and nothing is read from
 //! the API server. When it cannot be asked, a configuration that is in force stays in force.
 //!
+//! A destination whose spec no longer decodes keeps the subscription it had, so that what it wanted is parked. When
+//! the process has not seen it decode, what can be read of the subscription counts: in the worst case none of it.
+//!
 //! A destination that is being deleted works on until it is gone. Its generation rises with the deletion, so it is
 //! looked at as after any change; only no Secret is made for it.
 
@@ -59,7 +62,7 @@ impl Sink<EventDestination> for DestinationSink {
             uid: uid.clone(),
             generation,
         };
-        directory.put_destination(entry(object, identity, EntryState::NotReady));
+        directory.put_destination(entry(&self.shared, object, identity, EntryState::NotReady));
     }
 
     fn gone(&self, key: &ObjectKey, uid: &Uid) {
@@ -73,10 +76,21 @@ impl Sink<EventDestination> for DestinationSink {
     }
 }
 
-fn entry(object: &Observed<EventDestination>, identity: Identity, state: EntryState) -> Entry {
+fn entry(
+    shared: &Shared,
+    object: &Observed<EventDestination>,
+    identity: Identity,
+    state: EntryState,
+) -> Entry {
     let subscription = match &object.spec {
-        Ok(spec) => Subscription::of(spec),
-        Err(bad) => Subscription::lenient(bad.project.as_deref(), bad.events.iter().map(String::as_str)),
+        Ok(spec) => {
+            let subscription = Subscription::of(spec);
+            shared.wants(&identity, &subscription);
+            subscription
+        }
+        Err(bad) => shared.wanted(&identity.uid).unwrap_or_else(|| {
+            Subscription::lenient(bad.project.as_deref(), bad.events.iter().map(String::as_str))
+        }),
     };
     Entry {
         identity,
@@ -149,7 +163,7 @@ async fn look(
         State::InForce(destination) => EntryState::Ready(Arc::clone(destination)),
         _ => EntryState::NotReady,
     };
-    if !publish(shared, entry(object, identity.clone(), directory_state)) {
+    if !publish(shared, entry(shared, object, identity.clone(), directory_state)) {
         return Ok(Action::await_change());
     }
     let again = report(shared, object, &identity, &state, shared.context.counter_interval).await?;
