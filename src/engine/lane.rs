@@ -236,7 +236,7 @@ impl Task<'_> {
         if let Some(health) = changed {
             core.changes.push(lane.uid.clone());
             if let Err(error) = core.queue.save_health(vec![(lane.uid.clone(), health)]).await {
-                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "health was not stored");
+                core.complaints.warn("health was not stored", &error, &lane.uid);
             }
         }
         let (admission, window, failing, paused_until) = lane.with(|state| {
@@ -280,10 +280,8 @@ impl Task<'_> {
         let Err(error) = core.queue.rewind(&lane.uid, reach).await else {
             return true;
         };
-        tracing::warn!(
-            reason = error.reason(), %error, destination.uid = %lane.uid,
-            "deliveries were not put in order of age"
-        );
+        let what = "deliveries were not put in order of age";
+        core.complaints.warn(what, &error, &lane.uid);
         let full = matches!(error, QueueError::DiskFull | QueueError::FileFull);
         if !full {
             lane.pause(core.clock.now());
@@ -322,7 +320,8 @@ impl Task<'_> {
         let leased = match core.queue.lease(&lane.uid, now, places.len()).await {
             Ok(leased) => leased,
             Err(error) => {
-                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "the queue cannot be read");
+                core.complaints
+                    .warn("the queue cannot be read", &error, &lane.uid);
                 lane.pause(core.clock.now());
                 return Step::Again;
             }
@@ -458,7 +457,8 @@ impl Task<'_> {
                 Step::Again
             }
             Err(error) => {
-                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "old deliveries were not dropped");
+                core.complaints
+                    .warn("old deliveries were not dropped", &error, &lane.uid);
                 Step::Wait(Some(retry::after(now, STORE_PAUSE)))
             }
         }
@@ -501,7 +501,7 @@ impl Task<'_> {
                 Step::Gone
             }
             Err(error) => {
-                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "a lane was not dropped");
+                core.complaints.warn("a lane was not dropped", &error, &lane.uid);
                 Step::Wait(Some(retry::after(core.clock.now(), STORE_PAUSE)))
             }
         }
