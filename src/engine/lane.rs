@@ -247,18 +247,8 @@ impl Task<'_> {
         if let Some(until) = paused_until.filter(|until| *until > now) {
             return Step::Wait(Some(until));
         }
-        match admission {
-            Admission::Open if self.was_parked => {
-                if !self.rewind(Reach::DueBy(now)).await {
-                    return Step::Again;
-                }
-                self.was_parked = false;
-            }
-            Admission::Probe if self.attempts.is_empty() && !self.rewind(Reach::Oldest).await => {
-                return Step::Again;
-            }
-            Admission::Probe | Admission::Parked { .. } => self.was_parked = true,
-            Admission::Open | Admission::RestUntil(_) => {}
+        if !self.put_in_order(&admission, now).await {
+            return Step::Again;
         }
         match (admission, destination) {
             (Admission::Open, Some(destination)) => {
@@ -270,6 +260,28 @@ impl Task<'_> {
             (Admission::RestUntil(until), _) => wait_until(lane, Some(until)),
             (Admission::Parked { until, .. }, _) => wait_until(lane, until),
             (Admission::Open | Admission::Probe, None) => wait_until(lane, None),
+        }
+    }
+
+    /// Has deliveries leased in the order that the admission asks for. Returns whether to go on.
+    async fn put_in_order(&mut self, admission: &Admission, now: Timestamp) -> bool {
+        match admission {
+            Admission::Open => {
+                let in_order = !self.was_parked || self.rewind(Reach::DueBy(now)).await;
+                self.was_parked &= !in_order;
+                in_order
+            }
+            Admission::Probe => {
+                // A probe that is under way has its delivery already.
+                let in_order = !self.attempts.is_empty() || self.rewind(Reach::Oldest).await;
+                self.was_parked |= in_order;
+                in_order
+            }
+            Admission::Parked { .. } => {
+                self.was_parked = true;
+                true
+            }
+            Admission::RestUntil(_) => true,
         }
     }
 
