@@ -59,10 +59,12 @@ pub(super) struct Initial(Mutex<Waiting>);
 
 #[derive(Default)]
 enum Waiting {
-    /// The list is not complete; these are done already.
+    /// The list is not complete, and nothing is reconciled before it is.
     #[default]
     Unlisted,
+    /// These are still to be looked at.
     For(HashSet<Uid>),
+    /// All were looked at, or are gone.
     Done,
 }
 
