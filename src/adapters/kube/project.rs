@@ -21,6 +21,7 @@ use super::references::{Referrer, Seen};
 use super::secrets::{self, Ensured, Wanted};
 use super::status;
 use super::watch::{Sink, wake_referring};
+use crate::api::names::TOKEN_SUFFIX;
 use crate::api::v1alpha1::{EventProject, EventProjectSpec};
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
@@ -43,7 +44,7 @@ const TOKEN_PATH: &str = "status.tokenSecretRef";
 /// Name of the Secret that holds a project's publish token.
 #[must_use]
 pub fn token_secret_name(project: &str) -> String {
-    format!("{project}-publish-token")
+    format!("{project}{TOKEN_SUFFIX}")
 }
 
 /// What the watch of projects does.

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::error::Error;
 use crate::api::FIELD_MANAGER;
+use crate::api::names::is_name;
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -55,16 +56,6 @@ pub(super) async fn read(client: &Client, namespace: &str, name: &str) -> Result
     api.get_opt(name)
         .await
         .map_err(Error::request(format!("read Secret {name:?}")))
-}
-
-/// Whether an object may have that name.
-fn is_name(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    !name.is_empty()
-        && name.len() <= 253
-        && name.bytes().all(inner)
-        && !name.starts_with('.')
-        && !name.contains("..")
 }
 
 /// Finds a Secret that Postrider owns, or makes it with what `value` returns.
@@ -168,32 +159,4 @@ async fn claim(
 /// A key's value.
 pub(super) fn data<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
     secret.data.as_ref()?.get(key).map(|value| value.0.as_slice())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_cannot_leave_its_place_in_the_path() {
-        for name in ["a", "a-b.c", "0", &"a".repeat(253)] {
-            assert!(is_name(name), "{name}");
-        }
-        for name in [
-            "",
-            "..",
-            "../x",
-            "a/b",
-            "a%2fb",
-            "a..b",
-            ".a",
-            "A",
-            "a?b",
-            "a#b",
-            "ä",
-            &"a".repeat(254),
-        ] {
-            assert!(!is_name(name), "{name}");
-        }
-    }
 }
