@@ -6,6 +6,7 @@
 pub mod manifests;
 pub mod plugin;
 
+use crate::api::names::is_namespace;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -138,14 +139,9 @@ fn grace_period(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a duration of at most 10m, such as 25s".to_owned())
 }
 
-/// A name that a namespace may have (RFC 1123 label).
+/// The name of a namespace.
 fn namespace(text: &str) -> Result<String, String> {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let fits = (1..=63).contains(&text.len())
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    if fits {
+    if is_namespace(text) {
         Ok(text.to_owned())
     } else {
         Err("no namespace has such a name: use at most 63 lower-case letters, digits and \"-\"".to_owned())
@@ -170,6 +166,7 @@ mod tests {
             ("--grace-period", "1d", "at most 10m"),
             ("--allow-egress", "10.0.0.0", "invalid"),
             ("--max-body-bytes", "5", "1024"),
+            ("--watch-namespace", "Foo_Bar", "no namespace"),
         ] {
             let error = Cli::try_parse_from(["postrider", "run", flag, value])
                 .unwrap_err()

@@ -15,6 +15,7 @@
 pub mod attempt;
 pub mod budget;
 pub mod clock;
+mod complaint;
 pub mod directory;
 pub mod lane;
 mod lanes;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 
 use self::budget::Budget;
 use self::clock::Clock;
+use self::complaint::Complaints;
 use self::directory::Directory;
 use self::lane::Lane;
 use self::metrics::EngineMetrics;
@@ -85,6 +87,8 @@ pub(crate) struct Core {
     pub(crate) loads: Budget,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
+    /// What the store refuses the lanes.
+    pub(crate) complaints: Complaints,
     /// Writes that outlive the publisher who asked for them.
     pub(crate) tasks: TaskTracker,
     /// No new attempts.
@@ -121,6 +125,7 @@ impl Engine {
             loads: budget::loads(parts.max_in_flight_bytes),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
+            complaints: Complaints::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),

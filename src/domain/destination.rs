@@ -23,6 +23,7 @@ use super::retry::RetryPolicy;
 use super::secret::Secret;
 use super::shape::Payload;
 use super::signature::Signer;
+use crate::api::names::SIGNING_SUFFIX;
 use crate::api::v1alpha1::SecretKeyRef;
 use crate::api::v1alpha1::event_destination::{EventDestinationSpec, SigningScheme};
 
@@ -156,7 +157,7 @@ impl Subscription {
 /// The name of the Secret that is generated for a destination's signing key.
 #[must_use]
 pub fn generated_secret_name(destination: &str) -> String {
-    format!("{destination}-signing")
+    format!("{destination}{SIGNING_SUFFIX}")
 }
 
 /// Where a destination's signing key is kept; `None` when nothing is signed.

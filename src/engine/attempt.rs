@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::RngExt as _;
+use tokio::time::Instant;
 
 use super::Core;
 use super::budget::Share;
+use super::complaint::Sum;
 use super::lane::Lane;
 use super::queue::{Completion, Lease, Settlement, Stored};
 use crate::domain::delivery::{self, Attempt};
@@ -35,7 +37,7 @@ pub(crate) async fn make(
 async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let outcome = match &lease.stored {
         Stored::Event(event) => send(core, destination, event, number).await,
         Stored::Corrupt { .. } => Outcome::Failed(Failure::new(
@@ -60,10 +62,13 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         health: result.health,
     };
     if let Err(error) = core.queue.settle(vec![settlement]).await {
-        tracing::error!(
-            reason = error.reason(), %error, destination.uid = %lane.uid,
-            "an attempt's outcome was not stored; it will be made again"
-        );
+        let (what, now) = ("attempts' outcomes were not stored", Instant::now());
+        if let Some(Sum { lanes, times }) = core.complaints.note(what, error.reason(), &lane.uid, now) {
+            tracing::error!(
+                reason = error.reason(), %error, destination.uid = %lane.uid, lanes, times,
+                "attempts' outcomes were not stored; they will be made again; said once a minute for all lanes"
+            );
+        }
         lane.pause(core.clock.now());
     }
 }
