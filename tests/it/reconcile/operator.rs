@@ -128,18 +128,6 @@ impl Operator {
         self.directory.destination(&Uid::new(uid))
     }
 
-    /// The value of a counter's line, such as `status_writes_total{kind="EventProject"}`; 0 when there is none.
-    pub(crate) fn metric(&self, line: &str) -> u64 {
-        let mut registry = Registry::default();
-        self.metrics.register(&mut registry);
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        text.lines()
-            .filter_map(|found| found.strip_prefix(line)?.strip_prefix(' '))
-            .find_map(|value| value.parse().ok())
-            .unwrap_or(0)
-    }
-
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(10), &mut self.task).await;
