@@ -5,10 +5,14 @@
 
 pub mod conditions;
 pub mod manifest;
+pub mod names;
 pub mod v1alpha1;
 
 /// The API group of every custom resource.
 pub const GROUP: &str = "postrider.dev";
+
+/// The group and version of every custom resource, as manifests write it.
+pub const API_VERSION: &str = "postrider.dev/v1alpha1";
 
 /// The field manager of every server-side apply, and the reporting controller of Kubernetes Events.
 pub const FIELD_MANAGER: &str = "postrider";
@@ -21,3 +25,23 @@ pub const FLUX_RECONCILE_ANNOTATION: &str = "reconcile.fluxcd.io/requestedAt";
 
 /// Re-enables an auto-disabled destination; a token is handled once and echoed in `status.lastHandledEnable`.
 pub const ENABLE_ANNOTATION: &str = "postrider.dev/enable";
+
+#[cfg(test)]
+mod tests {
+    //! The group is written in several texts that must agree.
+
+    use kube::Resource as _;
+
+    use super::*;
+    use crate::api::v1alpha1::{EventDestination, EventProject};
+
+    #[test]
+    fn every_name_that_holds_the_group_holds_this_one() {
+        let versions = [EventProject::api_version(&()), EventDestination::api_version(&())];
+        assert_eq!(versions, [API_VERSION; 2]);
+        assert_eq!(EventProject::group(&()), GROUP);
+        for name in [API_VERSION, RECONCILE_ANNOTATION, ENABLE_ANNOTATION] {
+            assert_eq!(name.split('/').next(), Some(GROUP));
+        }
+    }
+}

@@ -56,7 +56,7 @@ const IN_FLIGHT_BYTES: usize = 64 << 20;
 /// Runs the operator until it is told to stop.
 ///
 /// # Errors
-/// When start-up fails, or a part ends unasked.
+/// When start-up fails, or a part ends unasked, and the log does not say so; if it does, the exit code alone tells.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let log = telemetry::start(args.log_format, &args.log)?;
     // Refused only when a provider is installed already, and then it is the same one.
@@ -70,10 +70,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let app = App::build(args, &log).await?;
         app.run(stop_signal()?).await
     });
-    if let Err(error) = &result {
-        tracing::error!(error = %chain(error), "stopped");
+    match result {
+        // Said once: whoever filters errors out of the log reads it on stderr.
+        Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
+            tracing::error!(error = %chain(&error), "stopped");
+            Ok(ExitCode::FAILURE)
+        }
+        result => result.map(|()| ExitCode::SUCCESS),
     }
-    result.map(|()| ExitCode::SUCCESS)
 }
 
 /// Prints, writes or checks the custom resource definitions.

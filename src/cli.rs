@@ -6,6 +6,7 @@
 pub mod manifests;
 pub mod plugin;
 
+use crate::api::names::is_namespace;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -76,7 +77,7 @@ pub struct RunArgs {
     #[arg(long, env = "POSTRIDER_INSTANCE")]
     pub instance: Option<String>,
     /// Look after one namespace only. Default: all.
-    #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    #[arg(long, env = "POSTRIDER_WATCH_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
     pub watch_namespace: Option<String>,
     /// Form of log lines.
     #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
@@ -142,6 +143,15 @@ fn grace_period(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a duration of at most 10m, such as 25s".to_owned())
 }
 
+/// The name of a namespace.
+fn namespace(text: &str) -> Result<String, String> {
+    if is_namespace(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("no namespace has such a name: use at most 63 lower-case letters, digits and \"-\"".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -160,6 +170,7 @@ mod tests {
             ("--grace-period", "1d", "at most 10m"),
             ("--allow-egress", "10.0.0.0", "invalid"),
             ("--max-body-bytes", "5", "1024"),
+            ("--watch-namespace", "Foo_Bar", "no namespace"),
         ] {
             let error = Cli::try_parse_from(["postrider", "run", flag, value])
                 .unwrap_err()

@@ -15,6 +15,7 @@
 pub mod attempt;
 pub mod budget;
 pub mod clock;
+mod complaint;
 pub mod directory;
 mod filters;
 pub mod lane;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use self::budget::Budget;
 use self::clock::Clock;
+use self::complaint::Complaints;
 use self::directory::Directory;
 use self::filters::Filters;
 use self::lane::Lane;
@@ -91,6 +93,8 @@ pub(crate) struct Core {
     pub(crate) filters: Filters,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
+    /// What the store refuses the lanes.
+    pub(crate) complaints: Complaints,
     /// Writes that outlive the publisher who asked for them.
     pub(crate) tasks: TaskTracker,
     /// No new attempts.
@@ -129,6 +133,7 @@ impl Engine {
             filters: Filters::default(),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
+            complaints: Complaints::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),

@@ -12,7 +12,7 @@ pub const DELIVERING: &str = "Delivering";
 pub const RECONCILING: &str = "Reconciling";
 /// Abnormal-true: a person must act.
 pub const STALLED: &str = "Stalled";
-/// Abnormal-true: the queue's file was found damaged and replaced; the message says what was lost.
+/// Abnormal-true: the queue's file was found damaged, and was mended or replaced; the message says what was kept.
 pub const STORE_REPAIRED: &str = "StoreRepaired";
 
 /// Reasons of `Ready`, `Reconciling` and `Stalled`.

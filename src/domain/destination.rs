@@ -28,6 +28,7 @@ use super::secret::Secret;
 use super::shape::Payload;
 use super::signature::Signer;
 use super::smtp;
+use crate::api::names::SIGNING_SUFFIX;
 use crate::api::v1alpha1::SecretKeyRef;
 use crate::api::v1alpha1::event_destination::{EventDestinationSpec, SigningScheme};
 
@@ -188,7 +189,7 @@ impl Subscription {
 /// The name of the Secret that is generated for a destination's signing key.
 #[must_use]
 pub fn generated_secret_name(destination: &str) -> String {
-    format!("{destination}-signing")
+    format!("{destination}{SIGNING_SUFFIX}")
 }
 
 /// Where a destination's signing key is kept; `None` when nothing is signed.

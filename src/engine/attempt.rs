@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::RngExt as _;
+use tokio::time::Instant;
 
 use super::Core;
 use super::budget::Share;
+use super::complaint::Sum;
 use super::filters;
 use super::lane::Lane;
 use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
@@ -41,7 +43,7 @@ pub(crate) async fn make(
 async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     if filters::refuses(core, destination, &lease.stored).await {
         return drop_filtered(core, lane, destination, lease).await;
     }
@@ -94,10 +96,13 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         note,
     };
     if let Err(error) = core.queue.settle(vec![settlement]).await {
-        tracing::error!(
-            reason = error.reason(), %error, destination.uid = %lane.uid,
-            "an attempt's outcome was not stored; it will be made again"
-        );
+        let (what, now) = ("attempts' outcomes were not stored", Instant::now());
+        if let Some(Sum { lanes, times }) = core.complaints.note(what, error.reason(), &lane.uid, now) {
+            tracing::error!(
+                reason = error.reason(), %error, destination.uid = %lane.uid, lanes, times,
+                "attempts' outcomes were not stored; they will be made again; said once a minute for all lanes"
+            );
+        }
         lane.pause(core.clock.now());
     }
 }

@@ -283,25 +283,6 @@ impl Directory {
         objects.removed.remember(uid);
     }
 
-    /// Removes every project whose uid is not among the living.
-    pub fn retain_projects(&self, living: &HashSet<Uid>) {
-        let mut objects = self.objects.write();
-        let Objects {
-            projects,
-            unusable,
-            removed,
-            ..
-        } = &mut *objects;
-        unusable.retain(|_, uid| living.contains(uid));
-        projects.retain(|_, project| {
-            let lives = living.contains(&project.facts.uid);
-            if !lives {
-                removed.remember(&project.facts.uid);
-            }
-            lives
-        });
-    }
-
     /// Adds or replaces a destination, unless its uid was removed or a newer generation is known.
     /// Returns whether it is in the directory now.
     pub fn put_destination(&self, entry: Entry) -> bool {
@@ -342,21 +323,6 @@ impl Directory {
         };
         if known && let Some(listener) = self.listener() {
             listener.destination_removed(uid);
-        }
-    }
-
-    /// Removes every destination whose uid is not among the living.
-    pub fn retain_destinations(&self, living: &HashSet<Uid>) {
-        let gone: Vec<Uid> = self
-            .objects
-            .read()
-            .destinations
-            .keys()
-            .filter(|uid| !living.contains(*uid))
-            .cloned()
-            .collect();
-        for uid in gone {
-            self.remove_destination(&uid);
         }
     }
 

@@ -236,7 +236,7 @@ impl Task<'_> {
         if let Some(health) = changed {
             core.changes.push(lane.uid.clone());
             if let Err(error) = core.queue.save_health(vec![(lane.uid.clone(), health)]).await {
-                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "health was not stored");
+                core.complaints.warn("health was not stored", &error, &lane.uid);
             }
         }
         let (admission, window, failing, paused_until) = lane.with(|state| {
@@ -247,18 +247,8 @@ impl Task<'_> {
         if let Some(until) = paused_until.filter(|until| *until > now) {
             return Step::Wait(Some(until));
         }
-        match admission {
-            Admission::Open if self.was_parked => {
-                if !self.rewind(Reach::DueBy(now)).await {
-                    return Step::Again;
-                }
-                self.was_parked = false;
-            }
-            Admission::Probe if self.attempts.is_empty() && !self.rewind(Reach::Oldest).await => {
-                return Step::Again;
-            }
-            Admission::Probe | Admission::Parked { .. } => self.was_parked = true,
-            Admission::Open | Admission::RestUntil(_) => {}
+        if !self.put_in_order(&admission, now).await {
+            return Step::Again;
         }
         match (admission, destination) {
             (Admission::Open, Some(destination)) => {
@@ -273,6 +263,28 @@ impl Task<'_> {
         }
     }
 
+    /// Has deliveries leased in the order that the admission asks for. Returns whether to go on.
+    async fn put_in_order(&mut self, admission: &Admission, now: Timestamp) -> bool {
+        match admission {
+            Admission::Open => {
+                let in_order = !self.was_parked || self.rewind(Reach::DueBy(now)).await;
+                self.was_parked &= !in_order;
+                in_order
+            }
+            Admission::Probe => {
+                // A probe that is under way has its delivery already.
+                let in_order = !self.attempts.is_empty() || self.rewind(Reach::Oldest).await;
+                self.was_parked |= in_order;
+                in_order
+            }
+            Admission::Parked { .. } => {
+                self.was_parked = true;
+                true
+            }
+            Admission::RestUntil(_) => true,
+        }
+    }
+
     /// Has deliveries leased by age. Returns whether to go on; if not, the lane is paused. Without room for it on the
     /// disk they go in the order in which they are due, because sending them is what makes room.
     async fn rewind(&self, reach: Reach) -> bool {
@@ -280,10 +292,8 @@ impl Task<'_> {
         let Err(error) = core.queue.rewind(&lane.uid, reach).await else {
             return true;
         };
-        tracing::warn!(
-            reason = error.reason(), %error, destination.uid = %lane.uid,
-            "deliveries were not put in order of age"
-        );
+        let what = "deliveries were not put in order of age";
+        core.complaints.warn(what, &error, &lane.uid);
         let full = matches!(error, QueueError::DiskFull | QueueError::FileFull);
         if !full {
             lane.pause(core.clock.now());
@@ -322,7 +332,8 @@ impl Task<'_> {
         let leased = match core.queue.lease(&lane.uid, now, places.len()).await {
             Ok(leased) => leased,
             Err(error) => {
-                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "the queue cannot be read");
+                core.complaints
+                    .warn("the queue cannot be read", &error, &lane.uid);
                 lane.pause(core.clock.now());
                 return Step::Again;
             }
@@ -458,7 +469,8 @@ impl Task<'_> {
                 Step::Again
             }
             Err(error) => {
-                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "old deliveries were not dropped");
+                core.complaints
+                    .warn("old deliveries were not dropped", &error, &lane.uid);
                 Step::Wait(Some(retry::after(now, STORE_PAUSE)))
             }
         }
@@ -502,7 +514,7 @@ impl Task<'_> {
                 Step::Gone
             }
             Err(error) => {
-                tracing::warn!(reason = error.reason(), %error, destination.uid = %lane.uid, "a lane was not dropped");
+                core.complaints.warn("a lane was not dropped", &error, &lane.uid);
                 Step::Wait(Some(retry::after(core.clock.now(), STORE_PAUSE)))
             }
         }

@@ -17,9 +17,9 @@ use crate::domain::health::DisableReason;
 use crate::domain::outcome::FailureReason;
 use crate::engine::clock::SystemClock;
 use crate::engine::publish::{PublishError, Publisher};
-use crate::engine::queue::HealthStore as _;
 use crate::engine::queue::memory::MemoryQueue;
 use crate::engine::queue::metrics::QueueMetrics;
+use crate::engine::queue::{HealthStore as _, QueueError};
 
 use fixture::*;
 
@@ -435,4 +435,51 @@ async fn counters_that_could_not_be_stored_are_stored_later() {
     save_counters(core).await;
     let lanes = core.running_lanes();
     assert!(lanes.iter().any(|lane| lane.take_activity().is_some()));
+}
+
+/// Counts warnings and errors.
+#[derive(Clone, Default)]
+struct Loud(Arc<std::sync::atomic::AtomicUsize>);
+
+impl tracing::Subscriber for Loud {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_every_lane_is_a_few_lines_in_the_log() {
+    let loud = Loud::default();
+    let _logging = tracing::subscriber::set_default(loud.clone());
+    let queue = Arc::new(MemoryQueue::default());
+    let fixture = Fixture::with_queue(queue.clone(), 64);
+    for lane in 0..100 {
+        let name = format!("lane{lane}");
+        fixture.destination(&name, 1, &json!({"suspend": true}));
+        fixture.publish(&name, 1).await;
+    }
+    fixture.pass(1).await;
+    queue.fail(Some(QueueError::DiskFull));
+    for lane in 0..100 {
+        fixture.destination(&format!("lane{lane}"), 2, &json!({}));
+    }
+    fixture.pass(50).await;
+    let lines = loud.0.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((1..=8).contains(&lines), "{lines} lines");
 }

@@ -152,8 +152,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     );
 }
 
-/// The last lines of a log.
-/// What went wrong in a log, and its end.
+/// What went wrong in a log, and its last lines.
 fn end_of(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let (before, end) = lines.split_at(lines.len().saturating_sub(20));

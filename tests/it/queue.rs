@@ -13,6 +13,7 @@ mod full;
 mod log;
 mod model;
 mod restart;
+mod vanished;
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! The controllers on a real API server and controller manager: what a user sees after `kubectl apply`.
 
 mod delivering;
+mod ending;
 mod faults;
 mod operator;
 mod scale;

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::problem::{Kind, Problem};
+use crate::api::GROUP;
 use crate::domain::id::ObjectKey;
 use crate::domain::project::{Project, Token};
 use crate::domain::secret::Secret;
@@ -77,7 +78,7 @@ pub(super) async fn authenticate(
         }
         Access::Denied => Err(Problem::new(
             Kind::Forbidden,
-            "the caller needs the verb `create` on `eventprojects/events` of group `postrider.dev`",
+            format!("the caller needs the verb `create` on `eventprojects/events` of group `{GROUP}`"),
         )),
         Access::Unauthenticated => Err(wrong()),
         Access::Unavailable => {

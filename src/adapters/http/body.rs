@@ -1,8 +1,11 @@
 //! Reading request bodies: bounded in bytes, in time, and over all requests together.
 //!
-//! Owns [`Budget`], the count of body bytes held by the whole server. Invariants: a body over the limit is refused
-//! from its `Content-Length`, before any of it is read; without one, reading stops at the limit; bytes are counted as
-//! they arrive, so that a client that only announces a body takes no room; what was counted is given back on drop.
+//! Owns [`Budget`], the count of memory that the whole server holds for bodies. Invariants: a body over the limit is
+//! refused from its `Content-Length`, before any of it is read; without one, reading stops at the limit; what is
+//! counted is the room that was made, which is at most twice what has arrived, so that a client that only announces
+//! a body takes none; what was counted is given back on drop. Bodies are copied out of their connection's buffers,
+//! which are bounded elsewhere, so that a short one does not keep a long buffer. While a body moves to a larger room
+//! it is there twice: of those there are no more than threads, and they are not counted.
 //!
 //! Leaves to others: who may send a body (`auth`), what it means (`domain::event`).
 
@@ -20,10 +23,7 @@ use super::limits::{HttpSettings, Limit};
 use super::metrics::HttpMetrics;
 use super::problem::{Kind, Problem};
 
-/// Room made at once for a body that comes in pieces.
-const FIRST_ROOM: usize = 64 * 1024;
-
-/// Body bytes that all requests together may hold.
+/// Bytes that all requests together may hold for their bodies.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
@@ -100,7 +100,8 @@ pub(super) async fn read(
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
         return Err(too_large(limit, budget));
     }
-    match timeout(settings.body_timeout, collect(body, limit, budget)).await {
+    let announced = announced.and_then(|length| usize::try_from(length).ok());
+    match timeout(settings.body_timeout, collect(body, limit, announced, budget)).await {
         Ok(read) => read,
         Err(_elapsed) => {
             budget.metrics.hit(Limit::BodyTimeout);
@@ -112,9 +113,16 @@ pub(super) async fn read(
     }
 }
 
-async fn collect(mut body: Incoming, limit: usize, budget: &Arc<Budget>) -> Result<(Bytes, Share), Problem> {
-    let mut share = Share::empty(budget);
-    let mut whole: Vec<u8> = Vec::new();
+async fn collect<B>(
+    mut body: B,
+    limit: usize,
+    announced: Option<usize>,
+    budget: &Arc<Budget>,
+) -> Result<(Bytes, Share), Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut room = Room::empty(budget);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
             // Nobody reads this when the client is gone; a client with broken chunks does.
@@ -124,20 +132,43 @@ async fn collect(mut body: Incoming, limit: usize, budget: &Arc<Budget>) -> Resu
             )
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        share.grow(data.len())?;
-        if share.bytes > limit {
+        if data.len() > limit.saturating_sub(room.whole.len()) {
             return Err(too_large(limit, budget));
         }
-        if whole.is_empty() {
-            if body.is_end_stream() {
-                // A body in one piece, which is the most frequent, is not copied.
-                return Ok((data, share));
-            }
-            whole.reserve(FIRST_ROOM.min(limit).max(data.len()));
-        }
-        whole.extend_from_slice(&data);
+        room.take(&data, announced.unwrap_or(limit))?;
     }
-    Ok((whole.into(), share))
+    Ok((room.whole.into(), room.share))
+}
+
+/// What has arrived of a body.
+struct Room {
+    whole: Vec<u8>,
+    /// As much as `whole` has room for.
+    share: Share,
+}
+
+impl Room {
+    fn empty(budget: &Arc<Budget>) -> Self {
+        Self {
+            whole: Vec::new(),
+            share: Share::empty(budget),
+        }
+    }
+
+    /// Adds a piece of a body that will probably have `whole` bytes: room is doubled, but not beyond that.
+    fn take(&mut self, piece: &[u8], whole: usize) -> Result<(), Problem> {
+        let needed = self.whole.len().saturating_add(piece.len());
+        let room = self.whole.capacity();
+        if needed > room {
+            let wanted = room.saturating_mul(2).min(whole).max(needed);
+            self.share.grow(wanted - room)?;
+            self.whole.reserve_exact(wanted - self.whole.len());
+            // The allocator may have given more.
+            self.share.grow(self.whole.capacity() - wanted)?;
+        }
+        self.whole.extend_from_slice(piece);
+        Ok(())
+    }
 }
 
 fn too_large(limit: usize, budget: &Budget) -> Problem {
@@ -146,4 +177,88 @@ fn too_large(limit: usize, budget: &Budget) -> Problem {
         Kind::BodyTooLarge,
         format!("send at most {limit} bytes; split a batch"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    fn budget(limit: usize) -> Arc<Budget> {
+        Budget::new(limit, HttpMetrics::default())
+    }
+
+    fn held(budget: &Budget) -> usize {
+        budget.held.load(Ordering::Relaxed)
+    }
+
+    /// A body that arrives in pieces.
+    async fn arrive(
+        pieces: &[usize],
+        announced: Option<usize>,
+        budget: &Arc<Budget>,
+    ) -> Result<(Bytes, Share), Problem> {
+        let frames = pieces
+            .iter()
+            .map(|length| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; *length]))));
+        let body = StreamBody::new(futures::stream::iter(frames));
+        collect(body, 1 << 20, announced, budget).await
+    }
+
+    #[test]
+    fn the_room_that_is_made_is_counted_and_at_most_twice_what_arrived() {
+        let budget = budget(usize::MAX);
+        for (pieces, announced) in [
+            (vec![1], None),
+            (vec![1; 1000], None),
+            (vec![1; 1000], Some(1000)),
+            (vec![40_000, 1, 1], None),
+            (vec![16_384; 64], Some(1 << 20)),
+            (vec![3, 70_000, 5], Some(1 << 20)),
+        ] {
+            let mut room = Room::empty(&budget);
+            for piece in &pieces {
+                room.take(&vec![b'x'; *piece], announced.unwrap_or(1 << 20))
+                    .unwrap();
+                assert_eq!(room.whole.capacity(), held(&budget));
+                assert!(held(&budget) <= 2 * room.whole.len(), "{pieces:?}");
+            }
+            if announced == Some(pieces.iter().sum()) {
+                assert_eq!(room.whole.capacity(), room.whole.len(), "{pieces:?}");
+            }
+            drop(room);
+            assert_eq!(held(&budget), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_memory_of_a_held_body_is_what_was_counted_for_it() {
+        let budget = budget(usize::MAX);
+        for pieces in [vec![1], vec![1, 1], vec![1; 100], vec![30_000], vec![30_000, 9]] {
+            let (bytes, share) = arrive(&pieces, None, &budget).await.unwrap();
+            assert_eq!(bytes.len(), pieces.iter().sum::<usize>());
+            let memory = bytes.try_into_mut().expect("nobody else holds it").capacity();
+            assert_eq!((memory, held(&budget)), (share.bytes, share.bytes), "{pieces:?}");
+        }
+        assert!(arrive(&[1; 100], Some(100), &budget).await.is_ok());
+        assert_eq!(held(&budget), 0);
+    }
+
+    #[tokio::test]
+    async fn small_bodies_in_pieces_fit_by_the_hundred() {
+        let budget = budget(4_000);
+        let mut shares = Vec::new();
+        for _ in 0..1_000 {
+            shares.push(arrive(&[1, 1], None, &budget).await.expect("there is room"));
+        }
+        let refused = arrive(&[2_001], None, &budget).await.unwrap_err();
+        assert_eq!(refused.response().status(), 503);
+        shares.clear();
+        assert_eq!(held(&budget), 0);
+        assert!(arrive(&[2_001], None, &budget).await.is_ok());
+    }
 }

@@ -25,7 +25,7 @@ pub struct HttpSettings {
     pub idle_timeout: Duration,
     /// Bytes of one body.
     pub body_bytes: usize,
-    /// Bytes of all bodies held at a time.
+    /// Bytes of memory made for all bodies held at a time.
     pub body_bytes_in_flight: usize,
     /// From the header to the end of the body.
     pub body_timeout: Duration,

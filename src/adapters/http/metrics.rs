@@ -144,7 +144,7 @@ impl HttpMetrics {
         );
         registry.register(
             "ingest_body_bytes",
-            "Bytes of request bodies held now",
+            "Bytes of memory held for request bodies now",
             held.clone(),
         );
         registry.register(
@@ -206,7 +206,7 @@ impl HttpMetrics {
         self.0.connections.get_or_create_owned(&ServerLabel { server })
     }
 
-    /// The gauge of body bytes held.
+    /// The gauge of bytes held for bodies.
     pub(super) fn held(&self) -> &Gauge<u64, AtomicU64> {
         &self.0.held
     }

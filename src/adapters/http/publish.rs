@@ -29,6 +29,7 @@ use super::metrics::HttpMetrics;
 use super::parsing::{Parsed, Parsers};
 use super::problem::{Fault, Kind, Problem};
 use super::server;
+use crate::api::names::{is_name, is_namespace};
 use crate::api::v1alpha1::event_project::Validation;
 use crate::domain::event::refusal::{EventFault, EventFaults, ParseError};
 use crate::domain::id::ObjectKey;
@@ -116,22 +117,12 @@ impl<'a> Route<'a> {
             return Self::Nothing;
         };
         // Other names cannot exist, so nothing is told by saying so; and nothing odd reaches the API server.
-        if is_name(namespace, 63) && is_name(project, 253) {
+        if is_namespace(namespace) && is_name(project) {
             Self::Events { namespace, project }
         } else {
             Self::Nothing
         }
     }
-}
-
-/// Whether a text can be the name of a Kubernetes object.
-fn is_name(text: &str, longest: usize) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    !text.is_empty()
-        && text.len() <= longest
-        && text.bytes().all(inner)
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 impl Handle for Api {

@@ -102,7 +102,7 @@ impl<const LINES: usize> Default for Room<LINES> {
 impl<const LINES: usize> Room<LINES> {
     fn line(&self, fingerprint: &Fingerprint) -> Option<&tokio::sync::Mutex<()>> {
         let place = usize::from(fingerprint.first().copied().unwrap_or_default());
-        self.lines.iter().cycle().nth(place)
+        self.lines.get(place % LINES)
     }
 }
 

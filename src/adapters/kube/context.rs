@@ -17,6 +17,7 @@ use super::observed::Watched;
 use super::references::References;
 use super::trigger::Triggers;
 use crate::adapters::smtp::installation::Installation;
+use crate::domain::destination::{Identity, Subscription};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::retry;
@@ -80,6 +81,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Memory {
     failures: u32,
+    /// What a destination wanted when its spec last decoded, and in which generation.
+    subscription: Option<(i64, Subscription)>,
     /// When everything was last read anew.
     full: Option<Instant>,
     /// The last status written, when, and the version of the object it was computed from.
@@ -187,6 +190,23 @@ impl Shared {
 
     pub(super) fn read_anew(&self, uid: &Uid) {
         self.remember(uid, |memory| memory.full = Some(Instant::now()));
+    }
+
+    /// Takes note of what a destination wants, whose spec decodes. A reconcile under way may know less than the watch.
+    pub(super) fn wants(&self, identity: &Identity, subscription: &Subscription) {
+        self.remember(&identity.uid, |memory| {
+            let newest = memory.subscription.as_ref().map(|(generation, _)| *generation);
+            if newest.is_none_or(|newest| newest <= identity.generation) {
+                memory.subscription = Some((identity.generation, subscription.clone()));
+            }
+        });
+    }
+
+    /// What a destination wanted when its spec last decoded, in this process.
+    pub(super) fn wanted(&self, uid: &Uid) -> Option<Subscription> {
+        let memories = self.memories.lock();
+        let (_, subscription) = memories.get(uid)?.subscription.as_ref()?;
+        Some(subscription.clone())
     }
 
     /// How long ago a status was last written.

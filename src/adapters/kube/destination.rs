@@ -2,6 +2,12 @@
 //!
 //! Most reconciles only follow deliveries: then what was validated before is used again, and nothing is read from
 //! the API server. When it cannot be asked, a configuration that is in force stays in force.
+//!
+//! A destination whose spec no longer decodes keeps the subscription it had, so that what it wanted is parked. When
+//! the process has not seen it decode, what can be read of the subscription counts: in the worst case none of it.
+//!
+//! A destination that is being deleted works on until it is gone. Its generation rises with the deletion, so it is
+//! looked at as after any change; only no Secret is made for it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -56,7 +62,7 @@ impl Sink<EventDestination> for DestinationSink {
             uid: uid.clone(),
             generation,
         };
-        directory.put_destination(entry(object, identity, EntryState::NotReady));
+        directory.put_destination(entry(&self.shared, object, identity, EntryState::NotReady));
     }
 
     fn gone(&self, key: &ObjectKey, uid: &Uid) {
@@ -70,10 +76,21 @@ impl Sink<EventDestination> for DestinationSink {
     }
 }
 
-fn entry(object: &Observed<EventDestination>, identity: Identity, state: EntryState) -> Entry {
+fn entry(
+    shared: &Shared,
+    object: &Observed<EventDestination>,
+    identity: Identity,
+    state: EntryState,
+) -> Entry {
     let subscription = match &object.spec {
-        Ok(spec) => Subscription::of(spec),
-        Err(bad) => Subscription::lenient(bad.project.as_deref(), bad.events.iter().map(String::as_str)),
+        Ok(spec) => {
+            let subscription = Subscription::of(spec);
+            shared.wants(&identity, &subscription);
+            subscription
+        }
+        Err(bad) => shared.wanted(&identity.uid).unwrap_or_else(|| {
+            Subscription::lenient(bad.project.as_deref(), bad.events.iter().map(String::as_str))
+        }),
     };
     Entry {
         identity,
@@ -116,9 +133,6 @@ async fn look(
     let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
         return Err(Error::Nameless);
     };
-    if object.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change()); // it delivers on until it is gone, and nothing is made for it
-    }
     let identity = Identity {
         key,
         uid,
@@ -149,7 +163,7 @@ async fn look(
         State::InForce(destination) => EntryState::Ready(Arc::clone(destination)),
         _ => EntryState::NotReady,
     };
-    if !publish(shared, entry(object, identity.clone(), directory_state)) {
+    if !publish(shared, entry(shared, object, identity.clone(), directory_state)) {
         return Ok(Action::await_change());
     }
     let again = report(shared, object, &identity, &state, shared.context.counter_interval).await?;
@@ -224,20 +238,25 @@ async fn prepare(
     let mut found: HashMap<String, Option<KubeSecret>> = HashMap::new();
     let mut stand_in = None;
     if let Some(signing) = signing.filter(|signing| signing.generated) {
-        match generated(object, identity, &signing, shared).await? {
+        let ensured = generated(object, identity, &signing, shared).await?;
+        let name = &signing.key.name;
+        match ensured {
             Ensured::Ours(secret) => {
                 found.insert(signing.key.name, Some(*secret));
             }
+            Ensured::Missing => {
+                return Ok(State::Waiting(format!(
+                    "Secret {name:?} is missing, and none is made for a destination that is being deleted; events wait"
+                )));
+            }
             Ensured::Foreign => {
                 let message = format!(
-                    "Secret {:?} does not belong to this destination; delete it to have one made, or name it here",
-                    signing.key.name
+                    "Secret {name:?} does not belong to this destination; delete it to have one made, or name it here"
                 );
                 faults.missing(SIGNING_PATH, message);
                 stand_in = Some(signing);
             }
             Ensured::Leftover => {
-                let name = signing.key.name;
                 let message =
                     format!("Secret {name:?} of a deleted destination of the same name is being removed");
                 return Ok(State::Waiting(message));
@@ -295,6 +314,7 @@ async fn generated(
         key: &signing.key.key,
         owner: &owner,
         first: object.status.is_none(),
+        ending: object.is_ending(),
     };
     secrets::ensure(&shared.client, wanted, || signing_key(signing.scheme, shared)).await
 }

@@ -68,7 +68,7 @@ impl KubeMetrics {
         );
         registry.register(
             "kubernetes_events_dropped",
-            "Kubernetes Events that were not written: too many at once or of one object, or refused",
+            "Kubernetes Events that were not written: too many at once or of one object, refused, or left at the stop",
             self.events_dropped.clone(),
         );
     }
@@ -98,8 +98,8 @@ impl KubeMetrics {
         self.watch_errors.get_or_create(&KindLabel { kind }).inc();
     }
 
-    pub(super) fn event_dropped(&self) {
-        self.events_dropped.inc();
+    pub(super) fn events_dropped(&self, count: usize) {
+        self.events_dropped.inc_by(count as u64);
     }
 
     /// Statuses written so far, of every kind: for tests and support.

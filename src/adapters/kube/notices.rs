@@ -1,8 +1,8 @@
 //! Kubernetes Events: what people read in `kubectl describe` and `kubectl get events`.
 //!
 //! They are told from a queue of their own, so that neither status nor delivery waits for them, and dropped (and
-//! counted) when there are too many at once: the conditions say the same and are never dropped. Repetitions are
-//! counted in the Event that there is ([`series`]); kube's own recorder would do so by reason alone and drop the text.
+//! counted) when there are too many at once or the process stops: the conditions say the same and are never dropped.
+//! Repetitions are counted in the Event that there is ([`series`]); kube's own recorder would do so by reason alone and drop the text.
 
 mod series;
 
@@ -84,7 +84,7 @@ impl Notices {
     pub(super) fn tell(&self, notices: Vec<Notice>, about: &ObjectReference) {
         for notice in notices {
             if self.sender.try_send((notice, about.clone())).is_err() {
-                self.metrics.event_dropped();
+                self.metrics.events_dropped(1);
             }
         }
     }
@@ -94,29 +94,36 @@ impl NoticeWriter {
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         loop {
             let next = tokio::select! {
-                next = self.receiver.recv() => next,
+                biased;
                 () = shutdown.cancelled() => None,
+                next = self.receiver.recv() => next,
             };
             let Some((notice, about)) = next else { return };
-            match timeout(DEADLINE, self.write(notice, &about)).await {
-                Ok(Ok(())) => self.complained = false,
-                // The object's namespace is going, and with it everybody who could read this.
-                Ok(Err(kube::Error::Api(status)))
-                    if is_namespace_ending(&status) || status.is_not_found() =>
-                {
-                    self.metrics.event_dropped();
-                }
-                Ok(Err(error)) => {
-                    self.metrics.event_dropped();
-                    if !std::mem::replace(&mut self.complained, true) {
-                        tracing::warn!(
-                            %error, object.name = about.name,
-                            "a Kubernetes Event was not written; the next ones that fail are only counted"
-                        );
-                    }
-                }
-                Err(_) => self.metrics.event_dropped(),
+            self.tell(notice, &about).await;
+        }
+    }
+
+    /// Writes one, or counts it as dropped. Of failures in a row only the first is logged.
+    async fn tell(&mut self, notice: Notice, about: &ObjectReference) {
+        let error: Box<dyn std::error::Error> = match timeout(DEADLINE, self.write(notice, about)).await {
+            Ok(Ok(())) => {
+                self.complained = false;
+                return;
             }
+            // The object's namespace is going, and with it everybody who could read this.
+            Ok(Err(kube::Error::Api(status))) if is_namespace_ending(&status) || status.is_not_found() => {
+                self.metrics.events_dropped(1);
+                return;
+            }
+            Ok(Err(error)) => error.into(),
+            Err(elapsed) => elapsed.into(),
+        };
+        self.metrics.events_dropped(1);
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::warn!(
+                %error, object.name = about.name,
+                "a Kubernetes Event was not written; the next ones that fail are only counted"
+            );
         }
     }
 
@@ -145,7 +152,7 @@ impl NoticeWriter {
                 Ok(_) => {
                     self.series.counted(&subject, &name, now);
                     if other_text {
-                        self.metrics.event_dropped();
+                        self.metrics.events_dropped(1);
                     }
                     return Ok(());
                 }
@@ -187,6 +194,21 @@ impl NoticeWriter {
     }
 }
 
+impl Drop for NoticeWriter {
+    /// The process stops, maybe in the middle of one: what still waits is not written.
+    fn drop(&mut self) {
+        self.receiver.close();
+        let left = std::iter::from_fn(|| self.receiver.try_recv().ok()).count();
+        if left > 0 {
+            self.metrics.events_dropped(left);
+            tracing::info!(
+                events = left,
+                "Kubernetes Events were not written before the stop"
+            );
+        }
+    }
+}
+
 /// The name of an Event: the object's, as far as there is room, and the time.
 fn name(object: &str, now: Timestamp) -> String {
     // Names of objects are ASCII.
@@ -211,7 +233,67 @@ fn cut(mut note: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::engine::clock::SystemClock;
+
+    fn dropped(metrics: &KubeMetrics) -> Option<u64> {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text.lines().find_map(|line| {
+            line.strip_prefix("kubernetes_events_dropped_total ")?
+                .parse()
+                .ok()
+        })
+    }
+
+    fn notice() -> Notice {
+        Notice {
+            warning: true,
+            reason: "ServerError".to_owned(),
+            message: "the receiver answered 500".to_owned(),
+        }
+    }
+
+    /// A writer to an API server that takes connections and never answers.
+    async fn unheard(metrics: &KubeMetrics) -> (Notices, NoticeWriter, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let (notices, writer) = notices(client, None, Arc::new(SystemClock), metrics.clone());
+        (notices, writer, listener)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_takes_too_long_is_counted_and_complained_of() {
+        let metrics = KubeMetrics::default();
+        let (_notices, mut writer, _listener) = unheard(&metrics).await;
+        writer.tell(notice(), &ObjectReference::default()).await;
+        assert_eq!((dropped(&metrics), writer.complained), (Some(1), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_wait_when_the_process_stops_are_counted() {
+        for started in [false, true] {
+            let metrics = KubeMetrics::default();
+            let (notices, writer, _listener) = unheard(&metrics).await;
+            notices.tell(vec![notice(), notice(), notice()], &ObjectReference::default());
+            let shutdown = CancellationToken::new();
+            if !started {
+                shutdown.cancel();
+            }
+            // Stopped between two events, or cut off within the first.
+            let running = timeout(Duration::from_secs(1), writer.run(shutdown)).await;
+            assert_eq!(running.is_err(), started);
+            let left = if started { 2 } else { 3 };
+            notices.tell(vec![notice()], &ObjectReference::default());
+            assert_eq!(dropped(&metrics), Some(left + 1));
+        }
+    }
 
     #[test]
     fn a_long_note_is_cut_between_characters() {

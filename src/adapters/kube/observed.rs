@@ -1,9 +1,10 @@
 //! [`Observed`]: an object as the API server holds it, whether or not its spec decodes.
 //!
 //! A typed watch ends at the first object that does not decode: one bad object would blind the operator to all
-//! others. This wrapper takes every object. When the spec does not decode it keeps the reason and what could be read
-//! of the subscription, so that the object can be reported and still parks its events. `managedFields` and the copy
-//! that `kubectl apply` leaves in an annotation are dropped on the way in, because the store would hold them.
+//! others. This wrapper takes every object. When the spec does not decode it keeps the reason, so that the object can
+//! be reported, and what could be read of the subscription, which counts while no better one is known.
+//! `managedFields` and the copy that `kubectl apply` leaves in an annotation are dropped on the way in, because the
+//! store would hold them.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -97,6 +98,11 @@ impl<K: Watched> Observed<K> {
 
     pub(super) fn generation(&self) -> i64 {
         self.metadata.generation.unwrap_or_default()
+    }
+
+    /// It is being deleted: somebody's finalizer holds it, or what it owns goes first.
+    pub(super) fn is_ending(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
     }
 
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {

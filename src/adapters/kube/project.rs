@@ -2,6 +2,8 @@
 //!
 //! A project whose spec does not decode keeps the facts it had, so that a newer version's field does not stop its
 //! producer; without such facts nothing can be published to it, and publishers are told to come again.
+//!
+//! A project that is being deleted is published to until it is gone; only no token is made for it.
 
 use std::collections::{BTreeSet, HashSet};
 use std::panic::resume_unwind;
@@ -21,6 +23,7 @@ use super::references::{Referrer, Seen};
 use super::secrets::{self, Ensured, Wanted};
 use super::status;
 use super::watch::{Sink, wake_referring};
+use crate::api::names::TOKEN_SUFFIX;
 use crate::api::v1alpha1::{EventProject, EventProjectSpec};
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
@@ -44,7 +47,7 @@ const TOKEN_PATH: &str = "status.tokenSecretRef";
 /// Name of the Secret that holds a project's publish token.
 #[must_use]
 pub fn token_secret_name(project: &str) -> String {
-    format!("{project}-publish-token")
+    format!("{project}{TOKEN_SUFFIX}")
 }
 
 /// What the watch of projects does.
@@ -60,10 +63,12 @@ pub(super) struct Initial(Mutex<Waiting>);
 
 #[derive(Default)]
 enum Waiting {
-    /// The list is not complete; these are done already.
+    /// The list is not complete, and nothing is reconciled before it is.
     #[default]
     Unlisted,
+    /// These are still to be looked at.
     For(HashSet<Uid>),
+    /// All were looked at, or are gone.
     Done,
 }
 
@@ -145,9 +150,6 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
     let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
         return Err(Error::Nameless);
     };
-    if object.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
-    }
     let (state, project_id) = match &object.spec {
         Err(undecodable) => {
             shared.directory().put_unusable(&key, &uid);
@@ -276,6 +278,7 @@ async fn token(
         key: TOKEN_KEY,
         owner: &owner,
         first: object.status.is_none(),
+        ending: object.is_ending(),
     };
     let make = || format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(shared.random()));
     Ok(match secrets::ensure(&shared.client, wanted, make).await? {
@@ -302,6 +305,12 @@ async fn token(
             faults.missing(TOKEN_PATH, message);
             (State::Faulty(faults), Token::Unknown)
         }
+        Ensured::Missing => (
+            State::Waiting(format!(
+                "Secret {name:?} is missing, and none is made for a project that is being deleted"
+            )),
+            Token::Unknown,
+        ),
         Ensured::Leftover => (
             State::Waiting(format!(
                 "Secret {name:?} of a deleted project of the same name is being removed"

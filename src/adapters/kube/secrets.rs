@@ -2,7 +2,8 @@
 //!
 //! A Secret is made once, when it is not there, and belongs to its object, so that it goes with it. What is in it is
 //! never changed: a value that somebody put there is used. A Secret of the right name that is not ours is a fault,
-//! never overwritten. Deleting ours, or its key, asks for a new value.
+//! never overwritten. Deleting ours, or its key, asks for a new value; of an object that is itself being deleted, it
+//! does not: nothing is made that would have to be collected at once.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use super::error::Error;
 use crate::api::FIELD_MANAGER;
+use crate::api::names::is_name;
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -27,6 +29,8 @@ pub(super) struct Wanted<'a> {
     pub(super) owner: &'a OwnerReference,
     /// The owner is new, so the Secret is probably not there: try to make it before looking for it.
     pub(super) first: bool,
+    /// The owner is being deleted: what is not there is not made.
+    pub(super) ending: bool,
 }
 
 /// What was found or made.
@@ -38,6 +42,8 @@ pub(super) enum Ensured {
     Foreign,
     /// It belongs to an object of the same name that is gone, and will be collected.
     Leftover,
+    /// It is not there, or lacks the key, and its owner is being deleted.
+    Missing,
 }
 
 /// Reads a Secret.
@@ -52,22 +58,18 @@ pub(super) async fn read(client: &Client, namespace: &str, name: &str) -> Result
         .map_err(Error::request(format!("read Secret {name:?}")))
 }
 
-/// Whether an object may have that name.
-fn is_name(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    !name.is_empty()
-        && name.len() <= 253
-        && name.bytes().all(inner)
-        && !name.starts_with('.')
-        && !name.contains("..")
-}
-
 /// Finds a Secret that Postrider owns, or makes it with what `value` returns.
 pub(super) async fn ensure(
     client: &Client,
     wanted: Wanted<'_>,
     value: impl Fn() -> String,
 ) -> Result<Ensured, Error> {
+    if wanted.ending {
+        return match read(client, wanted.namespace, wanted.name).await? {
+            Some(secret) => claim(client, wanted, secret, value).await,
+            None => Ok(Ensured::Missing),
+        };
+    }
     let mut create_first = wanted.first;
     // Twice at most: the Secret may appear or vanish between the look and the deed.
     loop {
@@ -135,6 +137,9 @@ async fn claim(
     if data(&secret, wanted.key).is_some_and(|value| !value.is_empty()) {
         return Ok(Ensured::Ours(Box::new(secret)));
     }
+    if wanted.ending {
+        return Ok(Ensured::Missing);
+    }
     // Only if nobody else writes meanwhile.
     let patch = json!({
         "metadata": {"resourceVersion": secret.metadata.resource_version, "uid": secret.metadata.uid},
@@ -154,32 +159,4 @@ async fn claim(
 /// A key's value.
 pub(super) fn data<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
     secret.data.as_ref()?.get(key).map(|value| value.0.as_slice())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_cannot_leave_its_place_in_the_path() {
-        for name in ["a", "a-b.c", "0", &"a".repeat(253)] {
-            assert!(is_name(name), "{name}");
-        }
-        for name in [
-            "",
-            "..",
-            "../x",
-            "a/b",
-            "a%2fb",
-            "a..b",
-            ".a",
-            "A",
-            "a?b",
-            "a#b",
-            "ä",
-            &"a".repeat(254),
-        ] {
-            assert!(!is_name(name), "{name}");
-        }
-    }
 }

@@ -143,7 +143,7 @@ impl<K: Watched> Intake<K> {
         self.sink.seen(&key, &uid, object);
         let mut hasher = DefaultHasher::new();
         object.generation().hash(&mut hasher);
-        object.metadata.deletion_timestamp.is_some().hash(&mut hasher);
+        object.is_ending().hash(&mut hasher);
         object.enable_request().hash(&mut hasher);
         object.reconcile_request().hash(&mut hasher);
         let print = hasher.finish();

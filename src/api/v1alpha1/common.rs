@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::api::names::{NAME_MESSAGE, NAME_RULE};
+
 /// Headers that HTTP or Postrider sets. Neither an extra header nor a signature may use them.
 pub const RESERVED_HEADERS: [&str; 15] = [
     "host",
@@ -31,10 +33,6 @@ pub const DEFAULT_HEADERS: [&str; 2] = ["content-type", "user-agent"];
 /// Beginning of the headers that Postrider sets beside the standard ones.
 pub const OWN_HEADER_PREFIX: &str = "x-postrider-";
 
-/// Refuses what cannot be the name of an object.
-pub(super) const NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$') && !self.contains('..')";
-/// What [`NAME_RULE`] says.
-pub(super) const NAME_MESSAGE: &str = "use lower-case letters, digits, \"-\" and \".\"";
 /// What a rule made by [`header_name_rule`] says.
 pub(super) const HEADER_NAME_MESSAGE: &str =
     "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";

@@ -10,6 +10,7 @@ use super::common::{
     duration_rule, header_name_rule,
 };
 use super::email::EmailTarget;
+use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
 
 /// Go's idea of a URL, with the parts we need; `domain` has the last word.
 const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' \
@@ -26,7 +27,7 @@ const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'
     category = "postrider",
     doc = "An `EventDestination` sends the events of a project to a webhook or by e-mail: which events, in what form, and how hard to try. Its status says whether the configuration is in force (`Ready`) and whether events arrive (`Delivering`).",
     namespaced,
-    validation = Rule::new("self.metadata.name.size() <= 245").message("the name may have at most 245 characters, because \"-signing\" is added for its Secret"),
+    validation = length_rule(MAX_DESTINATION_NAME, SIGNING_SUFFIX),
     status = "EventDestinationStatus",
     derive = "PartialEq",
     printcolumn(

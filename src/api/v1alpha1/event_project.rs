@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::common::LocalReference;
+use crate::api::names::{MAX_PROJECT_NAME, TOKEN_SUFFIX, length_rule};
 
 /// A producer of events: what its events say about their origin. Every field may be left out, and so may `spec`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -19,7 +20,7 @@ use super::common::LocalReference;
     category = "postrider",
     doc = "An `EventProject` is a producer of events: it has a URL to publish to, a bearer token in a Secret, and facts that its events carry.",
     namespaced,
-    validation = Rule::new("self.metadata.name.size() <= 239").message("the name may have at most 239 characters, because \"-publish-token\" is added for its Secret"),
+    validation = length_rule(MAX_PROJECT_NAME, TOKEN_SUFFIX),
     status = "EventProjectStatus",
     derive = "PartialEq",
     printcolumn(

@@ -12,19 +12,20 @@ use super::input::{self, Document};
 use super::schema::Schemas;
 use super::secrets::Secrets;
 use super::{LintArgs, LintOutput, Report, Verdict};
+use crate::api::names::{MAX_DESTINATION_NAME, MAX_NAME, MAX_PROJECT_NAME, is_well_formed};
 use crate::api::v1alpha1::{EventDestination, EventProject};
+use crate::api::{API_VERSION, GROUP};
 use crate::domain::destination::{Destination, Identity, Reference, References, secret_references};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::fault::{FaultKind, Faults};
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::type_rules::TypeRules;
 
-/// The group of our kinds.
-const GROUP: &str = "postrider.dev";
-/// The version that is checked.
-pub(super) const API_VERSION: &str = "postrider.dev/v1alpha1";
 /// The kinds that are checked, each with the most characters of a name: the rest is for what is added to it.
-const KINDS: [(&str, usize); 2] = [("EventDestination", 245), ("EventProject", 239)];
+const KINDS: [(&str, usize); 2] = [
+    ("EventDestination", MAX_DESTINATION_NAME),
+    ("EventProject", MAX_PROJECT_NAME),
+];
 
 /// One fault and where it is.
 #[derive(Debug, Serialize)]
@@ -295,20 +296,14 @@ fn name_faults(document: &Document, kind: &str) -> Faults {
         }
         return faults;
     };
-    let is_part = |part: &str| {
-        let inner = part
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        inner && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
-    };
-    if !name.split('.').all(is_part) {
+    if !is_well_formed(name) {
         let message = "use lower-case letters, digits, \"-\" and \".\"; begin and end with a letter or digit";
         faults.invalid("metadata.name", message);
     }
     let most = KINDS
         .iter()
         .find(|(name, _)| *name == kind)
-        .map_or(253, |(_, most)| *most);
+        .map_or(MAX_NAME, |(_, most)| *most);
     if name.len() > most {
         faults.invalid("metadata.name", format!("may have at most {most} characters"));
     }

@@ -17,6 +17,7 @@ use super::input::{self, Document};
 use super::lint::{self, Linter};
 use super::secrets::Secrets;
 use super::{RenderArgs, RenderOutput, Report, Verdict, mails};
+use crate::api::API_VERSION;
 use crate::api::v1alpha1::event_destination::{SigningScheme, SigningSpec};
 use crate::api::v1alpha1::event_project::EventProjectSpec;
 use crate::api::v1alpha1::{EventDestination, EventProject};
@@ -128,7 +129,7 @@ fn chosen<'a>(documents: &'a [Document], name: Option<&str>) -> anyhow::Result<&
         (Some(document), None, _) => Ok(document),
         (Some(_), Some(_), None) => anyhow::bail!("choose a destination with --name: {}", names.join(", ")),
         (Some(_), Some(_), Some(name)) => anyhow::bail!("there are several destinations named {name}"),
-        (None, _, None) => anyhow::bail!("the files hold no EventDestination of {}", lint::API_VERSION),
+        (None, _, None) => anyhow::bail!("the files hold no EventDestination of {API_VERSION}"),
         (None, _, Some(name)) => {
             anyhow::bail!("there is no destination named {name}, only: {}", names.join(", "))
         }

@@ -244,6 +244,10 @@ fn canonical(item: &Item<'_>, scope: &mut Scope<'_>) -> Option<Draft> {
             "error" => error = read_error(value, scope),
             "data" if json::kind(value) == Kind::Object => data = Some(*value),
             "data" => scope.wrong_type("/data", value, "an object"),
+            "specversion" => {
+                let detail = "this is a CloudEvent; send it with Content-Type: application/cloudevents+json";
+                scope.member_fault("", "specversion", FaultReason::UnknownMember, detail.to_owned());
+            }
             name => scope.unknown("", name, &MEMBERS),
         }
     }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Change, Conditions, Truth, essence, find, seconds};
+use crate::api::ENABLE_ANNOTATION;
 use crate::api::conditions::{Condition, DELIVERING, READY, RECONCILING, STALLED, reason};
 use crate::api::v1alpha1::event_destination::{DeliveryStatus, LastFailure};
 use crate::api::v1alpha1::{EventDestinationStatus, SecretKeyRef};
@@ -143,7 +144,7 @@ fn why_disabled(disabled: &Disabled) -> String {
     };
     format!(
         "disabled since {since}: {why}; events are kept; to enable it again, change the spec or set the annotation \
-         postrider.dev/enable to a new value"
+         {ENABLE_ANNOTATION} to a new value"
     )
 }
 

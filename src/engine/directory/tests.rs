@@ -40,10 +40,6 @@ fn uids(names: &[&str]) -> Vec<Uid> {
     names.iter().map(|name| Uid::new(name)).collect()
 }
 
-fn living(names: &[&str]) -> HashSet<Uid> {
-    uids(names).into_iter().collect()
-}
-
 #[derive(Default)]
 struct Heard(Mutex<Vec<String>>);
 
@@ -149,7 +145,7 @@ fn listeners_hear_of_each_change_and_of_each_removal_once() {
     directory.set_listener(Arc::downgrade(&listener));
     directory.put_destination(entry("x", "ns", 1, None, &["*"]));
     directory.put_destination(entry("y", "ns", 1, None, &["*"]));
-    directory.retain_destinations(&living(&["y"]));
+    directory.remove_destination(&Uid::new("x"));
     directory.remove_destination(&Uid::new("x"));
     directory.put_destination(entry("x", "ns", 2, None, &["*"]));
     assert_eq!(*heard.0.lock(), ["changed x", "changed y", "removed x"]);
@@ -171,7 +167,7 @@ fn a_project_of_the_same_name_outlives_the_removal_of_the_old_one() {
         directory.project(&key).map(|project| project.facts.uid.clone()),
         Some(Uid::new("2"))
     );
-    directory.retain_projects(&living(&[]));
+    directory.remove_project(&key, &Uid::new("2"));
     assert!(directory.project(&key).is_none());
 }
 
@@ -207,6 +203,6 @@ fn a_project_that_is_not_understood_is_known_until_it_is_or_goes() {
     directory.put_unusable(&key, &Uid::new("1"));
     assert!(!directory.is_unusable(&key), "it does not come back");
     directory.put_unusable(&key, &Uid::new("2"));
-    directory.retain_projects(&living(&[]));
+    directory.remove_project(&key, &Uid::new("2"));
     assert!(!directory.is_unusable(&key));
 }

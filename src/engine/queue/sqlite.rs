@@ -39,6 +39,8 @@
 //! | I/O error, read-only, not there | `Unavailable`; opened again every second until it heals |
 //! | damaged file | moved aside as `<path>.damaged-<time>`; every intact row is carried over to a new file |
 //! | damaged log | one wrong byte per page is put right, more is let in when a whole commit follows, a copy is kept, and the file is checked |
+//! | removed or replaced while in use | written anew from what is still open |
+//! | missing beside its log | made again from the log |
 //! | damaged event | its delivery is handed out as `Corrupt` |
 //! | newer format, other process | `Unavailable`; nothing is touched; opened again every second until it heals |
 //!
@@ -47,6 +49,7 @@
 
 mod checksum;
 mod complaint;
+mod dropping;
 mod fault;
 mod inbox;
 mod keeper;
@@ -66,6 +69,7 @@ mod scan;
 mod schema;
 mod store;
 mod threads;
+mod vanished;
 mod wal;
 mod writer;
 
@@ -180,6 +184,10 @@ struct Shared {
     threads: Threads,
     /// Settlements wait for room: nothing is leased.
     stuck: AtomicBool,
+    /// How often a file was opened.
+    openings: AtomicU64,
+    /// The file contradicts itself: nothing is leased until it was looked through.
+    suspect: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -279,6 +287,8 @@ impl SqliteQueue {
             reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
             threads: Threads::default(),
             stuck: AtomicBool::new(false),
+            openings: AtomicU64::new(0),
+            suspect: AtomicBool::new(false),
             settings,
             metrics,
             clock,
@@ -379,7 +389,7 @@ impl Queue for SqliteQueue {
     async fn lease(&self, lane: &Uid, now: Timestamp, limit: usize) -> Result<Leased, QueueError> {
         self.check()?;
         let mut leased = Leased::default();
-        if self.shared.stuck.load(Ordering::Acquire) {
+        if self.shared.stuck.load(Ordering::Acquire) || self.shared.suspect.load(Ordering::Acquire) {
             // What would become of more attempts could not be stored either.
             leased.next_due = Some(retry::after(self.shared.clock.now(), STUCK_PAUSE));
             return Ok(leased);

@@ -154,3 +154,26 @@ async fn sigterm_ends_cleanly_and_nothing_is_lost() {
         .await;
     assert_eq!(condition(&ed, "Ready")["status"], "True");
 }
+
+#[test]
+fn a_fatal_error_is_said_once_and_never_not_at_all() {
+    for level in ["info", "off"] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_postrider"))
+            .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--public-url", "http://127.0.0.1", "--log", level, "--data-dir"])
+            .arg(folder.path())
+            .env("KUBECONFIG", folder.path().join("missing"))
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(
+            said.matches("no Kubernetes configuration").count(),
+            1,
+            "{level}: {said}"
+        );
+    }
+}

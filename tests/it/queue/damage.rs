@@ -184,6 +184,66 @@ async fn a_damaged_file_without_room_for_what_is_intact_waits_for_room() {
     queue.close().await;
 }
 
+/// Each inner page of the deliveries' tree: where it is, and where in it the numbers of its children are.
+fn inner_pages(bytes: &[u8], root: usize) -> (usize, Vec<usize>) {
+    let page = (root - 1) * PAGE;
+    assert_eq!(bytes[page], 0x02, "the tree has more than one level");
+    let cells = usize::from(u16::from_be_bytes([bytes[page + 3], bytes[page + 4]]));
+    let places = (0..cells).map(|cell| {
+        let at = page + 12 + 2 * cell;
+        page + usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
+    });
+    (page, places.collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pointer_that_leads_to_another_leaf_loses_nothing_and_ends() {
+    let (file, queue) = QueueFile::filled(3_000, 20).await;
+    queue.close().await;
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries'";
+    let root: i64 = file.sql().query_row(root, [], |row| row.get(0)).unwrap();
+    let bytes = std::fs::read(file.path()).unwrap();
+    let (_, children) = inner_pages(&bytes, usize::try_from(root).unwrap());
+    assert!(children.len() > 4, "{}", children.len());
+    for (damaged, other) in [(1, 3), (3, 1), (2, 2 + 1)] {
+        let copy = file.copied();
+        let child: [u8; 4] = bytes[children[other]..][..4].try_into().unwrap();
+        overwrite(copy.path(), children[damaged] as u64, &child);
+        let queue = copy.open().await;
+        let mut seen = drain_over_repairs(&*queue, 0).await;
+        let sent = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 3_000, "nothing is lost: {:?}", queue.state());
+        assert!(sent < 6_000, "{sent} deliveries of 3000");
+        assert!(queue.state().repaired.is_some(), "the damage is told");
+        queue.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_says_another_lane_hides_no_other() {
+    let (file, queue) = QueueFile::filled(3_000, 20).await;
+    queue.close().await;
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries'";
+    let root: i64 = file.sql().query_row(root, [], |row| row.get(0)).unwrap();
+    let bytes = std::fs::read(file.path()).unwrap();
+    let (_, children) = inner_pages(&bytes, usize::try_from(root).unwrap());
+    let leaf = u32::from_be_bytes(bytes[children[2]..][..4].try_into().unwrap());
+    let leaf = (leaf as usize - 1) * PAGE;
+    // The tenth cell: length, length of the header, then the type of the column `lane`.
+    let cell = leaf + usize::from(u16::from_be_bytes([bytes[leaf + 8 + 20], bytes[leaf + 8 + 21]]));
+    let copy = file.copied();
+    assert_eq!(bytes[cell + 2], 9, "lane 1 is a type of its own");
+    overwrite(copy.path(), (cell + 2) as u64, &[8]);
+    let queue = copy.open().await;
+    let mut seen = drain_over_repairs(&*queue, 0).await;
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3_000, "nothing is lost: {:?}", queue.state());
+    queue.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_of_a_newer_file_is_left_alone() {
     let (file, queue) = QueueFile::filled(100, 200).await;

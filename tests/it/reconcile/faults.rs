@@ -294,6 +294,32 @@ async fn an_object_that_does_not_decode_harms_no_other_and_an_outage_stops_nothi
         .ok();
     ground.await_destination("bad", "ready when mended", ready).await;
 
+    // What its subscription was counts until the spec decodes again, so that no event goes to nobody.
+    for events in ["5", "[5]", r#"["other", 5]"#] {
+        let patch = format!(r#"{{"spec":{{"events":{events}}}}}"#);
+        ground
+            .kubectl(&["patch", "ed/bad", "--type=merge", "-p", &patch])
+            .ok();
+        ground
+            .await_destination("bad", "undecodable in its newest generation", |object| {
+                truth(object, "Stalled") == "True"
+                    && object["status"]["observedGeneration"] == object["metadata"]["generation"]
+            })
+            .await;
+        let entry = operator.entry(&uid(&object)).unwrap();
+        assert!(
+            entry.ready().is_none() && entry.subscription.matches("acme", "any"),
+            "it parks its events with {events}: {entry:?}"
+        );
+    }
+    let mended = r#"{"spec":{"events":["one"]}}"#;
+    ground
+        .kubectl(&["patch", "ed/bad", "--type=merge", "-p", mended])
+        .ok();
+    ground.await_destination("bad", "ready when mended", ready).await;
+    let entry = operator.entry(&uid(&object)).unwrap();
+    assert!(!entry.subscription.matches("acme", "any") && entry.subscription.matches("acme", "one"));
+
     // Without an API server everything stays in force; what changed meanwhile is noticed afterwards.
     cluster.stop("kube-apiserver");
     for kind in ["EventDestination", "EventProject", "Secret"] {

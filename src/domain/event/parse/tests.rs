@@ -352,3 +352,10 @@ proptest! {
         prop_assert_eq!(drafts[0].content.data.get(), data);
     }
 }
+
+#[test]
+fn a_cloud_event_sent_as_plain_json_is_told_how_to_be_sent() {
+    let body = r#"{"specversion": "1.0", "type": "x", "source": "/s", "id": "1"}"#;
+    let error = sample::drafts(body).unwrap_err().to_string();
+    assert!(error.contains("application/cloudevents+json"), "{error}");
+}

@@ -57,6 +57,8 @@ pub(super) enum Op {
     ),
     /// Give free pages back; answers how many are left.
     Vacuum(u32, SyncSender<Result<u64, StoreError>>),
+    /// The file is not where it was.
+    Vanished,
     /// The keeper or the reader found damage.
     Damaged(String),
 }

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use super::opening::quick_check;
 use super::rows::nanoseconds;
 use super::schema::{self, PAGE};
 use super::store::Store;
+use super::vanished::Identity;
 use crate::engine::queue::ID_WINDOW;
 
 /// Events removed per transaction.
@@ -73,6 +75,8 @@ struct Keeper {
     skipped: Option<Instant>,
     /// How long looking took since the cursor was at the start.
     spent: Duration,
+    /// The file that is open, as it was first seen, and how often one was opened by then.
+    opened: Option<(u64, Identity)>,
 }
 
 /// Looks after the file until the queue is closed.
@@ -82,6 +86,7 @@ pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
         cursor: 0,
         skipped: None,
         spent: Duration::ZERO,
+        opened: None,
     };
     let interval = shared.settings.retention_interval;
     let mut complaint = Complaint::default();
@@ -106,12 +111,17 @@ pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
 
 impl Keeper {
     fn look(&mut self) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.shared.state.lock().check)
-            && let Err(error) = self.read(quick_check)
-        {
-            // Begun anew after whatever broke it off.
-            self.shared.state.lock().check = true;
-            return Err(error);
+        if !self.is_in_place() {
+            self.shared.inbox.push(Op::Vanished).ok();
+            return Ok(());
+        }
+        if std::mem::take(&mut self.shared.state.lock().check) {
+            if let Err(error) = self.read(quick_check) {
+                // Begun anew after whatever broke it off.
+                self.shared.state.lock().check = true;
+                return Err(error);
+            }
+            self.shared.suspect.store(false, Ordering::Release);
         }
         self.shared.reserve.keep(&self.shared.metrics);
         let (total, free) = self.read(sizes)?;
@@ -172,6 +182,17 @@ impl Keeper {
         }
         self.shared.reserve.keep(&self.shared.metrics);
         Ok(())
+    }
+
+    /// Whether the file at the path is the one that is open, as far as the first look can tell.
+    fn is_in_place(&mut self) -> bool {
+        let openings = self.shared.openings.load(Ordering::Acquire);
+        let there = Identity::of(&self.shared.settings.path);
+        let known = self.opened.filter(|(known, _)| *known == openings);
+        let in_place = known.is_none_or(|(_, known)| known.is_still(there));
+        // The log may have come later.
+        self.opened = Some((openings, there));
+        in_place
     }
 
     /// Bytes in use above which delivered events are removed; fewer while the reserve needs room.

@@ -184,6 +184,8 @@ pub(super) struct Lanes {
     pool: Pool,
     uses: u64,
     tokens: u64,
+    /// Claims up to this one were made before the file was opened: it may hold their deliveries otherwise by now.
+    excused: u64,
 }
 
 impl Lane {
@@ -255,6 +257,7 @@ impl Lanes {
             pool: Pool::default(),
             uses: 0,
             tokens: 0,
+            excused: 0,
         }
     }
 
@@ -265,6 +268,7 @@ impl Lanes {
 
     /// Starts over with what a file holds. Claims of deliveries that may still be there stay.
     pub(super) fn reload(&mut self, found: Vec<(Uid, LaneRow)>) {
+        self.excused = self.tokens;
         let mut old = std::mem::take(&mut self.by_uid);
         self.pool = Pool::default();
         for (uid, row) in found {
@@ -382,15 +386,17 @@ impl Lanes {
     }
 
     /// A settlement was written. What was counted from the file without its delivery is not counted down for it.
-    pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, settled: Settled) {
+    ///
+    /// Answers whether the delivery is missing that was read from this very file: then the file is damaged.
+    pub(super) fn settled(&mut self, uid: &Uid, seq: i64, token: u64, settled: Settled) -> bool {
         let Some(lane) = self.by_uid.get_mut(uid) else {
-            return;
+            return false;
         };
         if lane.claims.get(&seq).is_none_or(|claim| claim.token != token) {
-            return;
+            return false;
         }
         let Some(claim) = lane.claims.remove(&seq) else {
-            return;
+            return false;
         };
         if let Some(refill) = &mut lane.refill {
             refill.gone.insert(claim.key);
@@ -408,9 +414,14 @@ impl Lanes {
             }
             Settled::Finished => lane.pending = lane.pending.saturating_sub(1),
             // A repair may have made it again, due when it was accepted, which was passed over while the claim stood.
-            Settled::Missing if lane.pending > 0 => lane.spill(age),
-            Settled::Missing => {}
+            Settled::Missing => {
+                if lane.pending > 0 {
+                    lane.spill(age);
+                }
+                return token > self.excused;
+            }
         }
+        false
     }
 
     /// The lane's health is stored.

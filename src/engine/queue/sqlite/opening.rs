@@ -5,13 +5,14 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 
 use super::fault::StoreError;
 use super::schema::{self, Contents};
 use super::store::Store;
-use super::{Shared, salvage, wal};
+use super::{Shared, salvage, vanished, wal};
 
 /// Most characters that tell of repairs.
 const MAX_REPAIRS: usize = 3000;
@@ -67,6 +68,7 @@ pub(super) fn open(shared: &Shared) -> Result<Opened, StoreError> {
     schema::refuse_newer(path)?;
     let time = salvage::time(shared);
     salvage::resume(path, &time)?;
+    vanished::restore(shared, &time)?;
     // A log that has content means that nobody closed the file.
     let unclean = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let log = if unclean {
@@ -122,16 +124,19 @@ pub(super) fn replace(shared: &Shared, damage: &str) -> Result<Opened, StoreErro
 
 /// Looks through all pages and indexes.
 pub(super) fn quick_check(connection: &Connection) -> Result<(), StoreError> {
-    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if found == "ok" {
-        Ok(())
-    } else {
-        Err(StoreError::Damaged(found))
+    // The first does not look at the order of rows. Deliveries are read in their order, so that one out of it hides
+    // those behind it.
+    for check in ["PRAGMA quick_check(1)", "PRAGMA integrity_check(deliveries)"] {
+        let found: String = connection.query_row(check, [], |row| row.get(0))?;
+        if found != "ok" {
+            return Err(StoreError::Damaged(found));
+        }
     }
+    Ok(())
 }
 
 /// Tells of a repair; the newest comes first.
-fn say(shared: &Shared, what: &str) {
+pub(super) fn say(shared: &Shared, what: &str) {
     tracing::error!(queue.path = %shared.settings.path.display(), repair = what, "the queue's file was damaged");
     let repaired = &mut shared.state.lock().repaired;
     let mut told = match repaired.take() {
@@ -153,6 +158,8 @@ fn try_open(shared: &Shared) -> Result<(Connection, Contents), StoreError> {
 fn finish(shared: &Shared, connection: Connection, mut contents: Contents) -> Opened {
     let store = Store::new(connection, &contents);
     shared.lanes.lock().reload(std::mem::take(&mut contents.lanes));
+    shared.suspect.store(false, Ordering::Release);
+    shared.openings.fetch_add(1, Ordering::AcqRel);
     Opened {
         store,
         dropped: contents.dropped,

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
 use super::Shared;
 use super::fault::StoreError;
@@ -33,6 +33,9 @@ use crate::engine::queue::{QueueError, Stored};
 
 /// Bytes of an event's row beside its body, about; only the progress shown to people depends on it.
 const ROW: usize = 64;
+
+/// Most deliveries whose lane is damaged that are looked up again by their event.
+const MAX_NAMELESS: usize = 65_536;
 
 const SIDES: [&str; 2] = ["-wal", "-shm"];
 
@@ -283,16 +286,16 @@ fn copy_events(
          ORDER BY seq";
     let write = "INSERT OR IGNORE INTO events(facts, id, accepted, sum, lanes, body, seq, project)
          VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let all = scan::range(old, "events", read, |row| {
-        let seq: i64 = row.get(6)?;
+    let position = |row: &Row<'_>| row.get(6);
+    let all = scan::range(old, "events", read, position, |row| {
+        let seq: i64 = position(row)?;
         if !matches!(decode(new, &mut facts, seq, row), Ok(Some(_))) {
             carried.damaged += 1;
         }
         carried.events += 1;
         let body = row.get_ref(5)?.as_bytes_or_null().ok().flatten();
         advance(shared, body.map_or(0, <[u8]>::len).saturating_add(ROW))?;
-        scan::insert(new, write, row)?;
-        Ok(seq)
+        scan::insert(new, write, row)
     })?;
     if !all {
         find_events(shared, path, new, &mut facts, carried)?;
@@ -334,10 +337,14 @@ fn find_events(
 
 fn copy_ids(old: &Connection, new: &Connection) -> Result<(), StoreError> {
     let read = "SELECT seq, project, id, accepted FROM old_ids WHERE seq >= ?1 AND seq < ?2 ORDER BY seq";
-    scan::range(old, "old_ids", read, |row| {
-        scan::insert(new, "INSERT OR IGNORE INTO old_ids VALUES(?1, ?2, ?3, ?4)", row)?;
-        Ok(row.get(0)?)
-    })?;
+    let write = "INSERT OR IGNORE INTO old_ids VALUES(?1, ?2, ?3, ?4)";
+    scan::range(
+        old,
+        "old_ids",
+        read,
+        |row| row.get(0),
+        |row| scan::insert(new, write, row),
+    )?;
     let write = "INSERT INTO ids VALUES(?1, ?2, ?3)
          ON CONFLICT DO UPDATE SET accepted = max(accepted, excluded.accepted)";
     for order in ["project, id", "project DESC, id DESC"] {
@@ -367,11 +374,14 @@ fn copy_deliveries(old: &Connection, new: &Connection, carried: &mut Carried) ->
     let mut lost: Vec<(i64, i64, i64)> = Vec::new();
     for lane in &lanes {
         let (mut first, mut end) = (i64::MIN, i64::MAX);
+        let mut order = Order::default();
         let forward = format!("{read} WHERE lane = ?1 ORDER BY due, seq");
         let whole = scan::rows(old, &forward, [*lane], |row| {
             first = row.get(1)?;
+            order.pass((first, row.get(2)?));
             scan::insert(new, write, row)
         })?;
+        lost.extend(order.gaps(new, *lane)?);
         if whole {
             continue;
         }
@@ -386,28 +396,80 @@ fn copy_deliveries(old: &Connection, new: &Connection, carried: &mut Carried) ->
                 scan::insert(new, write, row)
             })
         })?;
-        lost.push((*lane, first, end));
+        lost.push((*lane, first.min(end), end.max(first)));
     }
-    // Deliveries that can be read, of lanes whose name is gone.
-    let nameless = format!("{read} ORDER BY lane, due, seq");
-    scan::rows(old, &nameless, [], |row| {
-        if !lanes.contains(&row.get(0)?) {
-            carried.nameless += 1;
+    // A row whose lane is damaged ends the look at its lane before its time, without an error: all rows once more.
+    let mut nameless: Vec<i64> = Vec::new();
+    let all = format!("{read} ORDER BY lane, due, seq");
+    scan::rows(old, &all, [], |row| {
+        if lanes.contains(&row.get(0)?) {
+            return scan::insert(new, write, row);
+        }
+        carried.nameless += 1;
+        if nameless.len() < MAX_NAMELESS {
+            nameless.push(row.get(2)?);
         }
         Ok(())
     })?;
-    carried.remade = remake(new, &lost)?;
+    carried.remade = remake(new, &lanes, &lost, &nameless)?;
     carried.deliveries = new
         .query_row("SELECT count(*) FROM deliveries", [], |row| row.get::<_, i64>(0))?
         .cast_unsigned();
     Ok(())
 }
 
-/// Makes the deliveries again whose page is lost: those of events accepted in the lost span of their lane.
-fn remake(new: &Connection, lost: &[(i64, i64, i64)]) -> Result<u64, StoreError> {
-    if lost.is_empty() {
+/// Where rows that should ascend do not. A damaged tree leads to some of its leaves twice, and to others not at all: the
+/// rows of those belong before a step back, or before the step out of what was passed already.
+#[derive(Default)]
+struct Order {
+    furthest: Option<(i64, i64)>,
+    last: Option<(i64, i64)>,
+    /// Due times of the first row after each step back.
+    back: Vec<i64>,
+    /// Due times around each step out.
+    out: Vec<(i64, i64)>,
+}
+
+impl Order {
+    fn pass(&mut self, key: (i64, i64)) {
+        let before = self.last.replace(key);
+        let furthest = *self.furthest.get_or_insert(key);
+        if before.is_some_and(|before| key <= before) {
+            self.back.push(key.0);
+        }
+        if key > furthest {
+            if before.is_some_and(|before| before < furthest) {
+                self.out.push((furthest.0, key.0));
+            }
+            self.furthest = Some(key);
+        }
+    }
+
+    /// Lane, first and last due time of what may be lost, when all that was passed is in the new file.
+    fn gaps(self, new: &Connection, lane: i64) -> Result<Vec<(i64, i64, i64)>, StoreError> {
+        let mut gaps: Vec<_> = self.out.into_iter().map(|(from, to)| (lane, from, to)).collect();
+        let mut before =
+            new.prepare_cached("SELECT max(due) FROM deliveries WHERE lane = ?1 AND due < ?2")?;
+        for to in self.back {
+            let from: Option<i64> = before.query_row([lane, to], |row| row.get(0))?;
+            gaps.push((lane, from.unwrap_or(i64::MIN), to));
+        }
+        Ok(gaps)
+    }
+}
+
+/// Makes the deliveries again whose page is lost: those of events accepted in the lost span of their lane, and those of
+/// events of which some delivery has lost its lane.
+fn remake(
+    new: &Connection,
+    lanes: &HashSet<i64>,
+    lost: &[(i64, i64, i64)],
+    nameless: &[i64],
+) -> Result<u64, StoreError> {
+    if lost.is_empty() && nameless.is_empty() {
         return Ok(0);
     }
+    let nameless: HashSet<i64> = nameless.iter().copied().collect();
     let mut remade = 0;
     let mut make = new.prepare("INSERT OR IGNORE INTO deliveries VALUES(?1, ?2, ?3, 0, ?4)")?;
     let mut events = new.prepare("SELECT seq, accepted, lanes, project FROM events ORDER BY seq")?;
@@ -421,12 +483,13 @@ fn remake(new: &Connection, lost: &[(i64, i64, i64)]) -> Result<u64, StoreError>
     while let Some(row) = rows.next()? {
         let (seq, accepted, project): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(3)?);
         let due = accepted / 1_000_000;
-        let lanes: Vec<u8> = row.get(2)?;
-        for lane in numbers(&lanes) {
+        let went: Vec<u8> = row.get(2)?;
+        for lane in numbers(&went) {
             let in_gap = lost
                 .iter()
                 .any(|(other, first, last)| *other == lane && (*first..=*last).contains(&due));
-            if in_gap && !held.contains(&(lane, seq)) {
+            let wanted = in_gap || (nameless.contains(&seq) && lanes.contains(&lane));
+            if wanted && !held.contains(&(lane, seq)) {
                 remade += make.execute((lane, due, seq, project))? as u64;
             }
         }

@@ -21,6 +21,16 @@ pub(super) fn rows(
     parameters: impl Params,
     mut each: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
 ) -> Result<bool, StoreError> {
+    rows_while(old, sql, parameters, |row| each(row).map(|()| true))
+}
+
+/// Reads rows until the end, an error, or until `each` does not go on; whether it was the end.
+fn rows_while(
+    old: &Connection,
+    sql: &str,
+    parameters: impl Params,
+    mut each: impl FnMut(&Row<'_>) -> Result<bool, StoreError>,
+) -> Result<bool, StoreError> {
     let Ok(mut statement) = old.prepare_cached(sql) else {
         return Ok(false);
     };
@@ -31,13 +41,34 @@ pub(super) fn rows(
         match rows.next() {
             Ok(Some(row)) => match each(row) {
                 // Damaged: a value that cannot be what it should be, in this row only.
-                Ok(()) | Err(StoreError::Damaged(_)) => {}
+                Ok(true) | Err(StoreError::Damaged(_)) => {}
+                Ok(false) => return Ok(false),
                 Err(error) => return Err(error),
             },
             Ok(None) => return Ok(true),
             Err(_) => return Ok(false),
         }
     }
+}
+
+/// The same for rows that come in the order of a key. One that is out of order ends the scan: a damaged tree leads to
+/// some of its leaves twice, and to others not at all.
+pub(super) fn ordered<K: Ord>(
+    old: &Connection,
+    sql: &str,
+    parameters: impl Params,
+    key: impl Fn(&Row<'_>) -> Result<K, rusqlite::Error>,
+    mut each: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<bool, StoreError> {
+    let mut last: Option<K> = None;
+    rows_while(old, sql, parameters, |row| {
+        let key = key(row)?;
+        if last.as_ref().is_some_and(|last| *last >= key) {
+            return Ok(false);
+        }
+        last = Some(key);
+        each(row).map(|()| true)
+    })
 }
 
 /// Writes a row's columns as they are.
@@ -56,13 +87,14 @@ pub(super) fn insert(new: &Connection, sql: &str, row: &Row<'_>) -> Result<(), S
     }
 }
 
-/// Reads a table by its rowid: `sql` takes a first and an end position; `each` returns the row's. Whether all could be
-/// read.
+/// Reads a table by its rowid: `sql` takes a first and an end position, and `position` reads the row's. Whether all could
+/// be read.
 pub(super) fn range(
     old: &Connection,
     table: &str,
     sql: &str,
-    mut each: impl FnMut(&Row<'_>) -> Result<i64, StoreError>,
+    position: impl Fn(&Row<'_>) -> Result<i64, rusqlite::Error> + Copy,
+    mut each: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
 ) -> Result<bool, StoreError> {
     let max = old.query_row(&format!("SELECT max(seq) FROM {table}"), [], |row| {
         row.get::<_, Option<i64>>(0)
@@ -77,9 +109,9 @@ pub(super) fn range(
             continue;
         }
         let mut next = from;
-        let whole = rows(old, sql, [from, end], |row| {
-            next = each(row)?.saturating_add(1);
-            Ok(())
+        let whole = ordered(old, sql, [from, end], position, |row| {
+            next = position(row)?.saturating_add(1);
+            each(row)
         })?;
         if whole {
             continue;

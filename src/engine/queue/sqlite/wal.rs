@@ -30,9 +30,11 @@
 //! The log is read frame by frame: checkpoints bound it, see [`LOG_BYTES`](super::schema::LOG_BYTES), but not while the
 //! file is looked through after an unclean stop.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::checksum::{Order, Pair, Repair, changed_byte, one_byte_differs};
@@ -152,6 +154,40 @@ fn write_mended(log: &Path, new: &Path, read: &Log, taken: &[Frame]) -> io::Resu
         out.write_all(frame)?;
     }
     out.into_inner()?.sync_all()
+}
+
+/// Writes what the whole commits of a log hold into a new file; how many pages, `None` when there is no whole commit.
+pub(super) fn replay(log: &Path, file: &Path) -> Result<Option<usize>, StoreError> {
+    let Some(read) = Log::read(log)? else {
+        return Ok(None);
+    };
+    let Some(taken) = read.last_proof().and_then(|last| read.frames.get(..=last)) else {
+        return Ok(None);
+    };
+    let Some((_, mut frames)) = Frames::open(log)? else {
+        return Ok(None);
+    };
+    let out = File::create(file)?;
+    let mut pages = HashSet::new();
+    let mut size = 0;
+    for found in taken {
+        let Some(frame) = frames.next()? else { break };
+        let frame = match found.state.repair() {
+            Some(repair) => apply(repair, frame),
+            None => frame.to_vec(),
+        };
+        if found.commits {
+            size = u64::from(word(&frame, SIZE));
+        }
+        if let Some(place) = u64::from(found.page).checked_sub(1) {
+            let page = frame.get(FRAME_HEADER..).unwrap_or_default();
+            out.write_all_at(page, place.saturating_mul(PAGE as u64))?;
+            pages.insert(found.page);
+        }
+    }
+    out.set_len(size.saturating_mul(PAGE as u64))?;
+    out.sync_all()?;
+    Ok(Some(pages.len()))
 }
 
 /// The frames of a log, one after the other.

@@ -5,6 +5,7 @@
 //! (see `room`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -24,9 +25,6 @@ use crate::engine::queue::{Enqueued, QueueError};
 
 /// Most bytes of events in one group.
 pub(super) const GROUP_BYTES: usize = 8 << 20;
-
-/// Deliveries that dropping a lane removes per transaction.
-const DROP_STEP: i64 = 4096;
 
 /// How long settlements wait before they are tried again on their own.
 pub(super) const SETTLE_AGAIN: Duration = Duration::from_millis(100);
@@ -69,9 +67,11 @@ pub(super) struct Writer {
     lock: Option<std::fs::File>,
     pub(super) parked: Vec<Settling>,
     pub(super) room: Room,
-    dropping: Vec<(i64, u64, Option<Reply<u64>>)>,
+    pub(super) dropping: Vec<(i64, u64, Option<Reply<u64>>)>,
+    /// Position of the newest event that any file of this process held.
+    newest: i64,
     /// A step of dropping failed; not tried again before then.
-    drop_next: Instant,
+    pub(super) drop_next: Instant,
     complaint: Complaint,
 }
 
@@ -88,6 +88,7 @@ pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>) {
         parked: Vec::new(),
         room: Room::default(),
         dropping: Vec::new(),
+        newest: 0,
         drop_next: Instant::now(),
         complaint: Complaint::default(),
     };
@@ -177,6 +178,7 @@ impl Writer {
             error: StoreError::Down("it is being opened".to_owned()),
             next: Instant::now(),
         };
+        self.note_newest();
         drop(std::mem::replace(&mut self.phase, down));
         let mut opened = self.lock_and_open(damage);
         if self.lock.is_some()
@@ -187,6 +189,13 @@ impl Writer {
         }
         match opened {
             Ok(Opened { store, dropped }) => {
+                if store.last_seq() < self.newest {
+                    let lost = self.newest - store.last_seq();
+                    let what =
+                        format!("the queue's file is older than it was: {lost} events that it held are gone");
+                    opening::say(&self.shared, &what);
+                    self.newest = store.last_seq();
+                }
                 self.phase = Phase::Up(Box::new(store));
                 self.shared.reserve.keep(&self.shared.metrics);
                 self.cap();
@@ -210,6 +219,12 @@ impl Writer {
         }
     }
 
+    fn note_newest(&mut self) {
+        if let Phase::Up(store) = &self.phase {
+            self.newest = self.newest.max(store.last_seq());
+        }
+    }
+
     fn lock_and_open(&mut self, damage: Option<&str>) -> Result<Opened, StoreError> {
         if self.lock.is_none() {
             self.lock = Some(opening::lock(&self.shared.settings.path)?);
@@ -220,8 +235,22 @@ impl Writer {
         }
     }
 
+    /// Lets another process, or this one, take the file again.
+    pub(super) fn release_lock(&mut self) {
+        self.lock = None;
+    }
+
     /// Goes down until the next try.
     fn fall(&mut self, error: StoreError) {
+        let mut pause = self.shared.settings.reopen;
+        if matches!(error, StoreError::Stranded { .. }) {
+            // Each try copies as much as there is room for.
+            pause *= STRANDED_PAUSE;
+        }
+        self.fall_until(error, Instant::now() + pause);
+    }
+
+    pub(super) fn fall_until(&mut self, error: StoreError, next: Instant) {
         let told = error.to_queue_error();
         let path = self.shared.settings.path.display();
         let mut state = self.shared.state.lock();
@@ -230,12 +259,7 @@ impl Writer {
         }
         state.down = Some(told);
         drop(state);
-        let mut pause = self.shared.settings.reopen;
-        if matches!(error, StoreError::Stranded { .. }) {
-            // Each try copies as much as there is room for.
-            pause *= STRANDED_PAUSE;
-        }
-        let next = Instant::now() + pause;
+        self.note_newest();
         self.phase = Phase::Down { error, next };
     }
 
@@ -316,17 +340,26 @@ impl Writer {
     }
 
     pub(super) fn apply(&self, group: Group) {
+        let mut suspect = false;
         let mut lanes = self.shared.lanes.lock();
         for (uid, number, key, hot) in group.added {
             lanes.add(&uid, number, key, hot);
         }
         for (uid, seq, token, settled) in group.settled {
-            lanes.settled(&uid, seq, token, settled);
+            suspect |= lanes.settled(&uid, seq, token, settled);
         }
         for (uid, number) in group.healths {
             lanes.mark_health(&uid, number);
         }
         self.shared.metrics.window_bytes.set(lanes.bytes() as u64);
+        drop(lanes);
+        if suspect && !self.shared.suspect.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                "a delivery that was read from the queue's file is not found in it; nothing is handed out until the \
+                 file was looked through"
+            );
+            self.shared.state.lock().check = true;
+        }
     }
 
     fn answer(&self, writes: &mut Vec<Write>, answers: Vec<Answer>) {
@@ -467,103 +500,10 @@ impl Writer {
             }
             op @ (Op::Trim(..) | Op::Vacuum(..)) => self.tidy(op),
             Op::Damaged(what) => self.heal(StoreError::Damaged(what)),
+            Op::Vanished => self.rescue(),
             Op::Enqueue(..) | Op::Settle(_) | Op::Health(..) => {}
         }
     }
-
-    /// Takes a lane's name away; its deliveries go in steps.
-    fn start_drop(&mut self, lane: &Uid, reply: Reply<u64>) {
-        let Phase::Up(store) = &mut self.phase else { return };
-        let Some(number) = store.lane_number(lane) else {
-            reply.send(Ok(0)).ok();
-            return;
-        };
-        let done = self.making_room(0, |store| {
-            store.transact(|writing| {
-                let connection = writing.connection();
-                connection.execute("UPDATE lanes SET dropped = 1 WHERE number = ?1", [number])?;
-                connection.execute("DELETE FROM health WHERE lane = ?1", [number])?;
-                Ok(())
-            })?;
-            store.forget_lane(lane);
-            Ok(())
-        });
-        match done {
-            Ok(()) => {
-                self.shared.lanes.lock().forget(lane);
-                self.dropping.push((number, 0, Some(reply)));
-            }
-            Err(error) => {
-                reply.send(Err(error.to_queue_error())).ok();
-                self.heal(error);
-            }
-        }
-    }
-
-    /// Removes some deliveries of the first lane that is being dropped. What fails is tried again, so that the count
-    /// is of all that were dropped.
-    fn drop_step(&mut self) {
-        let Some((number, ..)) = self.dropping.first() else {
-            return;
-        };
-        let number = *number;
-        if matches!(self.phase, Phase::Down { .. }) || self.drop_next > Instant::now() {
-            return;
-        }
-        match self.making_room(0, |store| drop_some(store, number)) {
-            Ok(0) => {
-                let (_, count, reply) = self.dropping.remove(0);
-                match reply {
-                    Some(reply) => drop(reply.send(Ok(count))),
-                    None => drop(self.shared.metrics.dropped_late.inc_by(count)),
-                }
-            }
-            Ok(count) => {
-                if let Some((_, dropped, _)) = self.dropping.first_mut() {
-                    *dropped += count;
-                }
-            }
-            Err(error) => {
-                self.drop_next = Instant::now() + SETTLE_AGAIN;
-                self.heal(error);
-            }
-        }
-    }
-}
-
-fn drop_some(store: &mut Store, number: i64) -> Result<u64, StoreError> {
-    let ((projects, total), _) = store.transact(|writing| {
-        let connection = writing.connection();
-        let mut projects: Vec<(i64, u64)> = Vec::new();
-        {
-            let mut step = connection.prepare_cached(
-                "SELECT project, count(*) FROM (SELECT project FROM deliveries WHERE lane = ?1
-                 ORDER BY due, seq LIMIT ?2) GROUP BY project",
-            )?;
-            let mut rows = step.query((number, DROP_STEP))?;
-            while let Some(row) = rows.next()? {
-                projects.push((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()));
-            }
-        }
-        notes::forget_some(connection, number, DROP_STEP)?;
-        let mut delete = connection.prepare_cached(
-            "DELETE FROM deliveries WHERE lane = ?1 AND (due, seq) IN
-             (SELECT due, seq FROM deliveries WHERE lane = ?1 ORDER BY due, seq LIMIT ?2)",
-        )?;
-        let total = delete.execute((number, DROP_STEP))?;
-        if total == 0 {
-            // The last one stays, so that its number, which events still name, is not given again.
-            connection.execute(
-                "DELETE FROM lanes WHERE number = ?1 AND number < (SELECT max(number) FROM lanes)",
-                [number],
-            )?;
-        }
-        Ok((projects, total as u64))
-    })?;
-    for (project, count) in projects {
-        store.subtract(project, count);
-    }
-    Ok(total)
 }
 
 fn load_health(store: &Store) -> Result<Vec<(Uid, Health)>, StoreError> {
