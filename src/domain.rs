@@ -22,5 +22,6 @@ pub mod shape;
 pub mod signature;
 pub mod status;
 pub mod template;
+pub mod test_send;
 pub mod type_rules;
 pub mod window;

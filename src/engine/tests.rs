@@ -3,6 +3,7 @@
 mod budget;
 mod filters;
 mod fixture;
+mod tester;
 
 use std::sync::Arc;
 use std::time::Duration;

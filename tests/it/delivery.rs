@@ -3,6 +3,7 @@
 mod health;
 mod lifecycle;
 mod signing;
+mod testing;
 
 use std::time::Duration;
 
