@@ -23,6 +23,10 @@ pub const RECONCILE_ANNOTATION: &str = "postrider.dev/reconcile";
 /// Flux's own request annotation, honoured beside [`RECONCILE_ANNOTATION`].
 pub const FLUX_RECONCILE_ANNOTATION: &str = "reconcile.fluxcd.io/requestedAt";
 
+/// Asks for a test send: `TOKEN`, or `TYPE@TOKEN` for the example of an event type; a value is handled once and echoed
+/// in `status.lastHandledTest`.
+pub const TEST_ANNOTATION: &str = "postrider.dev/test";
+
 /// Re-enables an auto-disabled destination; a token is handled once and echoed in `status.lastHandledEnable`.
 pub const ENABLE_ANNOTATION: &str = "postrider.dev/enable";
 

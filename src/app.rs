@@ -338,6 +338,7 @@ impl App {
         let context = controllers::Context {
             directory: Arc::clone(&self.directory),
             view: Arc::new(self.engine.clone()),
+            tester: Arc::new(self.engine.clone()),
             clock: Arc::new(SystemClock),
             egress: self.egress,
             smtp: installed(self.settings.smtp_dir),

@@ -24,5 +24,6 @@ pub mod signature;
 pub mod smtp;
 pub mod status;
 pub mod template;
+pub mod test_send;
 pub mod type_rules;
 pub mod window;

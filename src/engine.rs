@@ -23,6 +23,7 @@ mod lanes;
 pub mod metrics;
 pub mod publish;
 pub mod queue;
+pub mod tester;
 pub mod transport;
 pub mod view;
 
@@ -44,6 +45,7 @@ use self::filters::Filters;
 use self::lane::Lane;
 use self::metrics::EngineMetrics;
 use self::queue::Queue;
+use self::tester::Tests;
 use self::transport::{Mailer, Transport};
 use self::view::Changes;
 use crate::domain::health::Health;
@@ -91,6 +93,7 @@ pub(crate) struct Core {
     pub(crate) places: Budget,
     pub(crate) loads: Budget,
     pub(crate) filters: Filters,
+    pub(crate) tests: Tests,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
     /// What the store refuses the lanes.
@@ -131,6 +134,7 @@ impl Engine {
             places: budget::places(u32::try_from(parts.max_in_flight).unwrap_or(u32::MAX)),
             loads: budget::loads(parts.max_in_flight_bytes),
             filters: Filters::default(),
+            tests: Tests::default(),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
             complaints: Complaints::default(),

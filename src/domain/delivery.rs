@@ -23,6 +23,8 @@ pub const EVENT_ID: HeaderName = HeaderName::from_static("x-postrider-event-id")
 pub const DELIVERY_ID: HeaderName = HeaderName::from_static("x-postrider-delivery-id");
 /// Header of the attempt's number, 1 for the first.
 pub const ATTEMPT: HeaderName = HeaderName::from_static("x-postrider-attempt");
+/// Header that marks a test send; its value is `true`. Deliveries do not have it.
+pub const TEST: HeaderName = HeaderName::from_static("x-postrider-test");
 /// What Postrider calls itself.
 pub const USER_AGENT: &str = concat!("Postrider/", env!("CARGO_PKG_VERSION"));
 
@@ -89,6 +91,21 @@ pub fn prepare(
         ),
         body: rendered.body,
     })
+}
+
+/// The same for a test send: marked, so that a receiver can tell it from a delivery.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_test(
+    webhook: &Webhook,
+    destination: &Identity,
+    event: &Event,
+    now: Timestamp,
+) -> Result<WebhookRequest, PrepareError> {
+    let mut request = prepare(webhook, destination, event, Attempt { number: 1, now })?;
+    request.headers.insert(TEST, HeaderValue::from_static("true"));
+    Ok(request)
 }
 
 fn headers(

@@ -146,6 +146,26 @@ impl Email {
     }
 }
 
+/// Renders the mail of a test send, for everybody: marked in its subject and by a header.
+///
+/// # Errors
+/// When a template cannot render this event.
+pub fn prepare_test(
+    email: &Email,
+    destination: &Identity,
+    event: &Event,
+    now: Timestamp,
+) -> Result<Mail, PrepareError> {
+    let attempt = Attempt { number: 1, now };
+    let mut mail = prepare(email, destination, event, attempt, &Settled::default())?;
+    for letter in &mut mail.letters {
+        let subject = format!("[Test] {}", letter.subject);
+        letter.subject = words::one_line(&subject, MAX_SUBJECT).into();
+        letter.headers.push(("X-Postrider-Test", "true".to_owned()));
+    }
+    Ok(mail)
+}
+
 /// Renders the mail for those who are not settled.
 ///
 /// # Errors

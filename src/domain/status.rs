@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::destination::{Configuration, Delivery, DestinationFacts, change, destination};
+pub use self::destination::{
+    Configuration, Delivery, DestinationFacts, change, destination, unanswered_test,
+};
 pub use self::project::{ProjectState, ProjectSummary, project};
 use crate::api::conditions::{Condition, DELIVERING, READY, STALLED, STORE_REPAIRED, Time, reason};
 

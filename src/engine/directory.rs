@@ -163,6 +163,22 @@ impl Directory {
         self.objects.read().projects.get(key).cloned()
     }
 
+    /// The project that a subscription names, or the first of the namespace when it means every one.
+    #[must_use]
+    pub fn project_of(&self, namespace: &str, subscription: &Subscription) -> Option<Arc<Project>> {
+        if let Some(name) = &subscription.project {
+            return self.project(&ObjectKey::new(namespace, name));
+        }
+        let objects = self.objects.read();
+        let projects = objects
+            .projects
+            .iter()
+            .filter(|(key, _)| &*key.namespace == namespace);
+        projects
+            .min_by_key(|(key, _)| key.name.clone())
+            .map(|(_, project)| Arc::clone(project))
+    }
+
     /// Whether a project of that name exists that nothing can be published to yet.
     #[must_use]
     pub fn is_unusable(&self, key: &ObjectKey) -> bool {

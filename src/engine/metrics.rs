@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use super::Core;
 use crate::domain::filter::NoMatch;
 use crate::domain::health::{DisableReason, Signal};
+use crate::domain::test_send::TestOutcome;
 
 /// Upper bounds of attempt durations, in seconds.
 const SECONDS: [f64; 12] = [
@@ -45,6 +46,12 @@ struct FilteredLabels {
     reason: &'static str,
 }
 
+/// Labels of [`EngineMetrics::tests`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TestLabels {
+    outcome: &'static str,
+}
+
 /// A bound over all lanes that makes one wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -64,6 +71,7 @@ pub struct EngineMetrics {
     unmatched: Counter,
     filtered: Family<FilteredLabels, Counter>,
     broken: Counter,
+    tests: Family<TestLabels, Counter>,
 }
 
 impl Default for EngineMetrics {
@@ -76,6 +84,7 @@ impl Default for EngineMetrics {
             unmatched: Counter::default(),
             filtered: Family::default(),
             broken: Counter::default(),
+            tests: Family::default(),
         }
     }
 }
@@ -118,6 +127,7 @@ impl EngineMetrics {
             "Times that a destination's filter did not let an event through, by reason",
             self.filtered.clone(),
         );
+        registry.register("test_sends", "Test sends by outcome", self.tests.clone());
     }
 
     /// An attempt ended; without a time when nothing was sent.
@@ -128,6 +138,11 @@ impl EngineMetrics {
         if let Some(elapsed) = elapsed {
             self.duration.observe(elapsed.as_secs_f64());
         }
+    }
+
+    pub(crate) fn tested(&self, outcome: TestOutcome) {
+        let outcome = outcome.as_str();
+        self.tests.get_or_create(&TestLabels { outcome }).inc();
     }
 
     pub(crate) fn dropped(&self, count: u64, reason: &'static str) {

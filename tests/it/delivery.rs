@@ -4,6 +4,7 @@ mod health;
 mod lifecycle;
 mod mail;
 mod signing;
+mod testing;
 
 use std::time::Duration;
 

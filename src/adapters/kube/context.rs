@@ -23,6 +23,7 @@ use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::retry;
 use crate::engine::clock::Clock;
 use crate::engine::directory::{Directory, Kind};
+use crate::engine::tester::Tester;
 use crate::engine::view::DeliveryView;
 
 /// Longest time for one reconcile.
@@ -44,6 +45,8 @@ pub struct Context {
     pub directory: Arc<Directory>,
     /// Says how deliveries are doing.
     pub view: Arc<dyn DeliveryView>,
+    /// Makes test sends.
+    pub tester: Arc<dyn Tester>,
     /// Base of the publish URL that projects show.
     pub public_url: url::Url,
     /// Says what time it is.

@@ -30,7 +30,9 @@ use super::status;
 use super::trigger::object_ref;
 use super::watch::Sink;
 use crate::api::v1alpha1::event_destination::SigningScheme;
-use crate::api::v1alpha1::{EventDestination, EventDestinationSpec, EventProject, SecretKeyRef};
+use crate::api::v1alpha1::{
+    EventDestination, EventDestinationSpec, EventDestinationStatus, EventProject, SecretKeyRef,
+};
 use crate::domain::destination::{
     Destination, INSTALLATION, Identity, Reference, References, SIGNING_PATH, SigningKeyRef, Subscription,
     secret_references, signing_key_ref,
@@ -38,7 +40,8 @@ use crate::domain::destination::{
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::secret::Secret;
-use crate::domain::status::{Configuration, Delivery, DestinationFacts, destination};
+use crate::domain::status::{Configuration, Delivery, DestinationFacts, destination, unanswered_test};
+use crate::domain::test_send::{INVALID_REQUEST, NOT_READY, TestRequest, TestResult};
 use crate::engine::directory::{Entry, EntryState, Kind};
 use crate::engine::view::LaneView;
 
@@ -355,6 +358,7 @@ async fn report(
         .ok()
         .and_then(|spec| signing_key_ref(&identity.key.name, spec))
         .map(|signing| signing.key);
+    let test = test(shared, object, previous.as_deref(), state);
     let next = destination(&DestinationFacts {
         generation: identity.generation,
         configuration: match state {
@@ -365,6 +369,7 @@ async fn report(
         },
         signing_secret: signing.as_ref(),
         delivery: view.as_ref().map(delivery),
+        test: test.as_ref(),
         reconcile_request: object.reconcile_request(),
         previous: previous.as_deref(),
         now: shared.context.clock.now(),
@@ -378,6 +383,29 @@ pub(super) fn server_changed(object: &Observed<EventDestination>, shared: &Share
     if let (Some(key), Some(None)) = (object.key(), email.map(|email| &email.smtp_ref)) {
         shared.references.outdate(&referrer(&key));
         shared.destination_triggers.push(key);
+    }
+}
+
+/// Answers a test that was asked for, or has it made; its end triggers another reconcile.
+fn test(
+    shared: &Shared,
+    object: &Observed<EventDestination>,
+    previous: Option<&EventDestinationStatus>,
+    state: &State,
+) -> Option<TestResult> {
+    let asked = unanswered_test(object.test_request(), previous)?;
+    let not_sent = |reason, message: &str| {
+        let now = shared.context.clock.now();
+        Some(TestResult::not_sent(asked, reason, message, now))
+    };
+    match (TestRequest::parse(asked), state) {
+        (Err(fault), _) => not_sent(INVALID_REQUEST, &fault),
+        (Ok(request), State::InForce(destination)) => shared.context.tester.test(destination, &request),
+        (Ok(_), State::Faulty(_) | State::Undecodable(_)) => not_sent(
+            NOT_READY,
+            "the configuration is not in force; mend what condition Ready says and ask again",
+        ),
+        (Ok(_), State::Waiting(_)) => None,
     }
 }
 

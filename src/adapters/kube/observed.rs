@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::api::conditions::Condition;
 use crate::api::v1alpha1::{EventDestination, EventProject};
-use crate::api::{ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION};
+use crate::api::{ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION, TEST_ANNOTATION};
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::status::newest_request;
 use crate::engine::directory::Kind;
@@ -112,6 +112,10 @@ impl<K: Watched> Observed<K> {
     pub(super) fn enable_request(&self) -> Option<&str> {
         self.annotation(ENABLE_ANNOTATION)
             .filter(|token| !token.is_empty())
+    }
+
+    pub(super) fn test_request(&self) -> Option<&str> {
+        self.annotation(TEST_ANNOTATION)
     }
 
     pub(super) fn reconcile_request(&self) -> Option<&str> {

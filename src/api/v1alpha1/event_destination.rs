@@ -333,6 +333,41 @@ pub struct EventDestinationStatus {
     /// The last handled value of the annotation `postrider.dev/enable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_enable: Option<String>,
+    /// The last handled value of the annotation `postrider.dev/test`, cut to 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_test: Option<String>,
+    /// What came of the last test send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_test: Option<LastTest>,
+}
+
+/// What came of a test send: one example event, sent once, outside the queue and without effect on health.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastTest {
+    /// Value of the annotation that asked for it.
+    pub requested: String,
+    /// Type of the event that was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_type: Option<String>,
+    /// `Delivered`, `Failed`, or `NotSent` when there was nothing to send.
+    pub outcome: String,
+    /// One word, as in conditions and metrics.
+    pub reason: String,
+    /// HTTP status code of the answer, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<i32>,
+    /// From the start of the request to the end of the answer, such as `132ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<String>,
+    /// What happened and what to do.
+    pub message: String,
+    /// What the answer's body begins with, at most 1024 characters; what may be secret is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
 }
 
 /// Health and counters of a destination's deliveries.

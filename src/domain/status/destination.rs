@@ -5,11 +5,13 @@ use jiff::Timestamp;
 use super::{Change, Conditions, Truth, essence, find, seconds};
 use crate::api::ENABLE_ANNOTATION;
 use crate::api::conditions::{Condition, DELIVERING, READY, RECONCILING, STALLED, reason};
-use crate::api::v1alpha1::event_destination::{DeliveryStatus, LastFailure};
+use crate::api::v1alpha1::event_destination::{DeliveryStatus, LastFailure, LastTest};
 use crate::api::v1alpha1::{EventDestinationStatus, SecretKeyRef};
 use crate::domain::destination::Destination;
+use crate::domain::duration;
 use crate::domain::fault::Faults;
 use crate::domain::health::{DisableReason, Disabled, Health};
+use crate::domain::test_send::{TestResult, echo};
 
 /// What is known of a destination.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +24,8 @@ pub struct DestinationFacts<'a> {
     pub signing_secret: Option<&'a SecretKeyRef>,
     /// How deliveries are doing; `None` while nobody knows.
     pub delivery: Option<Delivery<'a>>,
+    /// What came of a test that the status does not tell yet.
+    pub test: Option<&'a TestResult>,
     /// Token of the newest reconcile request.
     pub reconcile_request: Option<&'a str>,
     /// The status as it is.
@@ -105,9 +109,41 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
                 .previous
                 .and_then(|status| status.last_handled_enable.clone()),
         },
+        last_handled_test: facts.test.map_or_else(
+            || facts.previous.and_then(|status| status.last_handled_test.clone()),
+            |test| Some(test.asked.to_string()),
+        ),
+        last_test: facts.test.map_or_else(
+            || facts.previous.and_then(|status| status.last_test.clone()),
+            |test| Some(last_test(test)),
+        ),
     };
     let change = change(facts.previous, &next);
     (next, change)
+}
+
+fn last_test(test: &TestResult) -> LastTest {
+    LastTest {
+        requested: test.asked.to_string(),
+        event_type: test.event_type.as_deref().map(ToOwned::to_owned),
+        outcome: test.outcome.as_str().to_owned(),
+        reason: test.reason.clone(),
+        status_code: test.status.map(Into::into),
+        latency: test.latency.map(duration::format),
+        message: test.message.clone(),
+        reply: test.excerpt.clone(),
+        completion_time: Some(seconds(test.completed)),
+    }
+}
+
+/// The test that is asked for and that the status does not tell yet.
+#[must_use]
+pub fn unanswered_test<'a>(
+    asked: Option<&'a str>,
+    previous: Option<&EventDestinationStatus>,
+) -> Option<&'a str> {
+    let handled = previous.and_then(|status| status.last_handled_test.as_deref());
+    asked.filter(|asked| handled != Some(echo(asked)))
 }
 
 fn set_ready(conditions: &mut Conditions<'_>, facts: &DestinationFacts<'_>) {

@@ -12,6 +12,7 @@ use crate::domain::fault::Faults;
 use crate::domain::health::{DisableReason, Disabled, Health, LastFailure};
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::outcome::FailureReason;
+use crate::domain::test_send::TestResult;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -86,6 +87,7 @@ fn compute(
             parked: 0,
             next_attempt: None,
         }),
+        test: None,
         reconcile_request: None,
         previous,
         now: at(now),
@@ -290,6 +292,7 @@ fn what_is_read_back_equals_what_was_computed() {
             parked: 1,
             next_attempt: Some(now),
         }),
+        test: None,
         reconcile_request: Some("token"),
         previous: None,
         now,
@@ -530,4 +533,41 @@ fn a_project_shows_where_to_publish() {
             (status.clone(), Change::Nothing)
         );
     }
+}
+
+#[test]
+fn a_test_is_answered_once_and_its_result_stays() {
+    let sending = made(false);
+    let result = TestResult::not_sent("now", "NotReady", "why", at(5));
+    let mut facts = DestinationFacts {
+        generation: 3,
+        configuration: Configuration::InForce(&sending),
+        signing_secret: None,
+        delivery: None,
+        test: Some(&result),
+        reconcile_request: None,
+        previous: None,
+        now: at(5),
+    };
+    let (told, _) = destination(&facts);
+    assert_eq!(told.last_handled_test.as_deref(), Some("now"));
+    assert_eq!(told.last_test.as_ref().unwrap().outcome, "NotSent");
+    (facts.test, facts.previous) = (None, Some(&told));
+    let (kept, change) = destination(&facts);
+    assert_eq!(
+        (kept.last_test == told.last_test, change),
+        (true, Change::Nothing)
+    );
+    for (asked, unanswered) in [(None, None), (Some("now"), None), (Some("later"), Some("later"))] {
+        assert_eq!(unanswered_test(asked, Some(&told)), unanswered);
+    }
+    let long = "x".repeat(300);
+    let result = TestResult::not_sent(&long, "InvalidRequest", "why", at(5));
+    (facts.test, facts.previous) = (Some(&result), None);
+    let (told, _) = destination(&facts);
+    assert_eq!(
+        unanswered_test(Some(&long), Some(&told)),
+        None,
+        "what is cut is answered, too"
+    );
 }

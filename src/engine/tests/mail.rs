@@ -31,7 +31,7 @@ fn mailing(queue: Arc<dyn Queue>, per_recipient: bool) -> Fixture {
 }
 
 impl Fixture {
-    fn email(&self, name: &str, per_recipient: bool) {
+    pub(super) fn email(&self, name: &str, per_recipient: bool) {
         let spec: EventDestinationSpec = serde_json::from_value(json!({
             "events": [name],
             "email": {

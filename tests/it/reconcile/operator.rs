@@ -7,10 +7,13 @@ use std::time::Duration;
 use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
 use postrider::adapters::kube::{self as controllers, Context, KubeMetrics};
+use postrider::domain::destination::Destination;
 use postrider::domain::egress::EgressPolicy;
 use postrider::domain::id::Uid;
+use postrider::domain::test_send::{TestRequest, TestResult};
 use postrider::engine::clock::SystemClock;
 use postrider::engine::directory::{Directory, Entry};
+use postrider::engine::tester::Tester;
 use postrider::engine::view::{Changes, DeliveryView, LaneView};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -40,6 +43,12 @@ impl DeliveryView for Played {
 
     fn store_repaired(&self) -> Option<String> {
         self.repaired.lock().clone()
+    }
+}
+
+impl Tester for Played {
+    fn test(&self, _: &Arc<Destination>, _: &TestRequest) -> Option<TestResult> {
+        None
     }
 }
 
@@ -83,6 +92,7 @@ impl Operator {
         let context = Context {
             directory: Arc::clone(&directory),
             view: Arc::clone(&played) as Arc<dyn DeliveryView>,
+            tester: Arc::clone(&played) as Arc<dyn Tester>,
             public_url: url::Url::parse("https://events.example/").unwrap(),
             clock: Arc::new(SystemClock),
             random: controllers::system_random(),
