@@ -13,6 +13,7 @@
 //! every refused request at `debug`.
 
 pub mod access;
+mod children;
 mod context;
 mod destination;
 mod error;
@@ -103,7 +104,9 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
         Arc::clone(&shared),
     );
     let triggers = futures::stream::select(followed, trigger::stream(&shared.project_triggers));
-    let work = move |object, shared| project::reconcile(object, shared, Arc::clone(&initial));
+    let children = destinations.clone();
+    let work =
+        move |object, shared| project::reconcile(object, shared, Arc::clone(&initial), children.clone());
     let task = control(
         projects.clone(),
         triggers,
@@ -310,6 +313,7 @@ fn forget_the_gone(
         .chain(destinations.iter().filter_map(|object| object.uid()))
         .collect();
     shared.forget_others(|uid| living.contains(uid));
+    shared.children.retain(|uid| living.contains(uid));
     let keys = |kind, key| references::Referrer { kind, key };
     let projects = projects
         .iter()

@@ -2,6 +2,7 @@
 
 mod delivering;
 mod faults;
+mod notifications;
 mod operator;
 mod scale;
 

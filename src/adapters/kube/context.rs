@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::children::Seen;
 use super::error::{Class, Error, backoff};
 use super::metrics::KubeMetrics;
 use super::notices::Notices;
@@ -71,6 +72,8 @@ pub(super) struct Shared {
     pub(super) notices: Notices,
     pub(super) project_triggers: Arc<Triggers>,
     pub(super) destination_triggers: Arc<Triggers>,
+    /// The destinations that belong to projects.
+    pub(super) children: Seen,
     /// Whether every project there is has been seen.
     projects_listed: watch::Sender<bool>,
     memories: Mutex<HashMap<Uid, Memory>>,
@@ -95,6 +98,7 @@ impl Shared {
             notices,
             project_triggers: Arc::default(),
             destination_triggers: Arc::default(),
+            children: Seen::default(),
             projects_listed: watch::Sender::default(),
             memories: Mutex::default(),
         }

@@ -43,6 +43,7 @@ pub(super) struct DestinationSink {
 
 impl Sink<EventDestination> for DestinationSink {
     fn seen(&self, key: &ObjectKey, uid: &Uid, object: &Observed<EventDestination>) {
+        self.shared.children.seen(&self.shared, key, uid, object);
         let directory = self.shared.directory();
         let generation = object.generation();
         if directory
@@ -61,6 +62,7 @@ impl Sink<EventDestination> for DestinationSink {
 
     fn gone(&self, key: &ObjectKey, uid: &Uid) {
         self.shared.directory().remove_destination(uid);
+        self.shared.children.gone(&self.shared, uid);
         self.shared.references.forget(&referrer(key));
         self.shared.forget(uid);
     }

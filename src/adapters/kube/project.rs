@@ -11,9 +11,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::Store;
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 
+use super::children;
 use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::{Observed, Watched};
@@ -21,7 +23,7 @@ use super::references::{Referrer, Seen};
 use super::secrets::{self, Ensured, Wanted};
 use super::status;
 use super::watch::{Sink, wake_referring};
-use crate::api::v1alpha1::{EventProject, EventProjectSpec};
+use crate::api::v1alpha1::{EventDestination, EventProject, EventProjectSpec};
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::project::{Project, ProjectFacts, Token};
@@ -121,10 +123,11 @@ pub(super) async fn reconcile(
     object: Arc<Observed<EventProject>>,
     shared: Arc<Shared>,
     initial: Arc<Initial>,
+    destinations: Store<Observed<EventDestination>>,
 ) -> Result<Action, Error> {
     let uid = object.uid();
     let result = shared
-        .reconciling(Kind::Project, uid.clone(), look(&object, &shared))
+        .reconciling(Kind::Project, uid.clone(), look(&object, &shared, &destinations))
         .await;
     // Also after an error: one project that cannot be looked at must not keep all others waiting.
     if let Some(uid) = uid {
@@ -141,13 +144,18 @@ enum State {
     Waiting(String),
 }
 
-async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action, Error> {
+async fn look(
+    object: &Observed<EventProject>,
+    shared: &Shared,
+    destinations: &Store<Observed<EventDestination>>,
+) -> Result<Action, Error> {
     let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
         return Err(Error::Nameless);
     };
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let mut children = told_children(object);
     let (state, project_id) = match &object.spec {
         Err(undecodable) => {
             shared.directory().put_unusable(&key, &uid);
@@ -178,6 +186,7 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
                             &uid,
                             &State::Waiting(message),
                             Some(&facts.id),
+                            &children,
                         )
                         .await?;
                     }
@@ -185,17 +194,40 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
                 }
             };
             put(shared, &key, &facts, &types, token);
-            let state = with_faults(state, faults);
+            let mut state = with_faults(state, faults);
+            match children::converge(shared, object, &key, &uid, spec, destinations).await {
+                Ok(converged) => {
+                    children = converged.names;
+                    state = with_faults(state, converged.faults);
+                    if let (State::Open, Some(message)) = (&state, converged.waiting) {
+                        state = State::Waiting(message);
+                    }
+                }
+                // What is asked for cannot be had, and publishing goes on: say both.
+                Err(error) => {
+                    if let Some(message) = error.told() {
+                        let state = State::Waiting(message);
+                        report(shared, object, &key, &uid, &state, Some(&facts.id), &children).await?;
+                    }
+                    return Err(error);
+                }
+            }
             (state, Some(Arc::clone(&facts.id)))
         }
     };
-    let again = report(shared, object, &key, &uid, &state, project_id.as_ref()).await?;
+    let again = report(shared, object, &key, &uid, &state, project_id.as_ref(), &children).await?;
     let usual = if matches!(state, State::Waiting(_)) {
         SOON
     } else {
         SLOW_REQUEUE
     };
     Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
+}
+
+/// The children that the status names: what is known before they were looked at.
+fn told_children(object: &Observed<EventProject>) -> Vec<String> {
+    let named = object.status.iter().flat_map(|status| &status.notifications);
+    named.map(|child| child.name.clone()).collect()
 }
 
 /// The rules of a project's event types, compiled unless they are known, and what is wrong with them.
@@ -325,6 +357,7 @@ async fn report(
     uid: &Uid,
     state: &State,
     project_id: Option<&Arc<str>>,
+    children: &[String],
 ) -> Result<Option<std::time::Duration>, Error> {
     let previous = status::current(shared, object, uid);
     let repaired = shared.context.view.store_repaired();
@@ -343,6 +376,7 @@ async fn report(
         ),
         project_id: project_id.map(AsRef::as_ref),
         token_secret: &token_secret_name(&key.name),
+        notifications: children,
         reconcile_request: object.reconcile_request(),
         store_repaired: repaired.as_deref(),
         previous: previous.as_deref(),
