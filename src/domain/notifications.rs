@@ -27,6 +27,8 @@ pub const MAX_SUBSCRIBERS: usize = 256;
 pub const MAX_CONTACTS: usize = 10;
 /// What a project's owner is told of.
 const OWNER_TYPE: &str = "workflow_failure";
+/// Most characters of a mailbox, as a destination takes it.
+const MAX_MAILBOX: usize = 320;
 /// Most characters of a destination's name.
 const MAX_NAME: usize = 245;
 /// Most characters of an event type in a name.
@@ -125,7 +127,17 @@ impl Expansion<'_> {
     }
 
     fn mailbox(&mut self, path: String, text: &str) -> Option<Mailbox> {
+        if text.chars().count() > MAX_MAILBOX {
+            let message = format!("this is over {MAX_MAILBOX} characters; shorten the name");
+            self.faults.invalid(path, message);
+            return None;
+        }
         match Mailbox::parse(text) {
+            // What a destination takes at first sight: spaces around an address in its brackets are too much.
+            Ok(_) if has_inner_space(text) => {
+                self.faults.invalid(path, "remove the spaces around the address");
+                None
+            }
             Ok(mailbox) => Some(mailbox),
             Err(message) => {
                 self.faults.invalid(path, message);
@@ -197,8 +209,15 @@ impl Expansion<'_> {
             self.faults.invalid(format!("{PATH}.events"), message);
             return;
         }
-        let mut count = 0;
-        for (index, event) in spec.events.iter().enumerate() {
+        let each = spec.events.iter().map(|event| event.email_subscribers.as_ref());
+        let all: Vec<_> = each.map(addresses).collect();
+        let count: usize = all.iter().map(Vec::len).sum();
+        if count > MAX_SUBSCRIBERS {
+            let message = format!("{count} subscribers in all, at most {MAX_SUBSCRIBERS} are allowed");
+            self.faults.invalid(format!("{PATH}.events"), message);
+            return;
+        }
+        for ((index, event), addresses) in spec.events.iter().enumerate().zip(all) {
             let path = format!("{PATH}.events[{index}]");
             let event_type = &event.event_type;
             if !is_event_type(event_type) {
@@ -216,8 +235,12 @@ impl Expansion<'_> {
                 self.faults.invalid(format!("{path}.type"), message);
                 continue;
             }
+            if let Some(Subscribers::Other(_)) = event.email_subscribers {
+                let message = "use a list of addresses, or one text with commas between them";
+                self.faults.invalid(format!("{path}.emailSubscribers"), message);
+            }
             let mut seen: Vec<Mailbox> = Vec::new();
-            for (place, text) in addresses(event.email_subscribers.as_ref()) {
+            for (place, text) in addresses {
                 let path = format!("{path}.emailSubscribers{place}");
                 let Some(mailbox) = self.mailbox(path, &text) else {
                     continue;
@@ -225,15 +248,10 @@ impl Expansion<'_> {
                 if told_of_all(&mailbox) || seen.iter().any(|one| one.is_same_address(&mailbox)) {
                     continue;
                 }
-                count += 1;
                 let suffix = subscriber_suffix(event_type, &mailbox);
                 self.mail(Role::Subscriber, event_type, vec![text], &suffix);
                 seen.push(mailbox);
             }
-        }
-        if count > MAX_SUBSCRIBERS {
-            let message = format!("{count} subscribers in all, at most {MAX_SUBSCRIBERS} are allowed");
-            self.faults.invalid(format!("{PATH}.events"), message);
         }
     }
 
@@ -271,10 +289,17 @@ impl Expansion<'_> {
     }
 }
 
+/// Whether there is white space between the last `@` and what is next to it, to the end.
+fn has_inner_space(mailbox: &str) -> bool {
+    mailbox.trim().rsplit_once('@').is_some_and(|(before, after)| {
+        before.ends_with(char::is_whitespace) || after.contains(char::is_whitespace)
+    })
+}
+
 /// The addresses with the end of their field path.
 fn addresses(subscribers: Option<&Subscribers>) -> Vec<(String, String)> {
     match subscribers {
-        None => Vec::new(),
+        None | Some(Subscribers::Other(_)) => Vec::new(),
         Some(Subscribers::List(list)) => {
             let each = list.iter().enumerate();
             each.map(|(index, text)| (format!("[{index}]"), text.trim().to_owned()))

@@ -155,7 +155,7 @@ async fn look(
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let mut children = told_children(object);
+    let mut names = told_children(object);
     let (state, project_id) = match &object.spec {
         Err(undecodable) => {
             shared.directory().put_unusable(&key, &uid);
@@ -186,7 +186,7 @@ async fn look(
                             &uid,
                             &State::Waiting(message),
                             Some(&facts.id),
-                            &children,
+                            &names,
                         )
                         .await?;
                     }
@@ -195,27 +195,29 @@ async fn look(
             };
             put(shared, &key, &facts, &types, token);
             let mut state = with_faults(state, faults);
-            match children::converge(shared, object, &key, &uid, spec, destinations).await {
-                Ok(converged) => {
-                    children = converged.names;
-                    state = with_faults(state, converged.faults);
-                    if let (State::Open, Some(message)) = (&state, converged.waiting) {
-                        state = State::Waiting(message);
-                    }
+            let converged = children::converge(shared, object, &key, &uid, spec, destinations).await;
+            names = converged.names;
+            state = with_faults(state, converged.faults);
+            // What cannot be had is told, and publishing goes on.
+            let told = converged.error.as_ref().and_then(children::told);
+            state = match (state, told.or(converged.waiting)) {
+                (State::Open, Some(message)) => State::Waiting(message),
+                (State::Faulty(mut faults), Some(message)) if converged.error.is_some() => {
+                    faults.missing(children::PATH, message);
+                    State::Faulty(faults)
                 }
-                // What is asked for cannot be had, and publishing goes on: say both.
-                Err(error) => {
-                    if let Some(message) = error.told() {
-                        let state = State::Waiting(message);
-                        report(shared, object, &key, &uid, &state, Some(&facts.id), &children).await?;
-                    }
-                    return Err(error);
+                (state, _) => state,
+            };
+            if let Some(error) = converged.error {
+                if error.told().is_some() {
+                    report(shared, object, &key, &uid, &state, Some(&facts.id), &names).await?;
                 }
+                return Err(error);
             }
             (state, Some(Arc::clone(&facts.id)))
         }
     };
-    let again = report(shared, object, &key, &uid, &state, project_id.as_ref(), &children).await?;
+    let again = report(shared, object, &key, &uid, &state, project_id.as_ref(), &names).await?;
     let usual = if matches!(state, State::Waiting(_)) {
         SOON
     } else {
@@ -226,8 +228,10 @@ async fn look(
 
 /// The children that the status names: what is known before they were looked at.
 fn told_children(object: &Observed<EventProject>) -> Vec<String> {
-    let named = object.status.iter().flat_map(|status| &status.notifications);
-    named.map(|child| child.name.clone()).collect()
+    let status = object.status.as_ref();
+    status
+        .map(|status| status.notifications.clone())
+        .unwrap_or_default()
 }
 
 /// The rules of a project's event types, compiled unless they are known, and what is wrong with them.

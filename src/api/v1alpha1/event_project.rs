@@ -158,6 +158,8 @@ pub enum Subscribers {
     List(Vec<String>),
     /// Addresses with commas between them.
     Text(String),
+    /// Neither, which is a fault. The schema cannot refuse it, and it must not make the rest of the spec unreadable.
+    Other(serde_json::Value),
 }
 
 fn list_or_text(_: &mut SchemaGenerator) -> Schema {
@@ -239,10 +241,11 @@ pub struct EventProjectStatus {
     /// Secret whose key `token` holds the bearer token for publishing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<LocalReference>,
-    /// The `EventDestination`s that `spec.notifications` stands for.
+    /// Names of the `EventDestination`s that `spec.notifications` stands for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub notifications: Vec<LocalReference>,
+    #[schemars(length(max = 300), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub notifications: Vec<String>,
     /// The last handled value of the annotation `postrider.dev/reconcile` or `reconcile.fluxcd.io/requestedAt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,

@@ -206,9 +206,53 @@ fn every_fault_is_told_with_its_path() {
 }
 
 #[test]
+fn a_child_reads_as_it_was_written() {
+    for child in children(&all()) {
+        let written = serde_json::to_value(&child.spec).unwrap();
+        let read: EventDestinationSpec = serde_json::from_value(written).unwrap();
+        assert_eq!(read, child.spec, "else it would be written again and again");
+    }
+}
+
+#[test]
+fn what_a_destination_would_refuse_is_a_fault_of_the_project() {
+    let long = format!(
+        "{} <{}@{}.example>",
+        "n".repeat(128),
+        "l".repeat(64),
+        "d.".repeat(62)
+    );
+    for (address, message) in [
+        (long.as_str(), "over 320 characters"),
+        ("A <a@x.example >", "remove the spaces"),
+    ] {
+        let spec = json!({"events": [{"type": "x", "emailSubscribers": [address]}]});
+        let fault = &faults(&spec)[0];
+        let path = "spec.notifications.events[0].emailSubscribers[0]: ";
+        assert!(fault.starts_with(path) && fault.contains(message), "{fault}");
+    }
+    assert_eq!(
+        told(&json!({"ownerEmail": " A <a@x.example> "})),
+        ["owner workflow_failure A <a@x.example>"]
+    );
+}
+
+#[test]
+fn subscribers_of_another_form_are_a_fault() {
+    for other in [json!(5), json!({"a": "a@x.example"}), json!(["a@x.example", 5])] {
+        let spec = json!({"events": [{"type": "x", "emailSubscribers": other}]});
+        let told = "spec.notifications.events[0].emailSubscribers: use a list of addresses, or one text with commas \
+                    between them";
+        assert_eq!(faults(&spec), [told]);
+    }
+}
+
+#[test]
 fn subscribers_are_bounded() {
     let addresses = |count: usize| (0..count).map(|n| format!("a{n}@x.example")).collect::<Vec<_>>();
     let spec = |count| json!({"events": [{"type": "x", "emailSubscribers": addresses(count)}]});
     assert_eq!(children(&spec(MAX_SUBSCRIBERS)).len(), MAX_SUBSCRIBERS);
     assert!(faults(&spec(MAX_SUBSCRIBERS + 1))[0].contains("at most 256"));
+    // However many there are, they are only counted.
+    assert!(faults(&spec(100_000))[0].contains("100000 subscribers in all, at most 256"));
 }

@@ -79,11 +79,7 @@ pub fn project(summary: &ProjectSummary<'_>) -> (EventProjectStatus, Change) {
         token_secret_ref: Some(LocalReference {
             name: summary.token_secret.to_owned(),
         }),
-        notifications: summary
-            .notifications
-            .iter()
-            .map(|name| LocalReference { name: name.clone() })
-            .collect(),
+        notifications: summary.notifications.to_vec(),
         last_handled_reconcile_at: summary.reconcile_request.map(ToOwned::to_owned),
     };
     let change = if summary.previous == Some(&next) {
