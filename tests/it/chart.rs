@@ -217,6 +217,7 @@ fn misspelt_and_malformed_values_are_refused() {
         ("egres.allow={10.0.0.0/8}", "'egres' not allowed"),
         ("limits.maxBodySize=1", "'maxBodySize' not allowed"),
         ("metrics.podMonitor.enable=true", "'enable' not allowed"),
+        ("rbac.notification=true", "'notification' not allowed"),
         ("egress.allow={10.0.0.1}", "/egress/allow/0"),
         ("publicURL=events.acme.example", "/publicURL"),
         ("log.format=xml", "/log/format"),
@@ -311,6 +312,13 @@ const IN_A_WATCHED_NAMESPACE: &[&str] = &[
     "postrider.dev/eventprojects: watch",
 ];
 
+/// What `rbac.notifications` adds.
+const FOR_NOTIFICATIONS: &[&str] = &[
+    "postrider.dev/eventdestinations: create",
+    "postrider.dev/eventdestinations: delete",
+    "postrider.dev/eventdestinations: update",
+];
+
 fn set(parts: &[&[&str]]) -> BTreeSet<String> {
     parts
         .iter()
@@ -357,7 +365,7 @@ async fn operator_may_do_what_it_needs_and_nothing_else() {
     );
     let account = format!("{}-postrider", home.name());
     grant(cluster, home.name(), &[]);
-    let wanted = set(&[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE]);
+    let wanted = set(&[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE, FOR_NOTIFICATIONS]);
     eventually("the roles are in force", SOON, async || {
         let rights = rights(cluster, home.name(), &account, other.name()).await;
         if rights == wanted {
@@ -376,7 +384,13 @@ async fn operator_may_do_what_it_needs_and_nothing_else() {
         ("create", "tokenreviews.authentication.k8s.io", true),
         ("delete", "secrets", false),
         ("update", "secrets", false),
+        ("create", "eventdestinations.postrider.dev", true),
+        ("update", "eventdestinations.postrider.dev", true),
+        ("delete", "eventdestinations.postrider.dev", true),
         ("patch", "eventdestinations.postrider.dev", false),
+        ("deletecollection", "eventdestinations.postrider.dev", false),
+        ("create", "eventprojects.postrider.dev", false),
+        ("update", "eventprojects.postrider.dev", false),
         ("delete", "eventprojects.postrider.dev", false),
         ("get", "pods", false),
         ("create", "pods/exec", false),
@@ -403,7 +417,10 @@ async fn operator_of_one_namespace_sees_no_other() {
     grant(
         cluster,
         home.name(),
-        &["--set", &format!("watchNamespace={}", watched.name())],
+        &[
+            "--set",
+            &format!("watchNamespace={},rbac.notifications=false", watched.name()),
+        ],
     );
     for (namespace, wanted) in [
         (watched.name(), set(&[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE])),
@@ -484,6 +501,48 @@ async fn operator_works_with_the_rights_of_the_chart() {
         "True",
         SOON,
     )
+    .await;
+
+    // … destinations for notifications: made, paused and removed …
+    let notify = |on: bool| {
+        let project = json!({
+            "apiVersion": "postrider.dev/v1alpha1", "kind": "EventProject", "metadata": {"name": "shop"},
+            "spec": {"notifications": {
+                "webhook": {"url": "https://hooks.example.com/in"},
+                "events": [{"type": "x", "sendWebhook": on}],
+            }},
+        });
+        cluster
+            .kubectl_with(&["apply", "-n", name], &project.to_string())
+            .ok();
+    };
+    notify(true);
+    let destinations = namespace.api::<EventDestination>();
+    await_condition(&destinations, "shop-webhook", "Ready", "True", SOON).await;
+    cluster
+        .kubectl(&[
+            "annotate",
+            "-n",
+            name,
+            "ed/shop-webhook",
+            "postrider.dev/suspend=true",
+        ])
+        .ok();
+    eventually("it is paused", SOON, async || {
+        let webhook = destinations.get("shop-webhook").await;
+        match webhook {
+            Ok(webhook) if webhook.spec.suspend => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    notify(false);
+    eventually("it is removed", SOON, async || {
+        match destinations.get_opt("shop-webhook").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
     .await;
 
     // … publishers with an account of their own …
