@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::mail::server::{Make, Server};
-use crate::support::{Manner, PROJECT, Stage, eventually};
+use crate::support::{Manner, PROJECT, Stage, eventually, repository_file};
 
 /// A project with notifications, all mails through the Secret `smtp`.
 fn project(notifications: &Value) -> Value {
@@ -214,4 +214,36 @@ async fn a_change_while_events_wait_loses_and_doubles_nothing() {
         stage.until("ed", &name, "nothing waits", is_done).await;
     }
     assert_eq!(server.count(), 11, "nobody is told twice, and nobody who is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_tells_whom_its_readme_says() {
+    let read = |name: &str| {
+        let path = repository_file("examples/notifications").join(name);
+        std::fs::read_to_string(path).unwrap()
+    };
+    let stage = Stage::set("notify").await;
+    let mut server = Server::start(Make::Python, &json!({}));
+    stage.apply(&smtp(&server.plain()));
+    let mut project: Value = serde_saphyr::from_str(&read("project.yaml")).unwrap();
+    project["spec"]["notifications"]["webhook"]["url"] = json!(stage.receiver.url("/in"));
+    notify(&stage, &project["spec"]["notifications"], 7).await;
+    let event: Value = serde_json::from_str(&read("event.json")).unwrap();
+    let (status, answer) = stage.publish_raw(&event).await;
+    assert_eq!(
+        (status, &answer["events"][0]["deliveries"]),
+        (202, &json!(4)),
+        "{answer}"
+    );
+    let expected = [
+        ("ops@example.com", 1),
+        ("oncall@example.com", 1),
+        ("partner@example.org", 1),
+    ];
+    assert_eq!(mails(&mut server, 3), told(&expected));
+    let body = stage.receiver.wait_for("/in", 1).await[0].json();
+    assert_eq!(
+        (&body["event_type"], &body["tenant_name"]),
+        (&json!("run_failed"), &json!("Globex"))
+    );
 }
