@@ -2,7 +2,7 @@
 //!
 //! Owns who is told of what, and the names of the children, which depend on nothing but project, type and address: a
 //! change of one entry touches its own child and no other, so that no other queue is lost or sent twice. An address
-//! is told of one event once: a primary contact is no owner and no subscriber besides. Making, mending and removing
+//! is told of one event once: a primary contact is no owner and no subscriber besides, an owner no subscriber. Making, mending and removing
 //! the children is left to the controller of projects.
 
 use sha2::{Digest as _, Sha256};
@@ -85,11 +85,13 @@ pub fn expand(project: &str, spec: &Notifications, egress: &EgressPolicy) -> Res
     };
     let contacts = expansion.contacts(&spec.primary_contact);
     let told_of_all = |mailbox: &Mailbox| contacts.iter().any(|one| one.is_same_address(mailbox));
+    let mut told_as_owner = None;
     if let Some(owner) = &spec.owner_email
         && let Some(mailbox) = expansion.mailbox(format!("{PATH}.ownerEmail"), owner)
         && !told_of_all(&mailbox)
     {
         expansion.mail(Role::Owner, OWNER_TYPE, vec![owner.trim().to_owned()], "owner");
+        told_as_owner = Some(mailbox);
     }
     if !contacts.is_empty() {
         let to = spec
@@ -100,7 +102,14 @@ pub fn expand(project: &str, spec: &Notifications, egress: &EgressPolicy) -> Res
         expansion.mail(Role::PrimaryContact, "*", to, Role::PrimaryContact.as_str());
     }
     expansion.webhook(spec, egress);
-    expansion.subscribers(spec, told_of_all);
+    let is_told = |event_type: &str, mailbox: &Mailbox| {
+        let as_owner = event_type == OWNER_TYPE
+            && told_as_owner
+                .as_ref()
+                .is_some_and(|owner| owner.is_same_address(mailbox));
+        as_owner || told_of_all(mailbox)
+    };
+    expansion.subscribers(spec, is_told);
     if expansion.faults.is_empty() {
         Ok(expansion.children)
     } else {
@@ -203,7 +212,7 @@ impl Expansion<'_> {
         self.child(Role::Webhook, Role::Webhook.as_str(), spec);
     }
 
-    fn subscribers(&mut self, spec: &Notifications, told_of_all: impl Fn(&Mailbox) -> bool) {
+    fn subscribers(&mut self, spec: &Notifications, is_told: impl Fn(&str, &Mailbox) -> bool) {
         if spec.events.len() > MAX_EVENTS {
             let message = format!("at most {MAX_EVENTS} types are allowed");
             self.faults.invalid(format!("{PATH}.events"), message);
@@ -245,7 +254,7 @@ impl Expansion<'_> {
                 let Some(mailbox) = self.mailbox(path, &text) else {
                     continue;
                 };
-                if told_of_all(&mailbox) || seen.iter().any(|one| one.is_same_address(&mailbox)) {
+                if is_told(event_type, &mailbox) || seen.iter().any(|one| one.is_same_address(&mailbox)) {
                     continue;
                 }
                 let suffix = subscriber_suffix(event_type, &mailbox);

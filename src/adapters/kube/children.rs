@@ -419,8 +419,9 @@ impl Work<'_> {
             };
             tries += 1;
             match self.api.replace(&child.name, &params(), &written).await {
-                Ok(_) => {
-                    if is_edited && self.was_settled {
+                Ok(now) => {
+                    // What a policy of the cluster changes on the way cannot be put back.
+                    if is_edited && self.was_settled && now.spec == written.spec {
                         self.tell(object);
                     }
                     return Ok(There::Ours);

@@ -83,7 +83,8 @@ pub struct EventProjectSpec {
     pub validation: Option<Validation>,
 
     /// Who is told of the project's events without an `EventDestination` of their own. Each becomes an
-    /// `EventDestination` that belongs to the project; `status.notifications` names them. Default: nobody.
+    /// `EventDestination` that belongs to the project; `status.notifications` names them. The annotation
+    /// `postrider.dev/suspend=true` on one of them pauses it. Default: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notifications: Option<Notifications>,
 }
@@ -144,7 +145,8 @@ pub struct NotificationEvent {
     /// True sends events of the type to `webhook`. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub send_webhook: bool,
-    /// Addresses that are told of the type: a list, or one text with commas between them. Each gets mails of its own.
+    /// Addresses that are told of the type: a list, or one text with commas between them; a name with a comma in it needs
+    /// the list. Each gets mails of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "list_or_text")]
     pub email_subscribers: Option<Subscribers>,

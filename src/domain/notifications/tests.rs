@@ -123,6 +123,21 @@ fn nobody_is_told_of_one_event_twice() {
             "subscriber x a@x.example"
         ]
     );
+    let owner = json!({
+        "ownerEmail": "dev@acme.example",
+        "events": [
+            {"type": "workflow_failure", "emailSubscribers": "dev@acme.example, a@x.example"},
+            {"type": "x", "emailSubscribers": "dev@acme.example"},
+        ],
+    });
+    assert_eq!(
+        told(&owner),
+        [
+            "owner workflow_failure dev@acme.example",
+            "subscriber workflow_failure a@x.example",
+            "subscriber x dev@acme.example",
+        ]
+    );
 }
 
 #[test]

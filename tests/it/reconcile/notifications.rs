@@ -135,7 +135,7 @@ async fn a_change_touches_its_own_child_and_no_other() {
 
     // A restart, and a change of something else, touch none.
     operator.stop().await;
-    let _operator = Operator::start(&ground.namespace).synced().await;
+    let operator = Operator::start(&ground.namespace).synced().await;
     ground
         .kubectl(&[
             "patch",
@@ -147,6 +147,16 @@ async fn a_change_touches_its_own_child_and_no_other() {
         .ok();
     children(&ground, 6).await;
     assert_eq!(destinations(&ground), after);
+
+    // What is changed while nobody looks is caught up with.
+    operator.stop().await;
+    changed["events"][0]["emailSubscribers"] = json!("b@x.example, e@x.example");
+    notify(&ground, &changed);
+    let _operator = Operator::start(&ground.namespace).synced().await;
+    children(&ground, 5).await;
+    let now = destinations(&ground);
+    let kept = after.iter().filter(|one| now.contains(one)).count();
+    assert_eq!((kept, now.len()), (4, 5), "two went, one came: {after:?} {now:?}");
 
     notify(&ground, &json!({}));
     children(&ground, 0).await;
@@ -281,6 +291,28 @@ async fn a_project_that_is_made_again_has_children_of_its_own() {
 struct Noting {
     client: kube::Client,
     writes: Arc<Mutex<Vec<String>>>,
+    /// How many of the next PUTs are overtaken by another writer.
+    overtaken: Arc<Mutex<u32>>,
+}
+
+impl Noting {
+    fn new(client: kube::Client, overtaken: u32) -> Self {
+        Self {
+            client,
+            writes: Arc::default(),
+            overtaken: Arc::new(Mutex::new(overtaken)),
+        }
+    }
+
+    /// Changes an object so that a write that has read it before is a conflict.
+    async fn overtake(client: &kube::Client, path: &str, count: u32) {
+        let label = json!({"metadata": {"labels": {"overtaken": count.to_string()}}});
+        let request = http::Request::patch(path)
+            .header("content-type", "application/merge-patch+json")
+            .body(serde_json::to_vec(&label).unwrap())
+            .unwrap();
+        client.request::<Value>(request).await.unwrap();
+    }
 }
 
 impl tower_service::Service<http::Request<Body>> for Noting {
@@ -298,7 +330,17 @@ impl tower_service::Service<http::Request<Body>> for Noting {
             self.writes.lock().push(write);
         }
         let client = self.client.clone();
-        Box::pin(async move { client.send(request).await })
+        let count = *self.overtaken.lock();
+        let is_overtaken = request.method() == http::Method::PUT && count > 0;
+        if is_overtaken {
+            *self.overtaken.lock() -= 1;
+        }
+        Box::pin(async move {
+            if is_overtaken {
+                Self::overtake(&client, request.uri().path(), count).await;
+            }
+            client.send(request).await
+        })
     }
 }
 
@@ -327,11 +369,8 @@ async fn hundreds_of_subscribers_are_made_once_and_left_alone() {
     let before = destinations(&ground);
 
     // A restart and every further look at the project cost no write but the echo of the request.
-    let writes = Arc::<Mutex<Vec<String>>>::default();
-    let noting = Noting {
-        client: ground.namespace.client(),
-        writes: Arc::clone(&writes),
-    };
+    let noting = Noting::new(ground.namespace.client(), 0);
+    let writes = Arc::clone(&noting.writes);
     let client = kube::Client::new(noting, ground.name());
     let _operator = Operator::start_with(client, Some(ground.name()), Duration::from_secs(30))
         .synced()
@@ -358,6 +397,41 @@ async fn hundreds_of_subscribers_are_made_once_and_left_alone() {
         .count();
     assert_eq!((others, writes.len()), (0, 3), "{writes:#?}");
     assert_eq!(destinations(&ground), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_another_one_overtakes_is_tried_again() {
+    let ground = Playground::new("notify").await;
+    let noting = Noting::new(ground.namespace.client(), 4);
+    let writes = Arc::clone(&noting.writes);
+    let client = kube::Client::new(noting, ground.name());
+    let _operator = Operator::start_with(client, Some(ground.name()), Duration::from_secs(30))
+        .synced()
+        .await;
+    notify(&ground, &contacts());
+    children(&ground, 5).await;
+    let edit = r#"{"spec":{"events":["*"]}}"#;
+    ground
+        .kubectl(&["patch", "ed/acme-webhook", "--type=merge", "-p", edit])
+        .ok();
+    // Three tries, and then a look at the project as a whole.
+    let webhook = ground
+        .await_destination("acme-webhook", "put back", |ed| {
+            ed["spec"]["events"] == json!(["run_failed"])
+        })
+        .await;
+    assert_eq!(
+        webhook["metadata"]["labels"]["overtaken"], "1",
+        "what others set stays"
+    );
+    await_put_back(&ground, "acme-webhook").await;
+    assert_eq!(put_back(&ground, "acme-webhook").len(), 1);
+    let puts = writes
+        .lock()
+        .iter()
+        .filter(|write| write.starts_with("PUT "))
+        .count();
+    assert_eq!(puts, 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
