@@ -27,6 +27,12 @@ pub const FLUX_RECONCILE_ANNOTATION: &str = "reconcile.fluxcd.io/requestedAt";
 /// in `status.lastHandledTest`.
 pub const TEST_ANNOTATION: &str = "postrider.dev/test";
 
+/// On a destination that a project's notifications made: `true` keeps its events and sends nothing.
+pub const SUSPEND_ANNOTATION: &str = "postrider.dev/suspend";
+
+/// On a destination that a project's notifications made: what it is for.
+pub const NOTIFICATION_LABEL: &str = "postrider.dev/notification";
+
 /// Re-enables an auto-disabled destination; a token is handled once and echoed in `status.lastHandledEnable`.
 pub const ENABLE_ANNOTATION: &str = "postrider.dev/enable";
 

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod filter;
 pub mod health;
 pub mod id;
+pub mod notifications;
 pub mod outcome;
 pub mod pattern;
 pub mod project;

@@ -6,13 +6,15 @@
 //! else changes (a Secret, a project, health) only triggers it.
 //!
 //! What this needs from the API server: `get`, `list`, `watch` of `eventprojects` and `eventdestinations`, `patch` of
-//! their `status`; `get`, `list`, `watch`, `create`, `patch` of Secrets; `create`, `patch` of `events.k8s.io` Events.
+//! their `status`; `get`, `list`, `watch`, `create`, `patch` of Secrets; `create`, `patch` of `events.k8s.io` Events; and
+//! for projects with notifications `create`, `update`, `delete` of `eventdestinations`.
 //! Without it, deliveries go on with what is known.
 //!
 //! Two log targets deserve a filter: `kube_client` logs whole response bodies at `warn` when they do not decode, and
 //! every refused request at `debug`.
 
 pub mod access;
+mod children;
 mod context;
 mod destination;
 mod error;
@@ -103,7 +105,9 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
         Arc::clone(&shared),
     );
     let triggers = futures::stream::select(followed, trigger::stream(&shared.project_triggers));
-    let work = move |object, shared| project::reconcile(object, shared, Arc::clone(&initial));
+    let children = destinations.clone();
+    let work =
+        move |object, shared| project::reconcile(object, shared, Arc::clone(&initial), children.clone());
     let task = control(
         projects.clone(),
         triggers,
@@ -310,6 +314,10 @@ fn forget_the_gone(
         .chain(destinations.iter().filter_map(|object| object.uid()))
         .collect();
     shared.forget_others(|uid| living.contains(uid));
+    let keys_of_projects: HashSet<_> = projects.iter().filter_map(|object| object.key()).collect();
+    shared
+        .children
+        .retain(|uid| living.contains(uid), |key| keys_of_projects.contains(key));
     let keys = |kind, key| references::Referrer { kind, key };
     let projects = projects
         .iter()

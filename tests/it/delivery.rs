@@ -3,6 +3,7 @@
 mod health;
 mod lifecycle;
 mod mail;
+mod notifications;
 mod signing;
 mod testing;
 

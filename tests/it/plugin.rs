@@ -113,6 +113,33 @@ metadata: {name: acme}
 spec: {displayName: 5}
 ";
 
+const TOLD_NOBODY: &str = "
+apiVersion: postrider.dev/v1alpha1
+kind: EventProject
+metadata: {name: acme}
+spec:
+  notifications:
+    webhook: {url: 'https://127.0.0.1/'}
+    events: [{type: a, emailSubscribers: 'a@x.example, nobody'}, {type: b, emailSubscribers: 5}]
+";
+
+#[test]
+fn faults_of_notifications_are_found_without_a_cluster() {
+    let folder = folder(&[("project.yaml", TOLD_NOBODY)]);
+    let answer = plugin(folder.path(), &["lint", "project.yaml"]);
+    let start = "project.yaml: EventProject/acme: spec.notifications";
+    let expected = [
+        format!("{start}.webhook.url: 127.0.0.1 is a loopback address"),
+        format!("{start}.events[0].emailSubscribers: this is not an address"),
+        format!("{start}.events[1].emailSubscribers: use a list of addresses, or one text"),
+    ];
+    let lines: Vec<_> = answer.out.lines().collect();
+    assert_eq!((lines.len(), answer.code), (expected.len(), 1), "{}", answer.out);
+    for (line, expected) in lines.iter().zip(&expected) {
+        assert!(line.starts_with(expected), "{line}");
+    }
+}
+
 #[test]
 fn every_fault_of_every_document_is_a_line() {
     let folder = folder(&[("broken.yaml", BROKEN)]);

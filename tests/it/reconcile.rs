@@ -3,6 +3,7 @@
 mod delivering;
 mod ending;
 mod faults;
+mod notifications;
 mod operator;
 mod scale;
 

@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "http://%s.%s.svc:%d" (include "postrider.fullname" .) .Release.Namespace (int .Values.service.port)) .Values.publicURL -}}
 {{- end -}}
 
-{{- /* What the operator needs in each namespace it watches. It never deletes: owner references do. */ -}}
+{{- /* What the operator needs in each namespace it watches. It deletes nothing but what notifications stand for. */ -}}
 {{- define "postrider.namespacedRules" -}}
 - apiGroups: [postrider.dev]
   resources: [eventprojects, eventdestinations]
@@ -51,6 +51,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [postrider.dev]
   resources: [eventprojects/status, eventdestinations/status]
   verbs: [patch, update]
+{{- if .Values.rbac.notifications }}
+- apiGroups: [postrider.dev]
+  resources: [eventdestinations]
+  verbs: [create, update, delete]
+{{- end }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, patch]

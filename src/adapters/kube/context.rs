@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::children::Seen;
 use super::error::{Class, Error, backoff};
 use super::metrics::KubeMetrics;
 use super::notices::Notices;
@@ -75,8 +76,12 @@ pub(super) struct Shared {
     pub(super) notices: Notices,
     pub(super) project_triggers: Arc<Triggers>,
     pub(super) destination_triggers: Arc<Triggers>,
+    /// The destinations that belong to projects.
+    pub(super) children: Seen,
     /// Whether every project there is has been seen.
     projects_listed: watch::Sender<bool>,
+    /// The same for destinations.
+    destinations_listed: watch::Sender<bool>,
     memories: Mutex<HashMap<Uid, Memory>>,
 }
 
@@ -101,7 +106,9 @@ impl Shared {
             notices,
             project_triggers: Arc::default(),
             destination_triggers: Arc::default(),
+            children: Seen::default(),
             projects_listed: watch::Sender::default(),
+            destinations_listed: watch::Sender::default(),
             memories: Mutex::default(),
         }
     }
@@ -121,6 +128,24 @@ impl Shared {
     pub(super) async fn wait_for_projects(&self) {
         // The sender is in `self`, so that it cannot be gone.
         let _ = self.projects_listed.subscribe().wait_for(|listed| *listed).await;
+    }
+
+    pub(super) fn mark_destinations_listed(&self) {
+        self.destinations_listed.send_replace(true);
+    }
+
+    /// Whether the store of destinations is complete.
+    pub(super) fn destinations_are_listed(&self) -> bool {
+        *self.destinations_listed.borrow()
+    }
+
+    /// Waits until it is; see [`Self::wait_for_projects`].
+    pub(super) async fn wait_for_destinations(&self) {
+        let _ = self
+            .destinations_listed
+            .subscribe()
+            .wait_for(|listed| *listed)
+            .await;
     }
 
     pub(super) fn trigger(&self, kind: Kind, key: ObjectKey) {

@@ -52,6 +52,7 @@ pub(super) struct DestinationSink {
 
 impl Sink<EventDestination> for DestinationSink {
     fn seen(&self, key: &ObjectKey, uid: &Uid, object: &Observed<EventDestination>) {
+        self.shared.children.seen(&self.shared, key, uid, object);
         let directory = self.shared.directory();
         let generation = object.generation();
         if directory
@@ -70,12 +71,15 @@ impl Sink<EventDestination> for DestinationSink {
 
     fn gone(&self, key: &ObjectKey, uid: &Uid) {
         self.shared.directory().remove_destination(uid);
+        self.shared.children.gone(&self.shared, key, uid);
         self.shared.references.forget(&referrer(key));
         self.shared.forget(uid);
     }
 
     fn listed(&self, _: HashSet<Uid>) {
         self.shared.directory().mark_synced(Kind::Destination);
+        self.shared.mark_destinations_listed();
+        self.shared.children.listed(&self.shared);
     }
 }
 

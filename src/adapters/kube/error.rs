@@ -77,6 +77,12 @@ impl Error {
         }
     }
 
+    /// Whether a right is missing, and not a quota or a policy in the way.
+    pub(super) fn is_missing_right(&self) -> bool {
+        matches!(self, Self::Request { source: kube::Error::Api(status), .. }
+            if status.is_forbidden() && status.message.contains(" cannot "))
+    }
+
     /// What a person is told in the object's status; `None` when the API server could not take it anyway.
     pub(super) fn told(&self) -> Option<String> {
         match self {

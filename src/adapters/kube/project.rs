@@ -13,9 +13,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::Store;
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 
+use super::children::{self, Children};
 use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::{Observed, Watched};
@@ -24,7 +26,7 @@ use super::secrets::{self, Ensured, Wanted};
 use super::status;
 use super::watch::{Sink, wake_referring};
 use crate::api::names::TOKEN_SUFFIX;
-use crate::api::v1alpha1::{EventProject, EventProjectSpec};
+use crate::api::v1alpha1::{EventDestination, EventProject, EventProjectSpec};
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::project::{Project, ProjectFacts, Token};
@@ -126,10 +128,11 @@ pub(super) async fn reconcile(
     object: Arc<Observed<EventProject>>,
     shared: Arc<Shared>,
     initial: Arc<Initial>,
+    destinations: Store<Observed<EventDestination>>,
 ) -> Result<Action, Error> {
     let uid = object.uid();
     let result = shared
-        .reconciling(Kind::Project, uid.clone(), look(&object, &shared))
+        .reconciling(Kind::Project, uid.clone(), look(&object, &shared, &destinations))
         .await;
     // Also after an error: one project that cannot be looked at must not keep all others waiting.
     if let Some(uid) = uid {
@@ -146,10 +149,15 @@ enum State {
     Waiting(String),
 }
 
-async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action, Error> {
+async fn look(
+    object: &Observed<EventProject>,
+    shared: &Shared,
+    destinations: &Store<Observed<EventDestination>>,
+) -> Result<Action, Error> {
     let (Some(key), Some(uid)) = (object.key(), object.uid()) else {
         return Err(Error::Nameless);
     };
+    let mut names = told_children(object);
     let (state, project_id) = match &object.spec {
         Err(undecodable) => {
             shared.directory().put_unusable(&key, &uid);
@@ -180,6 +188,7 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
                             &uid,
                             &State::Waiting(message),
                             Some(&facts.id),
+                            &names,
                         )
                         .await?;
                     }
@@ -187,17 +196,49 @@ async fn look(object: &Observed<EventProject>, shared: &Shared) -> Result<Action
                 }
             };
             put(shared, &key, &facts, &types, token);
-            let state = with_faults(state, faults);
+            let mut state = with_faults(state, faults);
+            let converged = if object.metadata.deletion_timestamp.is_some() {
+                // They go with it; one that went already must not be made again.
+                Children::unchanged(names)
+            } else {
+                children::converge(shared, object, &key, &uid, spec, destinations).await
+            };
+            names = converged.names;
+            state = with_faults(state, converged.faults);
+            // What cannot be had is told, and publishing goes on.
+            let told = converged.error.as_ref().and_then(children::told);
+            state = match (state, told.or(converged.waiting)) {
+                (State::Open, Some(message)) => State::Waiting(message),
+                (State::Faulty(mut faults), Some(message)) if converged.error.is_some() => {
+                    faults.missing(children::PATH, message);
+                    State::Faulty(faults)
+                }
+                (state, _) => state,
+            };
+            if let Some(error) = converged.error {
+                if error.told().is_some() {
+                    report(shared, object, &key, &uid, &state, Some(&facts.id), &names).await?;
+                }
+                return Err(error);
+            }
             (state, Some(Arc::clone(&facts.id)))
         }
     };
-    let again = report(shared, object, &key, &uid, &state, project_id.as_ref()).await?;
+    let again = report(shared, object, &key, &uid, &state, project_id.as_ref(), &names).await?;
     let usual = if matches!(state, State::Waiting(_)) {
         SOON
     } else {
         SLOW_REQUEUE
     };
     Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
+}
+
+/// The children that the status names: what is known before they were looked at.
+fn told_children(object: &Observed<EventProject>) -> Vec<String> {
+    let status = object.status.as_ref();
+    status
+        .map(|status| status.notifications.clone())
+        .unwrap_or_default()
 }
 
 /// The rules of a project's event types, compiled unless they are known, and what is wrong with them.
@@ -334,6 +375,7 @@ async fn report(
     uid: &Uid,
     state: &State,
     project_id: Option<&Arc<str>>,
+    children: &[String],
 ) -> Result<Option<std::time::Duration>, Error> {
     let previous = status::current(shared, object, uid);
     let repaired = shared.context.view.store_repaired();
@@ -352,6 +394,7 @@ async fn report(
         ),
         project_id: project_id.map(AsRef::as_ref),
         token_secret: &token_secret_name(&key.name),
+        notifications: children,
         reconcile_request: object.reconcile_request(),
         store_repaired: repaired.as_deref(),
         previous: previous.as_deref(),

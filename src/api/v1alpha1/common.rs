@@ -37,6 +37,21 @@ pub const OWN_HEADER_PREFIX: &str = "x-postrider-";
 pub(super) const HEADER_NAME_MESSAGE: &str =
     "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
 
+/// Refuses what is no mailbox at first sight; `domain` has the last word.
+pub(super) const MAILBOX_RULE: &str =
+    "self.matches('^[^\\\\x00-\\\\x1f\\\\x7f]*[^\\\\x00-\\\\x20\\\\x7f@]@[^\\\\x00-\\\\x20\\\\x7f@]+$')";
+/// The same for each member of a list.
+pub(super) const MAILBOXES_RULE: &str = "self.all(one, one.matches('^[^\\\\x00-\\\\x1f\\\\x7f]*[^\\\\x00-\\\\x20\\\\x7f@]@[^\\\\x00-\\\\x20\\\\x7f@]+$'))";
+/// What they say.
+pub(super) const MAILBOX_MESSAGE: &str =
+    "use addresses such as ops@example.com or Ops Team <ops@example.com>";
+
+/// Go's idea of a URL, with the parts we need; `domain` has the last word.
+pub(super) const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' \
+    && self.matches('^[^/]*//[^/?#@]+([/?#][^ ]*)?$')";
+/// What [`URL_RULE`] says.
+pub(super) const URL_MESSAGE: &str = "url must be an absolute http or https URL with a host and without user name or password, for example https://hooks.example.com/in";
+
 /// Units from large to small, each at most once, so that the sum cannot overflow.
 const DURATION_PATTERN: &str = "^([0-9]{1,6}([.][0-9]{1,6})?h)?([0-9]{1,6}([.][0-9]{1,6})?m)?\
     ([0-9]{1,9}([.][0-9]{1,6})?s)?([0-9]{1,9}([.][0-9]{1,6})?ms)?$";

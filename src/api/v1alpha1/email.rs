@@ -4,15 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::LocalReference;
-
-/// Refuses what is no mailbox at first sight; `domain` has the last word.
-const MAILBOX_RULE: &str =
-    "self.matches('^[^\\\\x00-\\\\x1f\\\\x7f]*[^\\\\x00-\\\\x20\\\\x7f@]@[^\\\\x00-\\\\x20\\\\x7f@]+$')";
-/// The same for each member of a list.
-const MAILBOXES_RULE: &str = "self.all(one, one.matches('^[^\\\\x00-\\\\x1f\\\\x7f]*[^\\\\x00-\\\\x20\\\\x7f@]@[^\\\\x00-\\\\x20\\\\x7f@]+$'))";
-/// What they say.
-const MAILBOX_MESSAGE: &str = "use addresses such as ops@example.com or Ops Team <ops@example.com>";
+use super::common::{LocalReference, MAILBOX_MESSAGE, MAILBOX_RULE, MAILBOXES_RULE};
 
 /// Mails that tell of events, through an SMTP server.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]

@@ -7,14 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{
     DEFAULT_HEADERS, DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource,
-    duration_rule, header_name_rule,
+    URL_MESSAGE, URL_RULE, duration_rule, header_name_rule,
 };
 use super::email::EmailTarget;
 use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
-
-/// Go's idea of a URL, with the parts we need; `domain` has the last word.
-const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' \
-    && self.matches('^[^/]*//[^/?#@]+([/?#][^ ]*)?$')";
 
 /// Sends events to a webhook or by e-mail.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -110,7 +106,7 @@ pub struct WebhookTarget {
     /// URL of the endpoint, `http` or `https`, at most 2048 characters. Use `urlFrom` when the URL is itself a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new(URL_RULE).message("url must be an absolute http or https URL with a host and without user name or password, for example https://hooks.example.com/in"))]
+    #[x_kube(validation = Rule::new(URL_RULE).message(URL_MESSAGE))]
     pub url: Option<String>,
 
     /// Secret that holds the URL. White space around it does not count; only its scheme and host are ever shown.

@@ -6,7 +6,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::common::LocalReference;
+use super::common::{
+    LocalReference, MAILBOX_MESSAGE, MAILBOX_RULE, MAILBOXES_RULE, SecretKeySource, URL_MESSAGE, URL_RULE,
+};
 use crate::api::names::{MAX_PROJECT_NAME, TOKEN_SUFFIX, length_rule};
 
 /// A producer of events: what its events say about their origin. Every field may be left out, and so may `spec`.
@@ -80,6 +82,91 @@ pub struct EventProjectSpec {
     /// look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
+
+    /// Who is told of the project's events without an `EventDestination` of their own. Each becomes an
+    /// `EventDestination` that belongs to the project; `status.notifications` names them. The annotation
+    /// `postrider.dev/suspend=true` on one of them pauses it. Default: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notifications: Option<Notifications>,
+}
+
+/// Who is told of a project's events.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Notifications {
+    /// Address of the project's owner, who is told of each `workflow_failure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 320))]
+    #[x_kube(validation = Rule::new(MAILBOX_RULE).message(MAILBOX_MESSAGE))]
+    pub owner_email: Option<String>,
+    /// Addresses that are told of every event, at most 10. They are not told again as owner or subscriber.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(min = 3, max = 320)))]
+    #[x_kube(validation = Rule::new(MAILBOXES_RULE).message(MAILBOX_MESSAGE))]
+    pub primary_contact: Vec<String>,
+    /// One URL that is told of every type whose `sendWebhook` is true: POST of the format `Flat`, sent once, not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<NotificationWebhook>,
+    /// Which types go to `webhook`, and who else is told of them by e-mail; at most 64 types, with at most 256
+    /// subscribers in all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub events: Vec<NotificationEvent>,
+    /// Secret in the same namespace that describes the SMTP server; see `kubectl explain ed.spec.email.smtpRef`. Default:
+    /// the server that Postrider was installed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp_ref: Option<LocalReference>,
+}
+
+/// The URL that is told of a project's events.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("set exactly one of url and urlFrom"))]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationWebhook {
+    /// URL of the endpoint, `http` or `https`, at most 2048 characters. Use `urlFrom` when the URL is itself a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(URL_RULE).message(URL_MESSAGE))]
+    pub url: Option<String>,
+    /// Secret that holds the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_from: Option<SecretKeySource>,
+}
+
+/// Who is told of one event type.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationEvent {
+    /// The event type.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_.-]+$')").message("use letters, digits, \"_\", \".\" and \"-\""))]
+    pub event_type: String,
+    /// True sends events of the type to `webhook`. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub send_webhook: bool,
+    /// Addresses that are told of the type: a list, or one text with commas between them; a name with a comma in it needs
+    /// the list. Each gets mails of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "list_or_text")]
+    pub email_subscribers: Option<Subscribers>,
+}
+
+/// Addresses, as a list or as one text with commas between them.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum Subscribers {
+    /// One address each.
+    List(Vec<String>),
+    /// Addresses with commas between them.
+    Text(String),
+    /// Neither, which is a fault. The schema cannot refuse it, and it must not make the rest of the spec unreadable.
+    Other(serde_json::Value),
+}
+
+fn list_or_text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// An event type of a project.
@@ -157,6 +244,11 @@ pub struct EventProjectStatus {
     /// Secret whose key `token` holds the bearer token for publishing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<LocalReference>,
+    /// Names of the `EventDestination`s that `spec.notifications` stands for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 300), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub notifications: Vec<String>,
     /// The last handled value of the annotation `postrider.dev/reconcile` or `reconcile.fluxcd.io/requestedAt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,

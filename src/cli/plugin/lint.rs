@@ -19,6 +19,7 @@ use crate::domain::destination::{Destination, Identity, Reference, References, s
 use crate::domain::egress::EgressPolicy;
 use crate::domain::fault::{FaultKind, Faults};
 use crate::domain::id::{ObjectKey, Uid};
+use crate::domain::notifications;
 use crate::domain::type_rules::TypeRules;
 
 /// The kinds that are checked, each with the most characters of a name: the rest is for what is added to it.
@@ -213,8 +214,15 @@ impl Linter {
             "EventDestination" => serde_json::from_value::<EventDestination>(document.value.clone())
                 .map(|object| self.meaning(document, &object, secrets)),
             _ => project(document).map(|object| {
+                let name = object.metadata.name.unwrap_or_default();
                 let spec = object.spec;
-                TypeRules::compile(&spec.event_types, spec.validation.unwrap_or_default()).1
+                let (_, mut faults) =
+                    TypeRules::compile(&spec.event_types, spec.validation.unwrap_or_default());
+                let notifications = spec.notifications.unwrap_or_default();
+                if let Err(others) = notifications::expand(&name, &notifications, &self.egress) {
+                    faults.extend(others);
+                }
+                faults
             }),
         };
         let meaning = match meaning {

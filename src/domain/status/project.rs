@@ -20,6 +20,8 @@ pub struct ProjectSummary<'a> {
     pub project_id: Option<&'a str>,
     /// Name of the Secret with the publish token.
     pub token_secret: &'a str,
+    /// Names of the destinations that its notifications stand for.
+    pub notifications: &'a [String],
     /// Token of the newest reconcile request.
     pub reconcile_request: Option<&'a str>,
     /// What was done to a damaged store, which may have cost events of any project.
@@ -35,7 +37,7 @@ pub struct ProjectSummary<'a> {
 pub enum ProjectState<'a> {
     /// They can.
     Open,
-    /// Something is wrong with the token Secret.
+    /// Something is wrong with the spec or the token Secret.
     Faulty(&'a Faults),
     /// The object does not decode.
     Undecodable(&'a str),
@@ -77,6 +79,7 @@ pub fn project(summary: &ProjectSummary<'_>) -> (EventProjectStatus, Change) {
         token_secret_ref: Some(LocalReference {
             name: summary.token_secret.to_owned(),
         }),
+        notifications: summary.notifications.to_vec(),
         last_handled_reconcile_at: summary.reconcile_request.map(ToOwned::to_owned),
     };
     let change = if summary.previous == Some(&next) {

@@ -443,6 +443,7 @@ fn summary<'a>(state: ProjectState<'a>, previous: Option<&'a EventProjectStatus>
         ingest_url: "https://events.example/v1/namespaces/ns/projects/x/events",
         project_id: Some("id"),
         token_secret: "x-publish-token",
+        notifications: &[],
         reconcile_request: None,
         store_repaired: None,
         previous,

@@ -69,6 +69,46 @@ async fn operator_works_with_the_rights_of_the_chart() {
     )
     .await;
 
+    // … destinations for notifications: made, paused and removed …
+    let notify = |on: bool| {
+        let project = json!({
+            "apiVersion": "postrider.dev/v1alpha1", "kind": "EventProject", "metadata": {"name": "shop"},
+            "spec": {"notifications": {
+                "webhook": {"url": "https://hooks.example.com/in"},
+                "events": [{"type": "x", "sendWebhook": on}],
+            }},
+        });
+        cluster
+            .kubectl_with(&["apply", "-n", name], &project.to_string())
+            .ok();
+    };
+    notify(true);
+    let destinations = namespace.api::<EventDestination>();
+    await_condition(&destinations, "shop-webhook", "Ready", "True", SOON).await;
+    let pause = [
+        "annotate",
+        "-n",
+        name,
+        "ed/shop-webhook",
+        "postrider.dev/suspend=true",
+    ];
+    cluster.kubectl(&pause).ok();
+    eventually("it is paused", SOON, async || {
+        match destinations.get("shop-webhook").await {
+            Ok(webhook) if webhook.spec.suspend => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    notify(false);
+    eventually("it is removed", SOON, async || {
+        match destinations.get_opt("shop-webhook").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+
     // … publishers with an account of their own …
     cluster
         .kubectl(&["create", "serviceaccount", "till", "-n", name])

@@ -80,6 +80,13 @@ const IN_A_WATCHED_NAMESPACE: &[&str] = &[
     "postrider.dev/eventprojects: watch",
 ];
 
+/// What `rbac.notifications` adds.
+const FOR_NOTIFICATIONS: &[&str] = &[
+    "postrider.dev/eventdestinations: create",
+    "postrider.dev/eventdestinations: delete",
+    "postrider.dev/eventdestinations: update",
+];
+
 fn set(parts: &[&[&str]]) -> BTreeSet<String> {
     parts
         .iter()
@@ -162,7 +169,10 @@ async fn operator_may_do_what_it_needs_and_nothing_else() {
     );
     let granted = Granted::apply(cluster, home.name(), &[]);
     granted
-        .allows(other.name(), &[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE])
+        .allows(
+            other.name(),
+            &[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE, FOR_NOTIFICATIONS],
+        )
         .await;
 
     // The same question as people ask it.
@@ -173,7 +183,13 @@ async fn operator_may_do_what_it_needs_and_nothing_else() {
         ("create", "tokenreviews.authentication.k8s.io", true),
         ("delete", "secrets", false),
         ("update", "secrets", false),
+        ("create", "eventdestinations.postrider.dev", true),
+        ("update", "eventdestinations.postrider.dev", true),
+        ("delete", "eventdestinations.postrider.dev", true),
         ("patch", "eventdestinations.postrider.dev", false),
+        ("deletecollection", "eventdestinations.postrider.dev", false),
+        ("create", "eventprojects.postrider.dev", false),
+        ("update", "eventprojects.postrider.dev", false),
         ("delete", "eventprojects.postrider.dev", false),
         ("get", "pods", false),
         ("create", "pods/exec", false),
@@ -193,7 +209,7 @@ async fn operator_of_one_namespace_sees_no_other() {
         TempNamespace::new(cluster, "chart-one").await,
         TempNamespace::new(cluster, "chart-one").await,
     );
-    let watch = format!("watchNamespace={}", watched.name());
+    let watch = format!("watchNamespace={},rbac.notifications=false", watched.name());
     let granted = Granted::apply(cluster, home.name(), &["--set", &watch]);
     granted
         .allows(watched.name(), &[IN_THE_CLUSTER, IN_A_WATCHED_NAMESPACE])

@@ -188,6 +188,7 @@ fn misspelt_and_malformed_values_are_refused() {
         ("egres.allow={10.0.0.0/8}", "'egres' not allowed"),
         ("limits.maxBodySize=1", "'maxBodySize' not allowed"),
         ("metrics.podMonitor.enable=true", "'enable' not allowed"),
+        ("rbac.notification=true", "'notification' not allowed"),
         ("egress.allow={10.0.0.1}", "/egress/allow/0"),
         ("publicURL=events.acme.example", "/publicURL"),
         ("log.format=xml", "/log/format"),

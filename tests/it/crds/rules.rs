@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, TempNamespace};
 
-const ACCEPTED: &str = "";
-const URL: &str = "url must be an absolute http or https URL with a host and without user name or password";
+pub(super) const ACCEPTED: &str = "";
+pub(super) const URL: &str =
+    "url must be an absolute http or https URL with a host and without user name or password";
 const HEADER: &str =
     "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
 const TIMEOUT: &str = "timeout must be a duration between 100ms and 60s, such as 500ms or 15s";
@@ -18,8 +19,8 @@ const MINIMUM: &str = "minimumDuration must be a duration between 0s and 720h";
 const PROBE: &str = "probeInterval must be 0s (never) or a duration between 1s and 168h, such as 15m";
 const PATTERN: &str = "use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern";
 const HMAC_ONLY: &str = "header, prefix and encoding belong to scheme HmacSHA256";
-const MAILBOX: &str = "use addresses such as ops@example.com or Ops Team <ops@example.com>";
-const NAME: &str = "use lower-case letters, digits, \"-\" and \".\"";
+pub(super) const MAILBOX: &str = "use addresses such as ops@example.com or Ops Team <ops@example.com>";
+pub(super) const NAME: &str = "use lower-case letters, digits, \"-\" and \".\"";
 
 const DESTINATION: &[(&str, &str)] = &[
     // The spec itself.
@@ -497,7 +498,7 @@ async fn send(client: &kube::Client, method: &str, uri: String, body: &Value) ->
         })
 }
 
-async fn check(kind: &str, plural: &str, base: Value, cases: &[(&str, &str)]) {
+pub(super) async fn check(kind: &str, plural: &str, base: Value, cases: &[(&str, &str)]) {
     use futures::StreamExt as _;
 
     let namespace = TempNamespace::new(Cluster::shared(), "rules").await;
