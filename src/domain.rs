@@ -10,6 +10,7 @@ pub mod egress;
 pub mod event;
 pub mod fault;
 pub mod filter;
+pub mod format;
 pub mod health;
 pub mod id;
 pub mod outcome;

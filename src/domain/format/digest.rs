@@ -1,0 +1,254 @@
+//! [`Digest`]: an event as services for people and machines want it told, and the shortening of texts.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::domain::catalogue;
+use crate::domain::destination::Identity;
+use crate::domain::event::Event;
+use crate::domain::id;
+use crate::domain::pattern::TypePattern;
+use crate::domain::shape;
+
+/// Longest link that is taken over.
+const MAX_LINK: usize = 2000;
+/// What shortened text ends with.
+const CUT: &str = "… [cut]";
+
+/// How bad an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Somebody must act now.
+    Critical,
+    /// Something failed.
+    Error,
+    /// Something may fail.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+/// An event as it is told.
+pub struct Digest<'a> {
+    /// Its type.
+    pub event_type: &'a str,
+    /// One sentence.
+    pub message: Cow<'a, str>,
+    /// How bad it is.
+    pub level: Level,
+    /// When it happened.
+    pub time: Timestamp,
+    /// Id of the event.
+    pub id: &'a str,
+    /// Id of the delivery, the same on every attempt.
+    pub delivery: uuid::Uuid,
+    /// Id of the project.
+    pub project_id: &'a str,
+    /// What it belongs to, as name and value, the most important first; at most eight.
+    pub facts: Vec<(&'static str, Cow<'a, str>)>,
+    /// Id of the user.
+    pub user: Option<&'a str>,
+    /// Environment of the project.
+    pub environment: Option<&'a str>,
+    /// The error's own message.
+    pub error: Option<String>,
+    /// Where to look, an `http` or `https` URL.
+    pub link: Option<String>,
+    /// The thing that keeps failing: the same for all events of one kind about one workflow, sync or integration.
+    pub subject: String,
+    /// The whole event, as templates see it.
+    pub event: Value,
+}
+
+impl<'a> Digest<'a> {
+    pub(super) fn of(
+        event: &'a Event,
+        destination: &Identity,
+        severity: &[(Vec<TypePattern>, Level)],
+    ) -> Self {
+        let content = &event.content;
+        let project = &event.project;
+        let data: Value = serde_json::from_str(content.data.get()).unwrap_or_default();
+        let error = content
+            .error
+            .as_deref()
+            .and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok())
+            .as_ref()
+            .or_else(|| data.get("error"))
+            .and_then(|error| error.as_str().or_else(|| error.get("message")?.as_str()))
+            .map(ToOwned::to_owned);
+        let user = content.user.as_ref().map(|user| user.id.as_str());
+        let workflow = content
+            .workflow
+            .as_ref()
+            .map(|workflow| workflow.name.as_deref().unwrap_or(&workflow.id));
+        let integration = content.integration.as_ref().and_then(|integration| {
+            let name = integration.name.as_deref().or(integration.kind.as_deref());
+            name.or(integration.id.as_deref())
+        });
+        let sync = content.sync.as_ref();
+        let integration = integration.or_else(|| sync?.integration.as_deref());
+        let environment = project.environment.as_deref();
+        let facts = [
+            ("Project", Some(&*project.name)),
+            ("Environment", environment),
+            ("User", user),
+            ("Workflow", workflow),
+            ("Integration", integration),
+            ("Sync", sync.map(|sync| sync.id.as_str())),
+            ("Account", project.account_name.as_deref()),
+        ];
+        let facts: Vec<(&'static str, Cow<'a, str>)> = facts
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, Cow::Borrowed(value?))))
+            .filter(|(_, value)| !value.trim().is_empty())
+            .collect();
+        let event_type = &*content.event_type;
+        let about = [
+            content.workflow.as_ref().map(|workflow| workflow.id.as_str()),
+            integration,
+            user,
+        ];
+        let about = about.into_iter().flatten().next().unwrap_or_default();
+        Self {
+            event_type,
+            message: catalogue::message(event),
+            level: level_of(event_type, severity),
+            time: Timestamp::from_millisecond(content.timestamp).unwrap_or(event.accepted),
+            id: event.id.as_str(),
+            delivery: id::delivery_id(&event.id, &project.uid, &destination.uid),
+            project_id: &project.id,
+            facts,
+            user,
+            environment,
+            error,
+            link: link(&data),
+            subject: format!("{}/{event_type}/{about}", project.id),
+            event: serde_json::from_str(&shape::event_view(event)).unwrap_or_default(),
+        }
+    }
+
+    /// The whole event in at most so many bytes of JSON: large members are replaced by a note of their size.
+    pub(super) fn event_within(&self, most: usize) -> Value {
+        let mut event = self.event.clone();
+        if event.to_string().len() <= most {
+            return event;
+        }
+        if let Some(members) = event.as_object_mut() {
+            let share = most / members.len().max(1);
+            for (name, value) in members {
+                let length = value.to_string().len();
+                if length > share {
+                    *value = Value::String(format!("[cut: {name} has {length} bytes]"));
+                }
+            }
+        }
+        event
+    }
+
+    /// A fact by name.
+    pub(super) fn fact(&self, wanted: &str) -> Option<&str> {
+        let found = self.facts.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, value)| &**value)
+    }
+}
+
+fn level_of(event_type: &str, severity: &[(Vec<TypePattern>, Level)]) -> Level {
+    let chosen = severity
+        .iter()
+        .find(|(patterns, _)| patterns.iter().any(|pattern| pattern.matches(event_type)));
+    if let Some((_, level)) = chosen {
+        return *level;
+    }
+    let lower = event_type.to_ascii_lowercase();
+    if lower.contains("fail") || lower.contains("error") || lower.contains("exhausted") {
+        Level::Error
+    } else if ["cancel", "archived", "disabled", "expired"]
+        .iter()
+        .any(|word| lower.contains(word))
+    {
+        Level::Warning
+    } else {
+        Level::Info
+    }
+}
+
+/// The first link that events of the catalogue carry.
+fn link(data: &Value) -> Option<String> {
+    ["executionUrl", "admin_link", "url"]
+        .into_iter()
+        .find_map(|name| {
+            let text = data.get(name)?.as_str()?;
+            let url = url::Url::parse(text).ok()?;
+            let fits = matches!(url.scheme(), "http" | "https") && url.as_str().len() <= MAX_LINK;
+            fits.then(|| url.into())
+        })
+}
+
+/// At most so many characters; shortened text says so.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    cut_by(text, most, |_| 1)
+}
+
+/// The same in UTF-16 units, which some services count.
+pub(super) fn cut_utf16(text: &str, most: usize) -> String {
+    cut_by(text, most, char::len_utf16)
+}
+
+/// The same in bytes.
+pub(super) fn cut_bytes(text: &str, most: usize) -> String {
+    cut_by(text, most, char::len_utf8)
+}
+
+fn cut_by(text: &str, most: usize, weight: impl Fn(char) -> usize) -> String {
+    let whole: usize = text.chars().map(&weight).sum();
+    if whole <= most {
+        return text.to_owned();
+    }
+    let end: usize = CUT.chars().map(&weight).sum();
+    let ending = if end < most { CUT } else { "" };
+    let room = most.saturating_sub(if ending.is_empty() { 0 } else { end });
+    let mut used = 0;
+    let mut short = String::new();
+    for char in text.chars() {
+        used += weight(char);
+        if used > room {
+            break;
+        }
+        short.push(char);
+    }
+    short.push_str(ending);
+    short
+}
+
+/// Escapes and shortens so that what is escaped is within the bound, and no escape is cut in two.
+pub(super) fn escape_within(
+    text: &str,
+    most: usize,
+    escape: impl Fn(char) -> Option<&'static str>,
+) -> String {
+    let put = |out: &mut String, char: char| match escape(char) {
+        Some(escaped) => out.push_str(escaped),
+        None => out.push(char),
+    };
+    let length = |char: char| escape(char).map_or(1, |escaped| escaped.chars().count());
+    let whole: usize = text.chars().map(length).sum();
+    let mut out = String::new();
+    if whole <= most {
+        text.chars().for_each(|char| put(&mut out, char));
+        return out;
+    }
+    let room = most.saturating_sub(CUT.chars().count());
+    let mut used = 0;
+    for char in text.chars() {
+        used += length(char);
+        if used > room {
+            break;
+        }
+        put(&mut out, char);
+    }
+    out.push_str(CUT);
+    out
+}
