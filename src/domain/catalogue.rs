@@ -54,17 +54,18 @@ impl EventType {
         })
     }
 
-    /// The message of an event without one, with placeholders as templates have them.
+    /// The message of an event without one, as a template. An event that lacks the user, the workflow or the integration
+    /// gets a plainer sentence, and one whose workflow or integration has no name gets its type or id there.
     #[must_use]
     pub fn message_template(&self) -> String {
         match self.name {
-            "workflow_failure" => "Workflow “{{ workflow.name }}“ failed for User {{ user.id }}".to_owned(),
-            "credentials_failure" => {
-                "Connected User “{{ user.id }}“ credential for {{ integration.name }} expired \
-                and can not be refreshed."
-                    .to_owned()
+            "workflow_failure" => {
+                "Workflow “{{ $.event.workflow.name }}“ failed for User {{ $.event.user.id }}".to_owned()
             }
-            _ => format!("{} for User {{{{ user.id }}}}", self.sentence),
+            "credentials_failure" => "Connected User “{{ $.event.user.id }}“ credential for \
+                {{ $.event.integration.name }} expired and can not be refreshed."
+                .to_owned(),
+            _ => format!("{} for User {{{{ $.event.user.id }}}}", self.sentence),
         }
     }
 }

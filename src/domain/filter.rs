@@ -10,6 +10,9 @@
 //! - `matches` takes a text that stands in the filter, whose compiled size is bounded, never one out of the event;
 //! - lists hold constants, so nothing copies the event.
 //!
+//! What is left depends on the event: how often a filter goes over all of it is counted when the filter is read, and an
+//! event for which that is over [`MAX_WORK`] bytes is not looked at.
+//!
 //! An event matches only when the condition is `true`. A missing member, a wrong type or a bound that is hit is no
 //! match, and says which with [`NoMatch`]. Numbers of the event are signed, so that `event.data.n + 1` is a number.
 
@@ -35,6 +38,8 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_NODES: usize = 512;
 /// Most elements that `all`, `exists` and `exists_one` go over.
 pub const MAX_ELEMENTS: usize = 1024;
+/// Most bytes of the event that one evaluation may go over, each counted as often as it is gone over.
+pub const MAX_WORK: usize = 32 * 1024 * 1024;
 /// The variables of a filter.
 pub const VARIABLES: [&str; 3] = ["event", "project", "user"];
 
@@ -44,8 +49,17 @@ static LIBRARY: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 pub struct Filter {
     source: Box<str>,
     program: Program,
+    work: Work,
     has_loop: bool,
     is_slow: bool,
+}
+
+/// How often a filter may go over the whole event.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    once: usize,
+    /// For each element of a list.
+    each: usize,
 }
 
 impl std::fmt::Debug for Filter {
@@ -73,6 +87,8 @@ pub enum NoMatch {
     NotBoolean,
     /// A list is too long to go over.
     TooManyElements,
+    /// The event is too large for what the condition does with it.
+    TooMuchWork,
     /// Types do not fit, a number overflows, or the like.
     Failed,
 }
@@ -95,14 +111,12 @@ impl Filter {
             .map_err(|errors| bounds::parse_message(source, &errors))?;
         let mut bounds = Bounds::new(source, program.source_info());
         bounds.check(program.expression())?;
-        let (has_loop, patterns) = (bounds.has_loop, bounds.patterns);
-        for pattern in &patterns {
-            check_pattern(pattern)?;
-        }
-        let is_slow = has_loop || !patterns.is_empty();
+        let (has_loop, work) = (bounds.has_loop, bounds.work());
+        let is_slow = has_loop || bounds.patterns > 0;
         Ok(Self {
             source: source.into(),
             program,
+            work,
             has_loop,
             is_slow,
         })
@@ -120,6 +134,12 @@ impl Filter {
         self.is_slow
     }
 
+    /// How often an evaluation may go over the whole event, loops apart.
+    #[must_use]
+    pub const fn passes(&self) -> usize {
+        self.work.once
+    }
+
     /// Whether an event matches.
     ///
     /// # Errors
@@ -127,6 +147,14 @@ impl Filter {
     pub fn matches(&self, facts: &Facts) -> Result<(), NoMatch> {
         if self.has_loop && facts.longest > MAX_ELEMENTS {
             return Err(NoMatch::TooManyElements);
+        }
+        let passes = self
+            .work
+            .each
+            .saturating_mul(facts.longest)
+            .saturating_add(self.work.once);
+        if passes.saturating_mul(facts.weight) > MAX_WORK {
+            return Err(NoMatch::TooMuchWork);
         }
         let result = catch_unwind(AssertUnwindSafe(|| self.program.execute(&facts.context)));
         match result.map_err(|_| NoMatch::Failed)? {
@@ -140,25 +168,19 @@ impl Filter {
 }
 
 /// Whether the regular expression compiles: only an evaluation tells.
-fn check_pattern(pattern: &str) -> Result<(), String> {
+fn is_pattern(pattern: &str) -> bool {
     let mut context = Context::with_env(Arc::clone(&LIBRARY));
     context.add_variable_from_value("p", pattern.to_owned());
-    let compiles = Program::compile("''.matches(p)").is_ok_and(|program| program.execute(&context).is_ok());
-    if compiles {
-        Ok(())
-    } else {
-        let shown = super::event::refusal::quote(pattern);
-        Err(format!(
-            "the pattern {shown:?} of `matches` is no regular expression; there is no look-around"
-        ))
-    }
+    Program::compile("''.matches(p)").is_ok_and(|program| program.execute(&context).is_ok())
 }
 
 /// An event as filters see it; made once and shared by all of them.
 pub struct Facts {
     context: Context<'static, 'static>,
-    /// Elements of the longest list or object.
+    /// Elements of the longest list or object; 1 at least.
     longest: usize,
+    /// Bytes of the event.
+    weight: usize,
 }
 
 impl Facts {
@@ -166,15 +188,22 @@ impl Facts {
     /// event without a user has one with empty `metadata` alone.
     #[must_use]
     pub fn of(event: &Event) -> Self {
-        let view: Value = serde_json::from_str(&shape::event_view(event)).unwrap_or_default();
+        let text = shape::event_view(event);
+        // What was accepted is JSON that a `Value` can hold.
+        let view: Value = serde_json::from_str(&text).unwrap_or_default();
         let part = |name, otherwise| view.get(name).cloned().unwrap_or(otherwise);
         let (project, user) = (part("project", json!({})), part("user", json!({"metadata": {}})));
-        let mut longest = 0;
+        let mut longest = 1;
         let mut context = Context::with_env(Arc::clone(&LIBRARY));
         for (name, value) in VARIABLES.into_iter().zip([view, project, user]) {
             context.add_variable_from_value(name, cel_value(value, &mut longest));
         }
-        Self { context, longest }
+        let weight = text.len();
+        Self {
+            context,
+            longest,
+            weight,
+        }
     }
 }
 

@@ -5,7 +5,12 @@
 //! - size, depth, number of subschemas, number of patterns;
 //! - a `$ref` stays within the document, so nothing is ever fetched, and never leads back to itself, so that the work
 //!   for one value is at most [`MAX_STEPS`] subschemas, however they refer to each other;
-//! - patterns are matched in linear time: what needs backtracking does not compile.
+//! - patterns are matched in linear time: what needs backtracking does not compile;
+//! - where `unevaluated…` looks into `allOf` and its like, these are gone through once more: on at most
+//!   [`MAX_UNEVALUATED`] levels, because each doubles the work.
+//!
+//! What is left is the size of a value times that of its schema. Over [`MAX_CHECKS`] a value is not looked at, and is
+//! wrong. To tell what is wrong costs more than to find that something is, so it is done for less.
 //!
 //! `format` is an annotation, as the draft has it, and is not checked.
 
@@ -26,6 +31,18 @@ pub const MAX_STEPS: usize = 1024;
 pub const MAX_PATTERNS: usize = 16;
 /// Longest list of a value that a schema with `uniqueItems` looks at: comparing all with all may be what it takes.
 pub const MAX_UNIQUE: usize = 1024;
+/// Most levels on which `unevaluatedProperties` and `unevaluatedItems` look into other schemas.
+pub const MAX_UNEVALUATED: usize = 3;
+/// Most checks of one value: its parts, two bytes each at least, times the weight of the schema.
+pub const MAX_CHECKS: usize = 128 * 1024 * 1024;
+/// Most checks of a value of which more than the first violation is looked for, and any when there are choices.
+const TELLING: usize = 128 * 1024;
+/// Entries of an `enum` that are as much work as one subschema.
+const ENUM_PART: usize = 8;
+/// Subschemas that are as much work as one pattern is for a short text.
+const PATTERN_WEIGHT: usize = 32;
+/// Subschemas that are as much work as a `multipleOf` with decimals.
+const DECIMALS_WEIGHT: usize = 64;
 /// Most bytes that a compiled pattern takes.
 const PATTERN_BYTES: usize = 64 * 1024;
 /// Subschemas that are as much work as one pattern.
@@ -62,6 +79,22 @@ const NAMED: [&str; 4] = [
     "patternProperties",
     "properties",
 ];
+/// Keywords that apply to the same value again, or, as `contains`, to each of its elements again.
+const IN_PLACE: [&str; 11] = [
+    "$ref",
+    "allOf",
+    "anyOf",
+    "contains",
+    "dependencies",
+    "dependentSchemas",
+    "else",
+    "if",
+    "not",
+    "oneOf",
+    "then",
+];
+/// Keywords about what no other keyword looked at.
+const UNEVALUATED: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
 /// Objects of schemas that apply only where they are referred to.
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 /// Keywords that would make a reference lead elsewhere than its text says.
@@ -79,8 +112,12 @@ pub struct Schema {
     validator: Validator,
     steps: usize,
     patterns: usize,
+    /// The work for each part of a value, in subschemas.
+    weight: usize,
     /// `uniqueItems` stands somewhere.
     is_unique: bool,
+    /// `anyOf` or `oneOf` stands somewhere.
+    has_choices: bool,
 }
 
 /// What is wrong with a schema, and where in it.
@@ -118,7 +155,8 @@ impl Schema {
         let root = schema
             .as_object()
             .ok_or_else(|| fault("", "a schema is a JSON object"))?;
-        let (patterns, is_unique) = look_over(schema)?;
+        let seen = look_over(schema)?;
+        let patterns = seen.patterns;
         if schema.to_string().len() > MAX_SCHEMA {
             return Err(fault("", format!("the schema is over {MAX_SCHEMA} bytes")));
         }
@@ -134,13 +172,16 @@ impl Schema {
         let mut survey = Survey {
             root: schema,
             steps: 0,
+            weight: 0,
             level: 0,
+            unevaluated: 0,
+            looks: false,
             open: Vec::new(),
         };
         survey.definitions(schema, "")?;
-        survey.steps = 0;
+        (survey.steps, survey.weight) = (0, 0);
         survey.apply(schema, "")?;
-        let steps = survey.steps;
+        let (steps, weight) = (survey.steps, survey.weight);
         if patterns > MAX_PATTERNS {
             return Err(fault(
                 "",
@@ -161,14 +202,16 @@ impl Schema {
             validator,
             steps,
             patterns,
-            is_unique,
+            weight: steps.saturating_add(weight),
+            is_unique: seen.is_unique,
+            has_choices: seen.has_choices,
         })
     }
 
     /// A measure of the work for each byte of a value: the subschemas it can meet, and much more for patterns.
     #[must_use]
     pub const fn work(&self) -> usize {
-        self.steps + self.patterns * PATTERN_WORK
+        self.weight + self.patterns * PATTERN_WORK
     }
 
     /// Patterns of the schema.
@@ -177,13 +220,23 @@ impl Schema {
         self.patterns
     }
 
-    /// What is wrong with a value whose JSON is `length` bytes long; the first few violations, one when it is long.
+    /// What is wrong with a value whose JSON is `length` bytes long: the first few violations, one when it is long.
     #[must_use]
     pub fn violations(&self, value: &Value, length: usize) -> Vec<Violation> {
-        if self.is_unique && longest_list(value) > MAX_UNIQUE {
-            let message = format!("a list of over {MAX_UNIQUE} elements cannot be checked for `uniqueItems`");
+        let whole = |message| {
             let pointer = String::new();
-            return vec![Violation { pointer, message }];
+            vec![Violation { pointer, message }]
+        };
+        let checks = (length / 2 + 1).saturating_mul(self.weight);
+        if checks > MAX_CHECKS {
+            return whole(format!(
+                "a value of {length} bytes is too long to be checked by so large a schema"
+            ));
+        }
+        if self.is_unique && longest_list(value) > MAX_UNIQUE {
+            return whole(format!(
+                "a list of over {MAX_UNIQUE} elements cannot be checked for `uniqueItems`"
+            ));
         }
         if self.validator.is_valid(value) {
             return Vec::new();
@@ -192,12 +245,14 @@ impl Schema {
             pointer: error.instance_path().as_str().to_owned(),
             message: cut(&error.masked().to_string()),
         };
-        if length <= THOROUGH {
-            self.validator
-                .iter_errors(value)
-                .take(TOLD)
-                .map(|error| told(&error))
-                .collect()
+        if length <= THOROUGH && checks <= TELLING {
+            let errors = self.validator.iter_errors(value).take(TOLD);
+            errors.map(|error| told(&error)).collect()
+        } else if self.has_choices && checks > TELLING {
+            whole(
+                "the value breaks its schema; it is too long, and has too many choices, to say where"
+                    .to_owned(),
+            )
         } else {
             self.validator.validate(value).err().iter().map(told).collect()
         }
@@ -242,17 +297,26 @@ fn compile_message(error: &jsonschema::ValidationError<'_>) -> String {
     text
 }
 
-/// Checks the depth, counts what may be a pattern, and looks for `uniqueItems`, wherever they stand.
-fn look_over(schema: &Value) -> Result<(usize, bool), SchemaFault> {
-    let (mut patterns, mut is_unique) = (0, false);
+/// What stands somewhere in a schema, whether it is in force there or not.
+#[derive(Default)]
+struct Seen {
+    patterns: usize,
+    is_unique: bool,
+    has_choices: bool,
+}
+
+/// Checks the depth, and looks for what is worth knowing.
+fn look_over(schema: &Value) -> Result<Seen, SchemaFault> {
+    let mut seen = Seen::default();
     let mut open = vec![(schema, 1)];
     while let Some((value, depth)) = open.pop() {
         let children: Vec<&Value> = match value {
             Value::Object(members) => {
                 let named = members.get("patternProperties").and_then(Value::as_object);
-                patterns += usize::from(members.get("pattern").is_some_and(Value::is_string));
-                patterns += named.map_or(0, Map::len);
-                is_unique |= members.get("uniqueItems") == Some(&Value::Bool(true));
+                seen.patterns += usize::from(members.get("pattern").is_some_and(Value::is_string));
+                seen.patterns += named.map_or(0, Map::len);
+                seen.is_unique |= members.get("uniqueItems") == Some(&Value::Bool(true));
+                seen.has_choices |= members.contains_key("anyOf") || members.contains_key("oneOf");
                 members.values().collect()
             }
             Value::Array(items) => items.iter().collect(),
@@ -266,15 +330,34 @@ fn look_over(schema: &Value) -> Result<(usize, bool), SchemaFault> {
         }
         open.extend(children.into_iter().map(|child| (child, depth + 1)));
     }
-    Ok((patterns, is_unique))
+    Ok(seen)
+}
+
+/// What the keywords of one subschema weigh beside itself.
+fn weight(members: &Map<String, Value>) -> usize {
+    let of = |keyword: &str, weight: &dyn Fn(&Value) -> usize| members.get(keyword).map_or(0, weight);
+    of("enum", &|list| list.as_array().map_or(0, Vec::len) / ENUM_PART)
+        + of("pattern", &|_| PATTERN_WEIGHT)
+        + of("patternProperties", &|named| {
+            named.as_object().map_or(0, Map::len) * PATTERN_WEIGHT
+        })
+        + of("multipleOf", &|number| {
+            usize::from(!number.is_u64()) * DECIMALS_WEIGHT
+        })
 }
 
 /// Walks a schema with every `$ref` written out.
 struct Survey<'a> {
     root: &'a Value,
     steps: usize,
+    /// What they weigh beside that.
+    weight: usize,
     /// Subschemas that are open.
     level: usize,
+    /// Of these, those whose keywords about what is left over look into schemas that are open, too.
+    unevaluated: usize,
+    /// The open one has such keywords, and looks into none yet.
+    looks: bool,
     /// Targets of the references that are open, to find those that lead back.
     open: Vec<&'a str>,
 }
@@ -324,23 +407,44 @@ impl<'a> Survey<'a> {
             return Ok(());
         };
         Self::check_keywords(members, pointer)?;
-        for (keyword, value) in members {
-            let pointer = || format!("{pointer}/{}", escape(keyword));
-            match (keyword.as_str(), value) {
-                (name, inner) if ONE.contains(&name) => self.apply(inner, &pointer())?,
-                (name, Value::Array(list)) if LIST.contains(&name) => {
-                    for (index, inner) in list.iter().enumerate() {
-                        self.apply(inner, &format!("{}/{index}", pointer()))?;
-                    }
+        self.weight = self.weight.saturating_add(weight(members));
+        let before = (self.unevaluated, self.looks);
+        self.looks |= UNEVALUATED.iter().any(|keyword| members.contains_key(*keyword));
+        let looks = self.looks;
+        let result = members.iter().try_for_each(|(keyword, value)| {
+            let pointer = format!("{pointer}/{}", escape(keyword));
+            (self.unevaluated, self.looks) = (before.0, false);
+            if IN_PLACE.contains(&keyword.as_str()) {
+                self.unevaluated += usize::from(looks);
+                if self.unevaluated > MAX_UNEVALUATED {
+                    let message = format!(
+                        "unevaluatedProperties and unevaluatedItems look into other schemas on over \
+                         {MAX_UNEVALUATED} levels"
+                    );
+                    return Err(fault(&pointer, message));
                 }
-                (name, Value::Object(named)) if NAMED.contains(&name) => {
-                    for (key, inner) in named {
-                        self.apply(inner, &format!("{}/{}", pointer(), escape(key)))?;
-                    }
-                }
-                ("$ref", Value::String(target)) => self.follow(target, &pointer())?,
-                _ => {}
             }
+            self.child(keyword, value, &pointer)
+        });
+        (self.unevaluated, self.looks) = before;
+        result
+    }
+
+    fn child(&mut self, keyword: &str, value: &'a Value, pointer: &str) -> Result<(), SchemaFault> {
+        match (keyword, value) {
+            (name, inner) if ONE.contains(&name) => self.apply(inner, pointer)?,
+            (name, Value::Array(list)) if LIST.contains(&name) => {
+                for (index, inner) in list.iter().enumerate() {
+                    self.apply(inner, &format!("{pointer}/{index}"))?;
+                }
+            }
+            (name, Value::Object(named)) if NAMED.contains(&name) => {
+                for (key, inner) in named {
+                    self.apply(inner, &format!("{pointer}/{}", escape(key)))?;
+                }
+            }
+            ("$ref", Value::String(target)) => self.follow(target, pointer)?,
+            _ => {}
         }
         Ok(())
     }

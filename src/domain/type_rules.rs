@@ -93,12 +93,12 @@ impl TypeRules {
                 continue;
             }
             if let Some(schema) = schema {
-                patterns += schema.patterns();
-                if patterns > MAX_TYPES_PATTERNS {
+                if patterns + schema.patterns() > MAX_TYPES_PATTERNS {
                     let message = format!("the schemas have over {MAX_TYPES_PATTERNS} patterns in all");
                     faults.invalid(format!("{path}.schema"), message);
-                    break;
+                    continue;
                 }
+                patterns += schema.patterns();
                 let needs = Vec::new();
                 rules
                     .own

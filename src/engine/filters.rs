@@ -25,8 +25,11 @@ use crate::domain::id::Uid;
 
 /// Most bytes of events that are looked at where they are.
 const INLINE_BYTES: usize = 16 * 1024;
-/// Most evaluations that are done where they are asked for.
-const INLINE_FILTERS: usize = 64;
+/// Most bytes that filters go over, each as often as they do, where they are asked for.
+const INLINE_WORK: usize = 256 * 1024;
+
+/// Bytes that stand for what an evaluation costs beside them.
+const EVALUATION: usize = 256;
 
 /// Turns for long work.
 pub(crate) struct Filters(Arc<Semaphore>);
@@ -46,9 +49,7 @@ pub(crate) struct Accepted {
 
 /// Events with the destinations whose filters let them through; `None` when the process is stopping.
 pub(crate) async fn narrow(core: &Core, accepted: Vec<Accepted>) -> Option<Vec<NewEvent>> {
-    let filters = || accepted.iter().flat_map(|one| one.route.filters.iter().flatten());
-    let count = filters().count();
-    if count == 0 {
+    if accepted.iter().all(|one| one.route.filters.is_empty()) {
         let events = accepted.into_iter().map(|one| NewEvent {
             lanes: Arc::clone(&one.route.lanes),
             event: one.event,
@@ -56,10 +57,12 @@ pub(crate) async fn narrow(core: &Core, accepted: Vec<Accepted>) -> Option<Vec<N
         return Some(events.collect());
     }
     let asked = accepted.iter().filter(|one| !one.route.filters.is_empty());
-    let bytes = asked.map(|one| weight(&one.event)).sum();
-    let is_long = count > INLINE_FILTERS || filters().any(|filter| filter.is_slow());
+    let mut size = Size::default();
+    for one in asked {
+        size.add(&one.event, one.route.filters.iter().flatten());
+    }
     let work = move || accepted.into_iter().map(chosen).collect::<Vec<_>>();
-    let chosen = core.filters.run(is_long, bytes, work).await?;
+    let chosen = core.filters.run(size, work).await?;
     let events = chosen.into_iter().map(|(event, refusals)| {
         for why in refusals {
             core.metrics.filtered(why);
@@ -75,9 +78,10 @@ pub(crate) async fn refuses(core: &Core, destination: &Destination, stored: &Sto
         return false;
     };
     let (filter, event) = (Arc::clone(filter), Arc::clone(event));
-    let (is_long, bytes) = (filter.is_slow(), weight(&event));
+    let mut size = Size::default();
+    size.add(&event, [&filter]);
     let work = move || filter.matches(&Facts::of(&event));
-    match core.filters.run(is_long, bytes, work).await {
+    match core.filters.run(size, work).await {
         Some(Err(why)) => {
             core.metrics.filtered(why);
             true
@@ -87,14 +91,40 @@ pub(crate) async fn refuses(core: &Core, destination: &Destination, stored: &Sto
     }
 }
 
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    /// Of the events.
+    bytes: usize,
+    /// Bytes that filters go over.
+    work: usize,
+    /// A filter goes over a list or searches for a pattern.
+    is_slow: bool,
+}
+
+impl Size {
+    fn add<'a>(&mut self, event: &Event, filters: impl IntoIterator<Item = &'a Arc<Filter>>) {
+        let bytes = weight(event);
+        self.bytes = self.bytes.saturating_add(bytes);
+        for filter in filters {
+            let work = bytes.saturating_mul(filter.passes()).saturating_add(EVALUATION);
+            self.work = self.work.saturating_add(work);
+            self.is_slow |= filter.is_slow();
+        }
+    }
+
+    const fn is_small(self) -> bool {
+        !self.is_slow && self.bytes <= INLINE_BYTES && self.work <= INLINE_WORK
+    }
+}
+
 impl Filters {
     async fn run<T: Send + 'static>(
         &self,
-        is_long: bool,
-        bytes: usize,
+        size: Size,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        if !is_long && bytes <= INLINE_BYTES {
+        if size.is_small() {
             return Some(work());
         }
         let turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
@@ -148,4 +178,35 @@ fn weight(event: &Event) -> usize {
         + raw(content.error.as_deref())
         + raw(content.cloud_event.as_deref())
         + message
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::event::sample;
+
+    fn is_small(filter: &str, count: usize, bytes: usize) -> bool {
+        let event = sample::event(&json!({"type": "x", "data": {"text": "a".repeat(bytes)}}));
+        let filter = Arc::new(Filter::parse(filter).unwrap());
+        let mut size = Size::default();
+        size.add(&event, std::iter::repeat_n(&filter, count));
+        size.is_small()
+    }
+
+    #[test]
+    fn only_little_work_is_done_where_it_is_asked_for() {
+        let plain = "event.type == 'x' && event.data.text != 'y'";
+        assert!(is_small(plain, 1, 1000) && is_small(plain, 50, 1000));
+        assert!(!is_small(plain, 2000, 10), "many filters");
+        assert!(!is_small(plain, 1, 20_000), "a large event");
+        assert!(!is_small("event.data.text.matches('a')", 1, 10), "a pattern");
+        assert!(!is_small("event.data.a.all(a, a == 1)", 1, 10), "a loop");
+        let heavy = vec!["event.data == event.data"; 20].join(" && ");
+        assert!(
+            is_small(&heavy, 1, 1000) && !is_small(&heavy, 1, 15_000),
+            "many passes"
+        );
+    }
 }

@@ -72,7 +72,7 @@ pub struct EventDestinationSpec {
     #[x_kube(validation = Rule::new("self.all(pattern, pattern.matches('^[A-Za-z0-9_.*-]+$'))").message("use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern"))]
     pub events: Vec<String>,
 
-    /// A condition in CEL over `event`, `project` and `user`, at most 1024 characters: only events for which it is true
+    /// A condition in CEL over `event`, `project` and `user`, at most 1024 bytes: only events for which it is true
     /// are sent, for example `event.data.total > 100 && user.id != 'test'`. A member that an event lacks makes it false;
     /// `has(event.data.total)` asks first. It is asked when an event is published, and again before it is sent.
     /// Default: every event of the types.

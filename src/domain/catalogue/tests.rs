@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::event::sample;
+use crate::domain::template::Template;
 
 fn message_of(body: &Value) -> String {
     message(&sample::event(body)).into_owned()
@@ -97,5 +98,20 @@ fn an_event_without_the_facts_of_its_message_gets_a_plain_sentence() {
         (json!({"type": "order.paid"}), "Event order.paid occurred"),
     ] {
         assert_eq!(message_of(&body), expected);
+    }
+}
+
+#[test]
+fn the_message_template_of_a_type_makes_the_message_of_its_events() {
+    for entry in &EVENT_TYPES {
+        let mut body = entry.definition().example;
+        body["user"] = json!({"id": "u"});
+        body["integration"] = json!({"type": "slack", "name": "Slack"});
+        let event = sample::event(&body);
+        let template = Template::parse(&json!(entry.message_template())).unwrap();
+        let rendered = template
+            .render(&event, &sample::identity(), sample::attempt())
+            .unwrap();
+        assert_eq!(rendered.body, message(&event).as_bytes(), "{}", entry.name);
     }
 }

@@ -1,11 +1,11 @@
 //! What a filter may be made of, told from its text and its parsed form.
 
-use cel::common::ast::{Expr, IdedExpr, LiteralValue, SourceInfo};
+use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SourceInfo};
 use cel::{ParseErrors, Value};
 
 use crate::domain::event::refusal::quote;
 
-use super::{MAX_DEPTH, MAX_NODES, VARIABLES};
+use super::{MAX_DEPTH, MAX_NODES, VARIABLES, Work, is_pattern};
 
 /// Most brackets that are open at once.
 const MAX_BRACKETS: usize = 32;
@@ -21,6 +21,10 @@ const MAX_PATTERN: usize = 256;
 const MAX_STATES: usize = 8192;
 /// What a class of characters counts.
 const CLASS: usize = 64;
+/// What a class counts that has characters of all scripts, such as `\w`: it is compiled anew for each event.
+const LARGE_CLASS: usize = 1024;
+/// A search for a pattern is as much work as so many passes over the event.
+const SEARCH: usize = 4;
 
 /// Functions beside the operators.
 const FUNCTIONS: [&str; 10] = [
@@ -43,6 +47,44 @@ const OPERATORS: [&str; 17] = [
 /// What macros are made of.
 const INNER: [&str; 2] = ["@not_strictly_false", "@in"];
 const SUM: &str = "_+_";
+/// Operators that look at none of their operands but truth values.
+const LOGIC: [&str; 5] = ["_&&_", "_||_", "!_", "_?_:_", "@not_strictly_false"];
+/// Operators that look at no more than the smaller one of their operands.
+const EQUALITY: [&str; 2] = ["_==_", "_!=_"];
+
+/// How much of the event a value can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Extent {
+    /// Nothing of it.
+    Constant,
+    /// One element of the list that is gone over: all elements together are at most the event.
+    Element,
+    /// Any part, or all of it.
+    Event,
+}
+
+/// What the value of an expression, whose depth the parser bounded, can hold.
+fn extent(node: &IdedExpr, own: &[&str]) -> Extent {
+    match &node.expr {
+        Expr::Ident(name) if own.contains(&name.as_str()) => Extent::Element,
+        Expr::Ident(_) => Extent::Event,
+        Expr::Select(select) if select.test => Extent::Constant,
+        Expr::Select(select) => extent(&select.operand, own),
+        Expr::Call(call) => match (call.func_name.as_str(), call.args.as_slice()) {
+            ("_?_:_", [_, this, that]) => extent(this, own).max(extent(that, own)),
+            ("_[_]", [whole, _]) => extent(whole, own),
+            (SUM | "string", _) => most(call.target.as_deref(), &call.args, own),
+            // A number or a truth value.
+            _ => Extent::Constant,
+        },
+        _ => Extent::Constant,
+    }
+}
+
+fn most(target: Option<&IdedExpr>, args: &[IdedExpr], own: &[&str]) -> Extent {
+    let extents = target.into_iter().chain(args).map(|operand| extent(operand, own));
+    extents.max().unwrap_or(Extent::Constant)
+}
 
 /// Refuses, before it is parsed, what could make the parser recurse too deep.
 pub(super) fn check_text(source: &str) -> Result<(), String> {
@@ -94,10 +136,11 @@ pub(super) struct Bounds<'a> {
     info: &'a SourceInfo,
     nodes: usize,
     sums: usize,
+    work: Work,
     /// There is a loop over a list.
     pub(super) has_loop: bool,
-    /// The regular expressions.
-    pub(super) patterns: Vec<String>,
+    /// Regular expressions.
+    pub(super) patterns: usize,
 }
 
 /// A node to look at.
@@ -115,8 +158,35 @@ impl<'a> Bounds<'a> {
             info,
             nodes: 0,
             sums: 0,
+            work: Work { once: 0, each: 0 },
             has_loop: false,
-            patterns: Vec::new(),
+            patterns: 0,
+        }
+    }
+
+    /// How often what was checked may go over the event; a sum may be as large as all its parts.
+    pub(super) const fn work(&self) -> Work {
+        Work {
+            once: self.work.once * (1 + self.sums),
+            each: self.work.each * (1 + self.sums),
+        }
+    }
+
+    /// Counts a call. Even one that fails may go over its operands, to tell what they were.
+    fn count(&mut self, call: &CallExpr, own: &[&str]) {
+        let name = call.func_name.as_str();
+        if LOGIC.contains(&name) {
+            return;
+        }
+        let extent = match call.args.as_slice() {
+            [left, right] if EQUALITY.contains(&name) => extent(left, own).min(extent(right, own)),
+            args => most(call.target.as_deref(), args, own),
+        };
+        let passes = if name == "matches" { SEARCH } else { 1 };
+        match extent {
+            Extent::Constant => {}
+            Extent::Event if !own.is_empty() => self.work.each += passes,
+            Extent::Element | Extent::Event => self.work.once += passes,
         }
     }
 
@@ -239,9 +309,11 @@ impl<'a> Bounds<'a> {
                     ));
                 }
                 self.has_loop = true;
+                self.work.once += 1;
                 Ok(())
             }
             Expr::Call(call) => {
+                self.count(call, own);
                 let name = call.func_name.as_str();
                 match name {
                     "matches" => self.pattern(node, call.args.last(), in_loop),
@@ -302,12 +374,20 @@ impl<'a> Bounds<'a> {
         if text.len() > MAX_PATTERN || states(&text) > MAX_STATES {
             return Err(self.at(node.id, "the pattern of `matches` is too large; repeat less"));
         }
-        self.patterns.push(text.to_string());
-        if self.patterns.len() > MAX_MATCHES {
+        self.patterns += 1;
+        if self.patterns > MAX_MATCHES {
             return Err(self.at(
                 node.id,
                 format!("at most {MAX_MATCHES} uses of `matches` are allowed"),
             ));
+        }
+        if !is_pattern(&text) {
+            let place = pattern.map_or(node.id, |pattern| pattern.id);
+            let shown = quote(&text);
+            let message = format!(
+                "the pattern {shown:?} of `matches` is no regular expression; there is no look-around"
+            );
+            return Err(self.at(place, message));
         }
         Ok(())
     }
@@ -315,16 +395,27 @@ impl<'a> Bounds<'a> {
 
 /// Roughly the states of a compiled pattern, never too few: every part as often as all its repetitions together say.
 fn states(pattern: &str) -> usize {
+    // Without regard to case every letter is a class.
+    let has_flags = |(at, _): (usize, &str)| {
+        let flag = pattern.get(at + 2..).and_then(|rest| rest.chars().next());
+        flag.is_some_and(|flag| flag.is_alphabetic() && flag != 'P')
+    };
+    let letter = if pattern.match_indices("(?").any(has_flags) {
+        CLASS
+    } else {
+        1
+    };
     let (mut parts, mut times) = (0_usize, 1_usize);
     let mut rest = pattern.chars().peekable();
     while let Some(character) = rest.next() {
         parts = parts.saturating_add(match character {
             '\\' => match rest.next() {
+                Some('p' | 'P' | 'w' | 'W') => LARGE_CLASS,
                 Some(escaped) if escaped.is_alphabetic() => CLASS,
-                _ => 1,
+                _ => letter,
             },
             '.' | '[' => CLASS,
-            _ => 1,
+            _ => letter,
         });
         if character == '{' {
             let counts: String = std::iter::from_fn(|| rest.next_if(|next| *next != '}')).collect();
@@ -335,15 +426,5 @@ fn states(pattern: &str) -> usize {
             times = times.saturating_mul(most.unwrap_or(1).max(1));
         }
     }
-    // Without regard to case every letter is a class.
-    let has_flags = |(at, _): (usize, &str)| {
-        let flag = pattern.get(at + 2..).and_then(|rest| rest.chars().next());
-        flag.is_some_and(|flag| flag.is_alphabetic() && flag != 'P')
-    };
-    let letters = if pattern.match_indices("(?").any(has_flags) {
-        CLASS
-    } else {
-        1
-    };
-    parts.saturating_mul(times).saturating_mul(letters)
+    parts.saturating_mul(times)
 }

@@ -37,6 +37,7 @@ fn conditions_read_the_event_its_project_and_its_user() {
         "event.error.message.contains('rate limit')",
         "event.message.startsWith('Order') && event.message.endsWith(\"paid\")",
         "event.message.matches('^Ord.r [a-z]{4}$')",
+        r"event.message.matches(r'(?i)^ORDER \w+$')",
         "'eu' in event.data.tags && event.type in ['order.paid', 'order.sent']",
         "event.data.tags.exists(tag, tag == 'eu')",
         "event.data.items.all(item, item.count >= 2)",
@@ -123,7 +124,14 @@ fn a_fault_has_its_place_and_a_remedy() {
             "event.message.matches(event.data.pattern)",
             "`matches` takes a text that stands in the filter",
         ),
-        ("event.message.matches('(')", "is no regular expression"),
+        (
+            "true && event.message.matches('(')",
+            "at line 1 column 31: the pattern \"(\" of `matches` is no regular expression",
+        ),
+        (
+            r"event.message.matches(r'\w{100}')",
+            "the pattern of `matches` is too large; repeat less",
+        ),
         (
             "event.message.matches('(a{100}){100}')",
             "the pattern of `matches` is too large; repeat less",
@@ -234,6 +242,69 @@ fn a_long_list_is_not_gone_over() {
     let plain = Filter::parse("3 in event.data.list").unwrap();
     assert!(!plain.is_slow());
     assert_eq!(plain.matches(&with(MAX_ELEMENTS + 1)), Ok(()));
+}
+
+#[test]
+fn patterns_may_be_as_large_as_the_guide_says() {
+    let parses = |pattern: &str| Filter::parse(&format!("event.message.matches(r'{pattern}')")).is_ok();
+    for (fits, too_large) in [
+        (r"^\w{7}$", r"^\w{9}$"),
+        ("[0-9]{110}", "[0-9]{130}"),
+        (r"(?i)inv-[0-9]+", "(?i)[a-z]{40}"),
+    ] {
+        assert!(parses(fits), "{fits}");
+        assert!(!parses(too_large), "{too_large}");
+    }
+}
+
+#[test]
+fn the_whole_event_is_not_gone_over_for_each_element_of_a_long_list() {
+    let list: Vec<Vec<u8>> = vec![vec![1; 100]; 1000];
+    let facts = Facts::of(&sample::event(
+        &json!({"type": "x", "data": {"list": list, "one": 1}}),
+    ));
+    for filter in [
+        "event.data.list.all(x, event == event)",
+        "event.data.list.all(x, x != event)",
+        "event.data.list.exists(x, event + 1 == 2)",
+        "event.data.list.exists(x, (true ? event : x) > x)",
+        "event.data.list.exists(x, event.data.list[1.5] == 2)",
+        "event.data.list.exists(x, event.data.one in event.data.list)",
+        "event.data.list.exists(x, string(event.data) == 'a')",
+        "['a'].all(x, size(event.data.list) > 0)",
+    ] {
+        let filter = Filter::parse(filter).unwrap();
+        let expected = match filter.source() {
+            // Equality looks at no more than the smaller side.
+            "event.data.list.all(x, x != event)" => Ok(()),
+            _ => Err(NoMatch::TooMuchWork),
+        };
+        assert_eq!(filter.matches(&facts), expected, "{}", filter.source());
+    }
+    for filter in [
+        "event.data.list.all(x, x == x && size(x) == 100 && x[0] == 1 && 1 in x && !(x[1] in [2, 3]))",
+        "event.data.list.exists_one(x, x == event.data.one) || true",
+        "event.data.list == event.data.list && event.data.list != event.data.one",
+        "event.data.list.all(x, has(event.data.one))",
+    ] {
+        assert_eq!(Filter::parse(filter).unwrap().matches(&facts), Ok(()), "{filter}");
+    }
+}
+
+#[test]
+fn an_event_of_common_size_is_within_the_work_of_a_filter() {
+    let lines: Vec<Value> = (0..200)
+        .map(|n| json!({"sku": format!("sku-{n}"), "count": n}))
+        .collect();
+    let facts = Facts::of(&sample::event(
+        &json!({"type": "x", "data": {"lines": lines, "least": 0, "skus": ["sku-1"]}}),
+    ));
+    for filter in [
+        "event.data.lines.all(line, line.count >= event.data.least && line.count < 1000)",
+        "event.data.lines.exists(line, line.sku in event.data.skus)",
+    ] {
+        assert_eq!(Filter::parse(filter).unwrap().matches(&facts), Ok(()), "{filter}");
+    }
 }
 
 /// Pieces that filters are made of, so that many of the made ones parse.

@@ -159,6 +159,93 @@ fn a_list_is_compared_with_itself_only_when_it_is_short() {
     assert_eq!(schema.violations(&json!({"l": [1, 1]}), 20)[0].pointer, "/l");
 }
 
+#[test]
+fn what_is_left_over_is_asked_for_on_few_levels() {
+    for keyword in ["unevaluatedProperties", "unevaluatedItems"] {
+        let nested = |levels: usize| {
+            (0..levels).fold(
+                json!({}),
+                |inner, _| json!({"allOf": [inner], keyword: {"type": "integer"}}),
+            )
+        };
+        assert!(Schema::compile(&nested(MAX_UNEVALUATED)).is_ok());
+        let (pointer, message) = fault_of(&nested(MAX_UNEVALUATED + 1));
+        assert!(message.contains("look into other schemas"), "{message}");
+        assert_eq!(pointer, format!("{}/allOf", "/allOf/0".repeat(MAX_UNEVALUATED)));
+    }
+    // Objects within objects, each of which allows nothing else, look into nothing.
+    let strict = (0..10).fold(
+        json!({"type": "string"}),
+        |inner, _| json!({"properties": {"a": inner}, "unevaluatedProperties": false}),
+    );
+    let schema = Schema::compile(&strict).unwrap();
+    let value = |leaf: Value| (0..10).fold(leaf, |inner, _| json!({"a": inner}));
+    assert_eq!(schema.violations(&value(json!("x")), 100), []);
+    assert_eq!(schema.violations(&value(json!(1)), 100).len(), 1);
+}
+
+#[test]
+fn a_long_value_that_fits_no_choice_is_not_told_in_every_way_it_does_not() {
+    let nested = |levels: usize| {
+        (0..levels).fold(
+            json!({"type": "string"}),
+            |inner, _| json!({"items": {"anyOf": [inner, inner]}}),
+        )
+    };
+    let schema = Schema::compile(&nested(7)).unwrap();
+    let value = |count: usize| (0..6).fold(json!(vec![1; count]), |inner, _| json!([inner]));
+    let long = value(30_000);
+    assert_eq!(
+        schema.violations(&long, long.to_string().len()),
+        [Violation {
+            pointer: String::new(),
+            message: "the value breaks its schema; it is too long, and has too many choices, to say where"
+                .to_owned(),
+        }]
+    );
+    let short = value(3);
+    assert_eq!(
+        schema.violations(&short, short.to_string().len())[0].pointer,
+        "/0"
+    );
+    // Without choices there is one way, and one place.
+    let plain = Schema::compile(&json!({"items": {"allOf": vec![json!({"type": "string"}); 900]}})).unwrap();
+    let found = plain.violations(&json!(vec![1; 30_000]), 60_001);
+    assert_eq!((found.len(), found[0].pointer.as_str()), (1, "/0"));
+}
+
+#[test]
+fn a_long_value_is_not_checked_by_a_large_schema() {
+    let large = Schema::compile(&json!({"items": {"allOf": vec![json!({"type": "integer"}); 900]}})).unwrap();
+    let small = Schema::compile(&json!({"items": {"type": "integer"}})).unwrap();
+    let value = json!(vec![1; 400_000]);
+    let length = value.to_string().len();
+    assert_eq!(small.violations(&value, length), []);
+    let found = large.violations(&value, length);
+    assert_eq!(
+        found[0].message,
+        "a value of 800001 bytes is too long to be checked by so large a schema"
+    );
+    assert_eq!(large.violations(&json!(vec![1; 40_000]), 80_001), []);
+    for (weighty, fits) in [
+        (json!({"items": {"enum": (0..4000).collect::<Vec<_>>()}}), false),
+        (json!({"items": {"multipleOf": 0.01}}), true),
+        (
+            json!({"items": {"allOf": vec![json!({"multipleOf": 0.01}); 10]}}),
+            false,
+        ),
+        (
+            json!({"items": {"allOf": vec![json!({"multipleOf": 5}); 10]}}),
+            true,
+        ),
+    ] {
+        let schema = Schema::compile(&weighty).unwrap();
+        let found = schema.violations(&json!([0]), length);
+        assert_eq!(found.is_empty(), fits, "{weighty}");
+        assert!(schema.work() > 60 || fits, "{weighty} is work");
+    }
+}
+
 /// Schemas of which many compile, some refer to each other, and some are nonsense.
 fn schemas() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![

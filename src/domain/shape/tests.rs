@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::event::parse::parse;
 use crate::domain::event::sample;
+use crate::domain::type_rules::{Places, TypeRules};
 
 fn golden(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -92,35 +93,117 @@ fn every_built_in_type_has_the_keys_of_its_receivers_documentation() {
     }
 }
 
-#[test]
-fn the_documented_examples_come_out_value_by_value() {
-    let Value::Object(mut expected) = golden("reference/workflow_failure.json") else {
-        panic!("an object")
-    };
-    let mut published = Value::Object(expected.clone());
-    for made in ["timestampISO", "message", "project"] {
-        published.as_object_mut().unwrap().remove(made);
+/// What a receiver's documentation shows for a type, with what its writers left open filled in: two instants that are
+/// meant to be one, placeholders, and what belongs to the destination and its project.
+fn documented(name: &str) -> Value {
+    let mut expected = golden(&format!("reference/{name}.json"));
+    if name == "credentials_failure" {
+        expected["timestampISO"] = json!("2024-10-22T20:37:29.422Z");
+        let message = expected["message"]
+            .as_str()
+            .unwrap()
+            .replace("<Integration>", "slack");
+        expected["message"] = json!(message);
     }
-    let sent = body(PayloadFormat::Default, &sample::event(&published));
-    assert_eq!(sent, Value::Object(expected.clone()).to_string());
+    if expected.get("webhookId").is_some() {
+        expected["webhookId"] = json!(sample::identity().uid.as_str());
+        expected["webhookPublishedAt"] = json!(sample::ACCEPTED);
+        expected["projectId"] = json!(&*sample::project().id);
+    }
+    expected
+}
 
-    let Value::Object(credentials) = golden("reference/credentials_failure.json") else {
-        panic!("an object")
+/// The event that a documented body comes from.
+fn published_for(format: PayloadFormat, body: &Value) -> Value {
+    let mut body = body.as_object().unwrap().clone();
+    let mut take = |name: &str| body.shift_remove(name);
+    let mut published = serde_json::Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        published.extend(value.map(|value| (name.to_owned(), value)));
     };
-    expected = credentials;
-    // The documentation shows two instants as one; and `<Integration>` stands for the integration's name.
-    expected.insert("timestampISO".to_owned(), json!("2024-10-22T20:37:29.422Z"));
-    let message = expected["message"]
-        .as_str()
-        .unwrap()
-        .replace("<Integration>", "slack");
-    expected.insert("message".to_owned(), json!(message));
-    let mut published = Value::Object(expected.clone());
-    for made in ["timestampISO", "message", "project"] {
-        published.as_object_mut().unwrap().remove(made);
+    match format {
+        PayloadFormat::Event => {
+            for made in ["timestampISO", "message", "project"] {
+                take(made).unwrap();
+            }
+            return Value::Object(body);
+        }
+        PayloadFormat::Sync => {
+            put("type", take("event"));
+            let mut sync = json!({"id": take("syncInstanceId"), "integration": take("sync")});
+            if let Some(id) = take("credentialId") {
+                sync["credentialId"] = id;
+            }
+            put("sync", Some(sync));
+            for name in ["user", "data", "error"] {
+                put(name, take(name));
+            }
+            assert!(body.is_empty(), "{body:?}");
+        }
+        PayloadFormat::Flat => {
+            put("type", take("event_type"));
+            put("timestamp", take("timestamp"));
+            for of_the_project in ["environment", "account_id", "account_name"] {
+                take(of_the_project).unwrap();
+            }
+            put("data", Some(Value::Object(body)));
+        }
+        PayloadFormat::Envelope => {
+            put("type", take("eventType"));
+            let mut payload = take("payload").unwrap();
+            put("error", payload.as_object_mut().unwrap().shift_remove("error"));
+            put("data", Some(payload));
+        }
+        other => panic!("no type has {other:?}"),
     }
-    let sent = body(PayloadFormat::Default, &sample::event(&published));
-    assert_eq!(sent, Value::Object(expected).to_string());
+    Value::Object(published)
+}
+
+#[test]
+fn every_documented_example_comes_out_value_by_value_and_follows_its_schema() {
+    for entry in &catalogue::EVENT_TYPES {
+        let expected = documented(entry.name);
+        let published = published_for(entry.format, &expected);
+        assert_eq!(published["type"], entry.name);
+        let drafts = sample::drafts(&published.to_string()).unwrap();
+        let faults = TypeRules::default().check(&drafts, Places::default());
+        assert_eq!(faults.listed(), [], "{}", entry.name);
+        // The order of keys counts, too.
+        let sent = body(PayloadFormat::Default, &sample::event(&published));
+        assert_eq!(sent, expected.to_string(), "{}", entry.name);
+    }
+}
+
+#[test]
+fn a_member_that_an_event_may_lack_is_left_out() {
+    let mut left_out = 0;
+    for entry in &catalogue::EVENT_TYPES {
+        for optional in [
+            "/credentialId",
+            "/error/code",
+            "/payload/workflowActionId",
+            "/user/metadata",
+        ] {
+            let mut expected = documented(entry.name);
+            let (parent, name) = optional.rsplit_once('/').unwrap();
+            let mut remove = || expected.pointer_mut(parent)?.as_object_mut()?.shift_remove(name);
+            if remove().is_none() || (name == "workflowActionId" && !entry.name.ends_with("failed")) {
+                continue;
+            }
+            left_out += 1;
+            let published = published_for(entry.format, &expected);
+            let drafts = sample::drafts(&published.to_string()).unwrap();
+            let faults = TypeRules::default().check(&drafts, Places::default());
+            assert_eq!(faults.listed(), [], "{} without {optional}", entry.name);
+            if name == "metadata" {
+                // This one is always there.
+                expected = documented(entry.name);
+            }
+            let sent = body(PayloadFormat::Default, &sample::event(&published));
+            assert_eq!(sent, expected.to_string(), "{} without {optional}", entry.name);
+        }
+    }
+    assert_eq!(left_out, 6 + 2 + 1 + 2);
 }
 
 #[test]

@@ -200,6 +200,21 @@ fn one_faulty_type_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_type_with_a_pattern_too_many_does_not_stop_those_after_it() {
+    let patterns: Vec<Value> = (0..16).map(|n| json!({"pattern": format!("a{n}")})).collect();
+    let mut types: Vec<Value> = (0..5)
+        .map(|n| json!({"name": format!("t{n}"), "schema": {"anyOf": patterns}}))
+        .collect();
+    types.push(json!({"name": "plain", "schema": {"required": ["x"]}}));
+    let types: Vec<EventTypeSpec> = serde_json::from_value(json!(types)).unwrap();
+    let (rules, faults) = TypeRules::compile(&types, Validation::Enforce);
+    let told_of: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(told_of, ["spec.eventTypes[4].schema"]);
+    assert_eq!(told(&rules, &json!({"type": "t4"})), [""; 0]);
+    assert_eq!(told(&rules, &json!({"type": "plain"})).len(), 1);
+}
+
+#[test]
 fn a_pointer_leads_into_the_body_in_every_mode() {
     let rules = rules(&json!([{"name": "t", "schema": {"properties": {"n": {"type": "integer"}}}}]));
     let json_headers = sample::headers("application/json");

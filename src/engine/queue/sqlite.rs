@@ -34,13 +34,14 @@
 //! | file at its limit | delivered events are removed, the group is written again; when that fails, its settlements are written alone and its enqueues fail with `FileFull` |
 //! | I/O error, read-only, not there | `Unavailable`; opened again every second until it heals |
 //! | damaged file | moved aside as `<path>.damaged-<time>`; every intact row is carried over to a new file |
-//! | damaged log | the log's checksums are mended so that SQLite reads all of it, a copy is kept, and the file is checked |
+//! | damaged log | one wrong byte per page is put right, more is let in when a whole commit follows, a copy is kept, and the file is checked |
 //! | damaged event | its delivery is handed out as `Corrupt` |
 //! | newer format, other process | `Unavailable`; nothing is touched; opened again every second until it heals |
 //!
 //! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back. For
 //! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
+mod checksum;
 mod complaint;
 mod fault;
 mod inbox;

@@ -41,6 +41,17 @@ async fn what_waits_is_decided_by_the_filter_as_it_is_now() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wider_filter_does_not_bring_back_what_was_kept_away() {
+    let fixture = Fixture::new();
+    fixture.destination("a", 1, &json!({"filter": "size(event.data.text) > 10"}));
+    fixture.try_publish_sized("a", 5).await.unwrap();
+    fixture.destination("a", 2, &json!({}));
+    fixture.try_publish_sized("a", 5).await.unwrap();
+    fixture.pass(60).await;
+    assert_eq!((fixture.sent("a"), fixture.view("a").depth.pending), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_destination_that_is_not_ready_keeps_what_it_may_want() {
     let fixture = Fixture::new();
     fixture.not_ready("a");

@@ -313,24 +313,129 @@ async fn a_flipped_byte_in_the_log_loses_nothing_else() {
     let settings = settings(directory.path());
     let queue = open(&settings).await;
     fill(&queue, 400, 200).await;
-    let wal = std::fs::read(beside(&settings.path, "-wal")).unwrap();
-    let step = wal.len() / 40;
-    for place in 0..40 {
+    let log = std::fs::read(beside(&settings.path, "-wal")).unwrap().len();
+    let last_frame = log - FRAME;
+    let anywhere = (0..40).map(|part| part * (log / 40) + part * 37);
+    let headers = (0..LOG_HEADER + FRAME_HEADER).chain(last_frame..last_frame + FRAME_HEADER);
+    for at_byte in anywhere.chain(headers).chain([log - 1]) {
         let (_keep, copy) = killed(&settings);
-        let at_byte = (place * step + place * 37).min(wal.len() - 1);
         flip(&beside(&copy.path, "-wal"), at_byte);
         let again = open(&copy).await;
         let state = again.state();
         assert_eq!(state.unavailable, None, "byte {at_byte}");
         let seen = drain(&again, "a", at(10_000)).await;
-        let mut good: Vec<String> = seen.iter().filter(|id| *id != "corrupt").cloned().collect();
-        good.sort();
-        good.dedup();
+        // Where in a frame the last byte of a word changed is not always known: it may be in an event, or in the page's
+        // number, which costs the page.
+        let number = at_byte > LOG_HEADER && (at_byte - LOG_HEADER) % FRAME == 3;
+        if number {
+            assert!(seen.len() >= 380, "byte {at_byte}, {state:?}");
+            continue;
+        }
+        let corrupt = seen.iter().filter(|id| *id == "corrupt").count();
         assert!(
-            good.len() >= 399,
-            "byte {at_byte}: {} of 400, {state:?}",
-            good.len()
+            corrupt <= usize::from(at_byte % 4 == 3),
+            "byte {at_byte}, {state:?}"
         );
+        let good = names(400).iter().filter(|id| seen.contains(id)).count();
+        assert_eq!(
+            (seen.len(), good + corrupt),
+            (400, 400),
+            "byte {at_byte}, {state:?}"
+        );
+        again.close().await;
+    }
+}
+
+/// Bytes of the log's header, of a frame's header and of a frame.
+const LOG_HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+const FRAME: usize = FRAME_HEADER + 4096;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_sector_of_the_log_costs_only_what_was_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 400, 200).await;
+    let log = std::fs::metadata(beside(&settings.path, "-wal")).unwrap().len();
+    for at_byte in (0..20).map(|part| (part * (log / 24)).next_multiple_of(512)) {
+        let (_keep, copy) = killed(&settings);
+        let file = OpenOptions::new().write(true).open(beside(&copy.path, "-wal"));
+        file.unwrap().write_all_at(&[0; 512], at_byte).unwrap();
+        let again = open(&copy).await;
+        let mut seen = drain(&again, "a", at(10_000)).await;
+        seen.retain(|id| id != "corrupt");
+        seen.sort();
+        seen.dedup();
+        let state = again.state();
+        assert_eq!(state.unavailable, None, "byte {at_byte}");
+        assert!(
+            seen.len() >= 395,
+            "byte {at_byte}: {} of 400, {state:?}",
+            seen.len()
+        );
+        again.close().await;
+    }
+}
+
+/// Makes SQLite write its log from the beginning again, over the frames that are there.
+fn start_the_log_over(settings: &Settings) {
+    let connection = rusqlite::Connection::open(&settings.path).unwrap();
+    let restart = "PRAGMA wal_checkpoint(RESTART)";
+    let busy: i64 = connection.query_row(restart, [], |row| row.get(0)).unwrap();
+    assert_eq!(busy, 0);
+}
+
+/// The frames of this round of the log.
+fn frames_of_the_round(log: &[u8]) -> usize {
+    let frames = log[LOG_HEADER..].chunks_exact(FRAME);
+    frames.take_while(|frame| frame[8..16] == log[16..24]).count()
+}
+
+/// What a kill or a power failure may leave of the frames that a commit added to the log `before`.
+fn torn_commits(before: &[u8], after: &[u8]) -> Vec<Vec<u8>> {
+    let place = |frame: usize| LOG_HEADER + frame * FRAME;
+    let new = frames_of_the_round(before)..frames_of_the_round(after);
+    assert!(new.len() > 2, "{new:?}");
+    let mut torn = Vec::new();
+    for frame in new.clone() {
+        // SQLite writes a frame in two parts: its header, then the page; a kill comes before either, or between them.
+        for written in [place(frame), place(frame) + FRAME_HEADER] {
+            torn.push([&after[..written], &before[written..]].concat());
+        }
+        // A power failure may lose any of what was not synced.
+        let mut lost = after.to_vec();
+        lost[place(frame)..place(frame + 1)].copy_from_slice(&before[place(frame)..place(frame + 1)]);
+        torn.push(lost.clone());
+        lost[place(frame)..][..FRAME_HEADER].copy_from_slice(&after[place(frame)..][..FRAME_HEADER]);
+        torn.push(lost);
+    }
+    torn
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_was_torn_apart_is_not_let_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let queue = open(&settings).await;
+    fill(&queue, 300, 200).await;
+    start_the_log_over(&settings);
+    let leased = queue.lease(&lane("a"), at(1_000), 50).await.unwrap();
+    settle_all(&queue, leased.leases, Completion::Finished)
+        .await
+        .unwrap();
+    let log = beside(&settings.path, "-wal");
+    let before = std::fs::read(&log).unwrap();
+    let (_keep, acknowledged) = killed(&settings);
+    let more = (300..310).map(|n| sized("p", &format!("event-{n:05}"), n, &["a"], 2_000));
+    queue.enqueue(more.collect()).await.unwrap();
+    let after = std::fs::read(&log).unwrap();
+    for torn in torn_commits(&before, &after) {
+        let (_keep, copy) = killed(&acknowledged);
+        std::fs::write(beside(&copy.path, "-wal"), torn).unwrap();
+        let again = open(&copy).await;
+        assert_eq!(again.state().repaired, None);
+        assert_eq!(drain(&again, "a", at(1_000)).await, names(300)[50..]);
         again.close().await;
     }
 }

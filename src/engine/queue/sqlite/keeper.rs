@@ -25,7 +25,8 @@ use super::inbox::Op;
 use super::opening::quick_check;
 use super::rows::nanoseconds;
 use super::schema::{self, PAGE};
-use super::store::{Store, WINDOW};
+use super::store::Store;
+use crate::engine::queue::ID_WINDOW;
 
 /// Events removed per transaction.
 pub(super) const STEP: usize = 512;
@@ -198,7 +199,7 @@ impl Keeper {
         let retention = i64::try_from(settings.retention.as_nanos()).unwrap_or(i64::MAX);
         let limits = Cutoffs {
             accepted: now.saturating_sub(retention),
-            id: now.saturating_sub(WINDOW),
+            id: now.saturating_sub(ID_WINDOW),
             max_ids: i64::try_from(settings.max_ids).unwrap_or(i64::MAX),
             over,
         };
@@ -216,7 +217,7 @@ impl Keeper {
     fn trim(&self, trim: Trim, now: i64, up_to: i64) -> Result<u64, StoreError> {
         let count = trim.events.len() as u64;
         let trim = Trim {
-            used_before: now.saturating_sub(WINDOW),
+            used_before: now.saturating_sub(ID_WINDOW),
             up_to,
             ..trim
         };
@@ -294,7 +295,7 @@ pub(super) struct Cutoffs {
 pub(super) fn sizes(connection: &Connection) -> Result<(u64, u64), StoreError> {
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    let bytes = |pages: i64| pages.cast_unsigned().saturating_mul(PAGE);
+    let bytes = |pages: i64| pages.cast_unsigned().saturating_mul(PAGE as u64);
     Ok((bytes(pages), bytes(free)))
 }
 
@@ -425,5 +426,5 @@ pub(super) fn vacuum(store: &mut Store, pages: u32) -> Result<u64, StoreError> {
         while rows.next()?.is_some() {}
     }
     let (_, free) = sizes(&store.connection)?;
-    Ok(free / PAGE)
+    Ok(free / PAGE as u64)
 }

@@ -29,6 +29,15 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Makes what was renamed beside a file survive a power failure.
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let directory = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(())
+}
+
 /// Takes the lock that keeps a second process out. Held until the file handle is dropped, by a crash, too.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     if let Some(directory) = path

@@ -20,10 +20,9 @@ use rusqlite::types::Value;
 
 use super::fault::StoreError;
 use super::opening::beside;
+use super::schema::PAGE;
+use super::wal;
 
-const PAGE: usize = 4096;
-const LOG_HEADER: usize = 32;
-const FRAME: usize = 24;
 /// Columns of an event.
 const COLUMNS: usize = 8;
 /// Largest record that is believed: events are bounded by the publish API.
@@ -45,12 +44,15 @@ impl Pages {
         let log = std::fs::read(beside(path, "-wal")).unwrap_or_default();
         let salts = log.get(16..24).unwrap_or_default().to_vec();
         let mut newest = HashMap::new();
-        let mut at = LOG_HEADER;
-        while let Some(head) = log.get(at..at + FRAME).filter(|_| at + FRAME + PAGE <= log.len()) {
-            if head.get(8..16) == Some(&*salts) {
-                newest.insert(u64::from(word(head)), at + FRAME);
+        let frames = log
+            .get(wal::HEADER..)
+            .unwrap_or_default()
+            .chunks_exact(wal::FRAME);
+        for (number, frame) in frames.enumerate() {
+            if frame.get(8..16) == Some(&*salts) {
+                let page = wal::HEADER + number * wal::FRAME + wal::FRAME_HEADER;
+                newest.insert(u64::from(word(frame)), page);
             }
-            at += FRAME + PAGE;
         }
         Ok(Self {
             file,

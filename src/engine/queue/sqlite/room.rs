@@ -20,8 +20,9 @@ use super::inbox::{Op, Settling};
 use super::keeper::{self, Cutoffs, Trim};
 use super::rows::{Row, nanoseconds};
 use super::schema;
-use super::store::{HEADROOM, Store, WINDOW};
+use super::store::{HEADROOM, Store};
 use super::writer::{Phase, Write, Writer};
+use crate::engine::queue::ID_WINDOW;
 
 /// Bytes that removing delivered events frees at once, at least, when there are so many.
 const AT_ONCE: u64 = 1 << 20;
@@ -225,7 +226,7 @@ impl Writer {
             for events in plan.events.chunks(keeper::STEP) {
                 let trim = Trim {
                     events: events.to_vec(),
-                    used_before: now.saturating_sub(WINDOW),
+                    used_before: now.saturating_sub(ID_WINDOW),
                     up_to,
                     ..Trim::default()
                 };

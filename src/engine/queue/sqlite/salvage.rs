@@ -26,7 +26,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::Shared;
 use super::fault::StoreError;
-use super::opening::beside;
+use super::opening::{beside, sync_directory};
 use super::rows::{FactsCache, decode, numbers, read_event};
 use super::{raw, scan, schema};
 use crate::engine::queue::{QueueError, Stored};
@@ -132,15 +132,6 @@ fn move_aside(path: &Path, time: &str) -> Result<PathBuf, StoreError> {
     Ok(aside)
 }
 
-/// Makes what was renamed beside a file survive a power failure.
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    let directory = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(())
-}
-
 fn remove(path: &Path) -> Result<(), StoreError> {
     for suffix in [""].into_iter().chain(SIDES) {
         match std::fs::remove_file(beside(path, suffix)) {
@@ -187,13 +178,12 @@ fn carry(shared: &Shared, fresh: &Path, new: &Connection) -> Result<Carried, Sto
 
 /// Copies the damaged file and gives the copy the first page of a new one.
 fn graft_first_page(path: &Path, fresh: &Path, graft: &Path) -> Result<(), StoreError> {
-    let size = usize::try_from(schema::PAGE).unwrap_or(4096);
-    let pages = std::fs::copy(path, graft)? / schema::PAGE;
+    let pages = std::fs::copy(path, graft)? / schema::PAGE as u64;
     if beside(path, "-wal").exists() {
         std::fs::copy(beside(path, "-wal"), beside(graft, "-wal"))?;
     }
     let mut page = std::fs::read(fresh)?;
-    page.truncate(size);
+    page.truncate(schema::PAGE);
     let pages = u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes();
     // Bytes 18 and 19 say that there is a log.
     if let Some(versions) = page.get_mut(18..20) {

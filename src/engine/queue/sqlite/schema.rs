@@ -22,15 +22,17 @@ pub(super) const VERSION: i64 = 1;
 const APPLICATION: i64 = 0x5052_5131;
 
 /// Bytes of a page. 4096 is what file systems write at once.
-pub(super) const PAGE: u64 = 4096;
+pub(super) const PAGE_BYTES: u32 = 4096;
+/// The same, to index with.
+pub(super) const PAGE: usize = PAGE_BYTES as usize;
 
 /// Pages of log from which on SQLite copies it back into the file, in a commit. A thread of its own that did this would
-/// spare commits the wait, but is not worth the doubt about a file that two connections write.
+/// spare commits the wait; the bars are met without.
 const CHECKPOINT: u32 = 2000;
 
 /// Bytes that the log takes, and by which copying it back can make the file grow: as above, and one group. Only a reader
 /// that looks for long at an old state of the file, as the check after an unclean stop does, lets it grow further.
-pub(super) const LOG_BYTES: u64 = CHECKPOINT as u64 * (PAGE + FRAME as u64) + GROUP_BYTES as u64;
+pub(super) const LOG_BYTES: u64 = CHECKPOINT as u64 * FRAME as u64 + GROUP_BYTES as u64;
 
 /// The tables. The indexes of names are there to have every name twice: names are few, and all rows depend on them.
 pub(super) const TABLES: &str = "
@@ -77,7 +79,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Sto
                 "it is a database, but not a queue".to_owned(),
             ));
         }
-        connection.pragma_update(None, "page_size", PAGE.cast_signed())?;
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
     }
     let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
@@ -107,7 +109,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Sto
 
 /// Sets the file's size limit; a file that is already larger can still shrink.
 pub(super) fn limit(connection: &Connection, max_bytes: u64) -> Result<(), StoreError> {
-    let pages = (max_bytes / PAGE).clamp(32, 0xffff_fffe);
+    let pages = (max_bytes / PAGE as u64).clamp(32, 0xffff_fffe);
     connection.query_row(&format!("PRAGMA max_page_count={pages}"), [], |row| {
         row.get::<_, i64>(0)
     })?;

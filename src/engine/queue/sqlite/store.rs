@@ -17,9 +17,6 @@ use crate::domain::id::Uid;
 use crate::domain::project::ProjectFacts;
 use crate::engine::queue::{Completion, Enqueued, ID_WINDOW, QueueError, Stored};
 
-/// For how long an id is remembered, in nanoseconds.
-pub(super) const WINDOW: i64 = ID_WINDOW;
-
 /// Bytes that settlements and retention may use beyond the file's limit.
 pub(super) const HEADROOM: u64 = 1 << 20;
 
@@ -374,7 +371,7 @@ impl Writing<'_> {
         if self.statements.id.execute((project, &id, row.accepted))? == 0 {
             if self
                 .used_at(project, &id)?
-                .is_some_and(|used| row.accepted.saturating_sub(used) < WINDOW)
+                .is_some_and(|used| row.accepted.saturating_sub(used) < ID_WINDOW)
             {
                 return Ok(Enqueued::Duplicate);
             }
@@ -461,7 +458,7 @@ impl Writing<'_> {
             for row in rows {
                 let id = IdColumn::new(&row.event.id);
                 let used = self.used_at(project, &id)?;
-                let old = used.is_some_and(|used| row.accepted.saturating_sub(used) < WINDOW);
+                let old = used.is_some_and(|used| row.accepted.saturating_sub(used) < ID_WINDOW);
                 if !old && seen.insert(&row.event.id) {
                     fresh += row.lanes.len();
                 }
