@@ -6,13 +6,14 @@
 //! for machines. Each sees the event as a [`Digest`].
 //!
 //! Invariants: a body is within the limits that its vendor documents, whatever the event holds, and text that was
-//! shortened says so; text of the event can neither mention people nor make links or markup; a retry has the same
+//! shortened says so; text of the event can neither mention people nor hide where a link leads; a retry has the same
 //! body. Values of Secrets are in the headers, the URL or the body of the request and nowhere else.
 
 mod chat;
 mod digest;
 mod incident;
 mod log;
+mod shrink;
 
 use std::collections::BTreeMap;
 use std::fmt;

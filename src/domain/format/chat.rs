@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::Options;
-use super::digest::{Digest, Level, cut, cut_utf16, escape_within};
+use super::digest::{Digest, Level, Unit, cut, cut_by, escape_within};
 
 /// Text of a link.
 const OPEN: &str = "Open";
@@ -45,22 +45,21 @@ fn slack_escape(char: char) -> Option<&'static str> {
 
 /// Blocks with a fallback text. A section has at most 3,000 characters, a header 150, a URL 3,000, a context 10 items.
 pub(super) fn slack(digest: &Digest<'_>, options: &Options) -> Value {
-    let text = |text: &str, most| escape_within(text, most, slack_escape);
+    let text = |text: &str, most| escape_within(Unit::Utf16, text, most, slack_escape);
+    let mrkdwn = |text: &str| json!({"type": "mrkdwn", "text": text, "verbatim": true});
     let mut blocks = vec![
         json!({"type": "header", "text": {"type": "plain_text", "text": cut(digest.event_type, 150)}}),
-        json!({"type": "section", "text": {"type": "mrkdwn", "text": text(&digest.message, 3000)}}),
+        json!({"type": "section", "text": mrkdwn(&text(&digest.message, 3000))}),
     ];
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         let quoted = format!("*Error:* {}", text(error, 2900));
-        blocks.push(json!({"type": "section", "text": {"type": "mrkdwn", "text": quoted}}));
+        blocks.push(json!({"type": "section", "text": mrkdwn(&quoted)}));
     }
     let facts: Vec<Value> = digest
         .facts
         .iter()
         .take(10)
-        .map(
-            |(name, value)| json!({"type": "mrkdwn", "text": format!("*{name}:* {}", text(value, MAX_FACT))}),
-        )
+        .map(|(name, value)| mrkdwn(&format!("*{name}:* {}", text(value, MAX_FACT))))
         .collect();
     if !facts.is_empty() {
         blocks.push(json!({"type": "context", "elements": facts}));
@@ -100,7 +99,7 @@ fn markdown_escape(char: char) -> Option<&'static str> {
 
 /// An embed. Title 256 characters, description 4,096, a field's value 1,024, all together 6,000; nobody is mentioned.
 pub(super) fn discord(digest: &Digest<'_>, options: &Options) -> Value {
-    let text = |text: &str, most| escape_within(text, most, markdown_escape);
+    let text = |text: &str, most| escape_within(Unit::Utf16, text, most, markdown_escape);
     let mut description = text(&digest.message, 2000);
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         description.push_str("\n**Error:** ");
@@ -124,8 +123,8 @@ pub(super) fn discord(digest: &Digest<'_>, options: &Options) -> Value {
     body
 }
 
-/// An Adaptive Card 1.4. Texts of the event are runs of a rich text block, which have no markup; the message is within
-/// 28 KB.
+/// An Adaptive Card 1.4. Texts of the event are runs of a rich text block, which have no markup. A message has 28 KB;
+/// some ways into Teams count two bytes for each character, so half of it is used.
 pub(super) fn teams(digest: &Digest<'_>) -> Value {
     let colour = match digest.level {
         Level::Critical | Level::Error => "attention",
@@ -133,7 +132,7 @@ pub(super) fn teams(digest: &Digest<'_>) -> Value {
         Level::Info => "accent",
     };
     let rich = |runs: Vec<Value>| json!({"type": "RichTextBlock", "inlines": runs});
-    let run = |text: &str, most| json!({"type": "TextRun", "text": cut(text, most)});
+    let run = |text: &str, most| json!({"type": "TextRun", "text": cut_by(Unit::Json, text, most)});
     let mut title = run(digest.event_type, 150);
     if let Some(members) = title.as_object_mut() {
         members.extend([
@@ -142,15 +141,15 @@ pub(super) fn teams(digest: &Digest<'_>) -> Value {
             ("color".to_owned(), json!(colour)),
         ]);
     }
-    let mut parts = vec![rich(vec![title]), rich(vec![run(&digest.message, 4000)])];
+    let mut parts = vec![rich(vec![title]), rich(vec![run(&digest.message, 4500)])];
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         let label = json!({"type": "TextRun", "text": "Error: ", "weight": "bolder"});
-        parts.push(rich(vec![label, run(error, 3000)]));
+        parts.push(rich(vec![label, run(error, 2500)]));
     }
     let facts: Vec<Value> = digest
         .facts
         .iter()
-        .map(|(name, value)| json!({"title": name, "value": escape_within(value, MAX_FACT, markdown_escape)}))
+        .map(|(name, value)| json!({"title": name, "value": escape_within(Unit::Json, value, MAX_FACT, markdown_escape)}))
         .collect();
     if !facts.is_empty() {
         parts.push(json!({"type": "FactSet", "facts": facts}));
@@ -183,10 +182,10 @@ fn html_escape(char: char) -> Option<&'static str> {
 
 /// A card. Texts are HTML; the whole message has at most 32,000 bytes.
 pub(super) fn google_chat(digest: &Digest<'_>) -> Value {
-    let html = |text: &str, most| escape_within(text, most, html_escape);
-    let mut widgets = vec![json!({"textParagraph": {"text": html(&digest.message, 3000)}})];
+    let html = |text: &str, most| escape_within(Unit::Json, text, most, html_escape);
+    let mut widgets = vec![json!({"textParagraph": {"text": html(&digest.message, 12_000)}})];
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
-        let text = html(error, 2000);
+        let text = html(error, 8000);
         widgets.push(json!({"decoratedText": {"topLabel": "Error", "text": text, "wrapText": true}}));
     }
     for (name, value) in &digest.facts {
@@ -214,7 +213,7 @@ fn mattermost_escape(char: char) -> Option<&'static str> {
 
 /// An attachment. A post has at most 16,383 characters.
 pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
-    let text = |text: &str, most| escape_within(text, most, mattermost_escape);
+    let text = |text: &str, most| escape_within(Unit::Json, text, most, mattermost_escape);
     let mut message = text(&digest.message, 6000);
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         message.push_str("\n\n**Error:** ");
@@ -242,7 +241,7 @@ pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
 /// A message in HTML. Its text, without the markup, has at most 4,096 UTF-16 units.
 pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
     // Cut first: what counts is the text without escapes.
-    let html = |text: &str, most| escape_within(&cut_utf16(text, most), usize::MAX, html_escape);
+    let html = |text: &str, most| escape_within(Unit::Utf16, &cut(text, most), usize::MAX, html_escape);
     let mut text = format!(
         "<b>{}</b>\n{}",
         html(digest.event_type, 150),

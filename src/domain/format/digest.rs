@@ -12,6 +12,8 @@ use crate::domain::id;
 use crate::domain::pattern::TypePattern;
 use crate::domain::shape;
 
+use super::shrink::shrink;
+
 /// Longest link that is taken over.
 const MAX_LINK: usize = 2000;
 /// What shortened text ends with.
@@ -114,7 +116,9 @@ impl<'a> Digest<'a> {
         let about = about.into_iter().flatten().next().unwrap_or_default();
         Self {
             event_type,
-            message: catalogue::message(event),
+            message: Some(catalogue::message(event))
+                .filter(|message| !message.trim().is_empty())
+                .unwrap_or_else(|| Cow::Owned(format!("Event {event_type} occurred"))),
             level: level_of(event_type, severity),
             time: Timestamp::from_millisecond(content.timestamp).unwrap_or(event.accepted),
             id: event.id.as_str(),
@@ -130,22 +134,9 @@ impl<'a> Digest<'a> {
         }
     }
 
-    /// The whole event in at most so many bytes of JSON: large members are replaced by a note of their size.
+    /// The whole event in at most so many bytes of JSON, see [`shrink`].
     pub(super) fn event_within(&self, most: usize) -> Value {
-        let mut event = self.event.clone();
-        if event.to_string().len() <= most {
-            return event;
-        }
-        if let Some(members) = event.as_object_mut() {
-            let share = most / members.len().max(1);
-            for (name, value) in members {
-                let length = value.to_string().len();
-                if length > share {
-                    *value = Value::String(format!("[cut: {name} has {length} bytes]"));
-                }
-            }
-        }
-        event
+        shrink(&self.event, most)
     }
 
     /// A fact by name.
@@ -187,68 +178,71 @@ fn link(data: &Value) -> Option<String> {
         })
 }
 
-/// At most so many characters; shortened text says so.
-pub(super) fn cut(text: &str, most: usize) -> String {
-    cut_by(text, most, |_| 1)
+/// What a service counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// UTF-16 units; never fewer than characters, so also for services that do not say what they count.
+    Utf16,
+    /// Bytes of UTF-8.
+    Bytes,
+    /// Bytes of the text within JSON.
+    Json,
 }
 
-/// The same in UTF-16 units, which some services count.
-pub(super) fn cut_utf16(text: &str, most: usize) -> String {
-    cut_by(text, most, char::len_utf16)
-}
-
-/// The same in bytes.
-pub(super) fn cut_bytes(text: &str, most: usize) -> String {
-    cut_by(text, most, char::len_utf8)
-}
-
-fn cut_by(text: &str, most: usize, weight: impl Fn(char) -> usize) -> String {
-    let whole: usize = text.chars().map(&weight).sum();
-    if whole <= most {
-        return text.to_owned();
-    }
-    let end: usize = CUT.chars().map(&weight).sum();
-    let ending = if end < most { CUT } else { "" };
-    let room = most.saturating_sub(if ending.is_empty() { 0 } else { end });
-    let mut used = 0;
-    let mut short = String::new();
-    for char in text.chars() {
-        used += weight(char);
-        if used > room {
-            break;
+impl Unit {
+    pub(super) const fn of(self, char: char) -> usize {
+        match self {
+            Self::Utf16 => char.len_utf16(),
+            Self::Bytes => char.len_utf8(),
+            Self::Json => match char {
+                '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+                '\0'..='\u{1f}' => 6,
+                _ => char.len_utf8(),
+            },
         }
-        short.push(char);
     }
-    short.push_str(ending);
-    short
+}
+
+/// At most so many UTF-16 units; shortened text says so.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    cut_by(Unit::Utf16, text, most)
+}
+
+/// The same in another unit.
+pub(super) fn cut_by(unit: Unit, text: &str, most: usize) -> String {
+    escape_within(unit, text, most, |_| None)
 }
 
 /// Escapes and shortens so that what is escaped is within the bound, and no escape is cut in two.
 pub(super) fn escape_within(
+    unit: Unit,
     text: &str,
     most: usize,
     escape: impl Fn(char) -> Option<&'static str>,
 ) -> String {
-    let put = |out: &mut String, char: char| match escape(char) {
-        Some(escaped) => out.push_str(escaped),
-        None => out.push(char),
-    };
-    let length = |char: char| escape(char).map_or(1, |escaped| escaped.chars().count());
-    let whole: usize = text.chars().map(length).sum();
+    let size = |text: &str| text.chars().map(|char| unit.of(char)).sum::<usize>();
+    let room = most.saturating_sub(size(CUT));
     let mut out = String::new();
-    if whole <= most {
-        text.chars().for_each(|char| put(&mut out, char));
-        return out;
-    }
-    let room = most.saturating_sub(CUT.chars().count());
     let mut used = 0;
+    // As much as is sure to have room for the ending beside it.
+    let mut sure = 0;
     for char in text.chars() {
-        used += length(char);
-        if used > room {
-            break;
+        let escaped = escape(char);
+        used += escaped.map_or_else(|| unit.of(char), size);
+        if used > most {
+            out.truncate(sure);
+            if room > 0 {
+                out.push_str(CUT);
+            }
+            return out;
         }
-        put(&mut out, char);
+        match escaped {
+            Some(escaped) => out.push_str(escaped),
+            None => out.push(char),
+        }
+        if used <= room || room == 0 {
+            sure = out.len();
+        }
     }
-    out.push_str(CUT);
     out
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Options;
-use super::digest::{Digest, Level, cut, cut_bytes};
+use super::digest::{Digest, Level, Unit, cut, cut_by};
 
 /// What an alert says it comes from.
 const CLIENT: &str = "Postrider";
@@ -125,7 +125,7 @@ pub(super) fn alertmanager(digest: &Digest<'_>, options: &Options) -> Value {
     };
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &digest.facts {
-        labels.insert(name.to_ascii_lowercase(), cut_bytes(value, 500));
+        labels.insert(name.to_ascii_lowercase(), cut_by(Unit::Bytes, value, 500));
     }
     for (name, value) in &options.tags {
         labels.insert(label_name(name), value.to_string());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::digest::{Digest, Level, cut, cut_bytes};
+use super::digest::{Digest, Level, Unit, cut, cut_by};
 use super::{MAX_BODY, Options};
 
 /// What logs say they come from.
@@ -49,7 +49,7 @@ pub(super) fn datadog(digest: &Digest<'_>, options: &Options) -> Value {
         "service": options.service.as_deref().unwrap_or(digest.project_id),
         "status": status,
         "timestamp": digest.time.as_millisecond(),
-        "message": cut_bytes(&digest.message, MAX_MESSAGE),
+        "message": cut_by(Unit::Json, &digest.message, MAX_MESSAGE),
         "event": digest.event_within(MAX_BODY - 2 * MAX_MESSAGE),
     }])
 }
@@ -79,7 +79,8 @@ fn flatten(value: &Value, name: &str, out: &mut Map<String, Value>) {
     }
 }
 
-/// The detailed form of the Log API: at most 1 MB.
+/// The detailed form of the Log API: at most 1 MB. Nested JSON can double in size as text, and names repeat those of
+/// their parents, so a third is for the event.
 pub(super) fn new_relic(digest: &Digest<'_>, options: &Options) -> Value {
     let level = match digest.level {
         Level::Critical => "CRITICAL",
@@ -93,12 +94,12 @@ pub(super) fn new_relic(digest: &Digest<'_>, options: &Options) -> Value {
         common.insert("service.name".to_owned(), service.to_string());
     }
     let mut attributes = Map::from_iter([("level".to_owned(), json!(level))]);
-    flatten(&digest.event_within(MAX_BODY / 2), "event", &mut attributes);
+    flatten(&digest.event_within(MAX_BODY / 3), "event", &mut attributes);
     json!([{
         "common": {"attributes": common},
         "logs": [{
             "timestamp": digest.time.as_millisecond(),
-            "message": cut_bytes(&digest.message, 32 * 1024),
+            "message": cut_by(Unit::Json, &digest.message, 32 * 1024),
             "attributes": attributes,
         }],
     }])
