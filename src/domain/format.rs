@@ -24,6 +24,7 @@ use url::Url;
 pub use self::digest::{Digest, Level};
 use super::destination::Identity;
 use super::event::Event;
+use super::outcome::Reading;
 use super::pattern::TypePattern;
 use super::secret::Secret;
 use super::shape::{JSON, Rendered};
@@ -58,6 +59,8 @@ pub struct Service {
     pub description: &'static str,
     /// Where the vendor describes the API.
     pub reference: &'static str,
+    /// How replies are read; a service that takes a request with 202 needs no more than the status.
+    pub reading: Reading,
     /// Where requests go when the destination names no URL; `{site}` is `formatOptions.site`.
     endpoint: Option<Endpoint>,
 }
@@ -80,6 +83,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Url,
         description: "a message of blocks to an incoming webhook",
         reference: "https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks",
+        reading: Reading::Slack,
         endpoint: None,
     },
     Service {
@@ -88,6 +92,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Key,
         description: "a log; key: an API key, site: such as datadoghq.eu",
         reference: "https://docs.datadoghq.com/api/latest/logs/#send-logs",
+        reading: Reading::Status,
         endpoint: Some(Endpoint {
             url: "https://http-intake.logs.{site}/api/v2/logs",
             sites: &[("datadoghq.com", "datadoghq.com")],
@@ -100,6 +105,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Key,
         description: "a log; key: a license key, site: US or EU",
         reference: "https://docs.newrelic.com/docs/logs/log-api/introduction-log-api/",
+        reading: Reading::Status,
         endpoint: Some(Endpoint {
             url: "https://{site}/log/v1",
             sites: &[
@@ -116,6 +122,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Url,
         description: "an error event; the URL is the DSN of a project",
         reference: "https://develop.sentry.dev/sdk/foundations/transport/envelopes/",
+        reading: Reading::Status,
         endpoint: None,
     },
     Service {
@@ -124,6 +131,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Url,
         description: "a message with an embed to a channel's webhook",
         reference: "https://discord.com/developers/docs/resources/webhook#execute-webhook",
+        reading: Reading::Status,
         endpoint: None,
     },
     Service {
@@ -132,6 +140,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Url,
         description: "an Adaptive Card to a workflow's webhook",
         reference: "https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using",
+        reading: Reading::MicrosoftTeams,
         endpoint: None,
     },
     Service {
@@ -140,6 +149,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Url,
         description: "a card to a space's webhook",
         reference: "https://developers.google.com/workspace/chat/quickstart/webhooks",
+        reading: Reading::Status,
         endpoint: None,
     },
     Service {
@@ -148,6 +158,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Key,
         description: "an alert by the Events API v2; key: an integration key, site: US or EU",
         reference: "https://developer.pagerduty.com/docs/events-api-v2/trigger-events/",
+        reading: Reading::Status,
         endpoint: Some(Endpoint {
             url: "https://{site}/v2/enqueue",
             sites: &[("US", "events.pagerduty.com"), ("EU", "events.eu.pagerduty.com")],
@@ -160,6 +171,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Key,
         description: "an alert; key: an API key, site: US or EU",
         reference: "https://docs.opsgenie.com/docs/alert-api#create-alert",
+        reading: Reading::Status,
         endpoint: Some(Endpoint {
             url: "https://{site}/v2/alerts",
             sites: &[("US", "api.opsgenie.com"), ("EU", "api.eu.opsgenie.com")],
@@ -172,6 +184,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Url,
         description: "a message with an attachment to an incoming webhook",
         reference: "https://developers.mattermost.com/integrate/webhooks/incoming/",
+        reading: Reading::Status,
         endpoint: None,
     },
     Service {
@@ -180,6 +193,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::KeyAndChat,
         description: "a message of a bot; key: the bot's token, chatID: where to",
         reference: "https://core.telegram.org/bots/api#sendmessage",
+        reading: Reading::Telegram,
         endpoint: Some(Endpoint {
             url: "https://api.telegram.org/bot{key}/sendMessage",
             sites: &[],
@@ -192,6 +206,7 @@ pub static FORMATS: [Service; 12] = [
         needs: Needs::Url,
         description: "an alert; the URL is Alertmanager's own, such as http://alertmanager:9093",
         reference: "https://prometheus.io/docs/alerting/latest/alerts_api/",
+        reading: Reading::Status,
         endpoint: None,
     },
 ];

@@ -22,6 +22,7 @@ use super::destination::Identity;
 use super::event::{Event, json};
 use super::fault::field_path;
 use super::format::ReadyFormat;
+use super::outcome::Reading;
 use super::project::{AccountId, ProjectFacts};
 use super::template::Template;
 use crate::api::v1alpha1::event_destination::PayloadFormat;
@@ -113,6 +114,15 @@ impl std::fmt::Display for Place {
 }
 
 impl Payload {
+    /// How the receiver's replies are read.
+    #[must_use]
+    pub const fn reading(&self) -> Reading {
+        match self {
+            Self::Ready(format) => format.service.reading,
+            Self::Format(_) | Self::Template(_) => Reading::Status,
+        }
+    }
+
     /// Renders an event for a destination.
     ///
     /// # Errors

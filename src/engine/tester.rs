@@ -134,7 +134,7 @@ async fn make(core: &Core, destination: &Destination, request: &TestRequest) -> 
         }
         Ok(prepared) => match core.transport.send(prepared.clone(), destination.timeout).await {
             Ok(reply) => (
-                outcome::classify(&reply, core.clock.now()),
+                outcome::classify(&reply, destination.webhook.payload.reading(), core.clock.now()),
                 test_send::excerpt(&reply.excerpt, &prepared),
             ),
             Err(failure) => (Outcome::Failed(failure), None),

@@ -14,10 +14,10 @@ use postrider::domain::project::ProjectFacts;
 use postrider::domain::secret::Secret;
 use serde_json::{Value, json};
 
-use crate::support::Judge;
+use crate::support::{Judge, repository_file};
 
 /// Whose library judges a service's body: `docs/payloads.md` has the same table with their names.
-fn judge_of(service: &str) -> Judge {
+pub(crate) fn judge_of(service: &str) -> Judge {
     match service {
         "Discord" | "MicrosoftTeams" | "Mattermost" => Judge::Node,
         "PagerDuty" | "Alertmanager" => Judge::Go,
@@ -26,6 +26,10 @@ fn judge_of(service: &str) -> Judge {
 }
 
 fn event(body: &Value) -> Event {
+    event_of("Acme", body)
+}
+
+fn event_of(project: &str, body: &Value) -> Event {
     let headers =
         HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let draft = parse(body.to_string().as_bytes(), &headers)
@@ -37,7 +41,7 @@ fn event(body: &Value) -> Event {
     let project = ProjectFacts {
         uid: Uid::new("0b1f3a44-0000-4000-8000-000000000001"),
         id: "p-1".into(),
-        name: "Acme <!here> @all".into(),
+        name: project.into(),
         environment: Some("production".into()),
         account_id: None,
         account_name: Some("Acme Inc".into()),
@@ -133,7 +137,7 @@ fn what_every_service_is_sent_is_accepted_by_its_library() {
     events.extend(
         hard.iter()
             .enumerate()
-            .map(|(index, body)| (format!("hostile {index}"), event(body))),
+            .map(|(index, body)| (format!("hostile {index}"), event_of("Acme <!here> @all", body))),
     );
     let mut refused = Vec::new();
     for judge in [Judge::Python, Judge::Node, Judge::Go] {
@@ -287,4 +291,49 @@ fn a_wrong_body_is_refused_by_each_library() {
         }
     }
     assert!(accepted.is_empty(), "{accepted:#?}");
+}
+
+/// The event of the examples in `docs/payloads.md`.
+fn documented() -> Event {
+    event(&json!({
+        "type": "run_failed", "message": "Run 99 of Orders failed", "user": {"id": "u-1"},
+        "workflow": {"id": "w-1", "name": "Orders"}, "error": {"message": "no answer from <api>"},
+        "data": {"run_id": 99, "admin_link": "https://admin.example.com/runs/99"},
+    }))
+}
+
+#[test]
+fn the_guide_shows_what_each_service_is_sent() {
+    let guide = std::fs::read_to_string(repository_file("docs/payloads.md")).unwrap();
+    let mut differing = Vec::new();
+    for service in &FORMATS {
+        let title = format!("\n### {}\n", service.name);
+        let shown = guide.split_once(&title).map_or("", |(_, rest)| rest);
+        let shown = shown.split("\n##").next().unwrap_or_default();
+        let block = shown
+            .split("```json\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next());
+        let key = Secret::new("0123456789abcdef".to_owned());
+        let options = Options {
+            chat: Some("-1001234567890".into()),
+            ..Options::default()
+        };
+        let body = ReadyFormat::new(service, options, Some(&key))
+            .render(&documented(), &identity())
+            .body;
+        let text = std::str::from_utf8(&body).unwrap();
+        // An envelope is three lines of JSON, of which the last is the event.
+        let sent: Value = serde_json::from_str(text.trim().lines().last().unwrap()).unwrap();
+        let found = block.and_then(|block| serde_json::from_str::<Value>(block).ok());
+        if found.as_ref() != Some(&sent) {
+            differing.push(format!("{title}{sent}"));
+        }
+        assert!(shown.contains(service.reference), "{} has no link", service.name);
+    }
+    assert!(
+        differing.is_empty(),
+        "docs/payloads.md shows something else than\n{}",
+        differing.join("\n")
+    );
 }
