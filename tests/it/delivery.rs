@@ -2,6 +2,7 @@
 
 mod health;
 mod lifecycle;
+mod ready;
 mod signing;
 mod testing;
 

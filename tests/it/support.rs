@@ -15,7 +15,7 @@ pub(crate) use controlplane::{Cluster, CommandOutput};
 pub(crate) use namespace::TempNamespace;
 pub(crate) use operator::{Operator, Settings, http_client};
 pub(crate) use receiver::{Manner, Received, Receiver};
-pub(crate) use stage::{Stage, condition};
+pub(crate) use stage::{PROJECT, Stage, condition};
 pub(crate) use verify::{Judge, Verifier, folder as verifiers};
 pub(crate) use wait::{await_condition, eventually};
 
