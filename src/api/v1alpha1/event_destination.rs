@@ -107,6 +107,7 @@ pub struct EventDestinationSpec {
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
     /// URL of the endpoint, `http` or `https`, at most 2048 characters. Use `urlFrom` when the URL is itself a secret.
+    /// Formats `Datadog`, `NewRelic`, `PagerDuty`, `Opsgenie` and `Telegram` know theirs and need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(URL_RULE).message("url must be an absolute http or https URL with a host and without user name or password, for example https://hooks.example.com/in"))]
@@ -180,7 +181,8 @@ fn any_json(_: &mut SchemaGenerator) -> Schema {
 /// A ready format. `Default` picks the one that belongs to the event's type; `Event` is the whole event; `Sync` has
 /// `event`, `sync`, `user` and `data`; `Flat` puts account facts beside the members of `data`; `Envelope` wraps a
 /// `payload`; `CloudEvent` is CloudEvents 1.0 structured JSON. The others are what the service of that name takes, URL
-/// and headers included; `kubectl postrider formats` says what each needs.
+/// and headers included: `Slack`, `Discord`, `MicrosoftTeams`, `GoogleChat`, `Mattermost`, `Sentry` (the DSN) and
+/// `Alertmanager` need a URL, `Datadog`, `NewRelic`, `PagerDuty`, `Opsgenie` and `Telegram` `formatOptions.keyFrom`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash, JsonSchema)]
 pub enum PayloadFormat {
     /// The format that belongs to the event's type.
@@ -196,29 +198,29 @@ pub enum PayloadFormat {
     Envelope,
     /// CloudEvents 1.0 structured JSON.
     CloudEvent,
-    /// A message to a Slack incoming webhook.
+    /// A message to a Slack incoming webhook; needs its URL.
     Slack,
-    /// A Datadog log.
+    /// A Datadog log; needs an API key in `formatOptions.keyFrom`.
     Datadog,
-    /// A New Relic log.
+    /// A New Relic log; needs a license key in `formatOptions.keyFrom`.
     NewRelic,
-    /// A Sentry event; the URL is the DSN.
+    /// A Sentry event; needs the DSN in `urlFrom`.
     Sentry,
-    /// A message to a Discord webhook.
+    /// A message to a Discord webhook; needs its URL.
     Discord,
-    /// An Adaptive Card to a Microsoft Teams workflow.
+    /// An Adaptive Card to a Microsoft Teams workflow; needs its URL.
     MicrosoftTeams,
-    /// A card to a Google Chat space.
+    /// A card to a Google Chat space; needs its webhook's URL.
     GoogleChat,
-    /// A PagerDuty alert.
+    /// A PagerDuty alert; needs an integration key in `formatOptions.keyFrom`.
     PagerDuty,
-    /// An Opsgenie alert.
+    /// An Opsgenie alert; needs an API key in `formatOptions.keyFrom`.
     Opsgenie,
-    /// A message to a Mattermost incoming webhook.
+    /// A message to a Mattermost incoming webhook; needs its URL.
     Mattermost,
-    /// A message of a Telegram bot.
+    /// A message of a Telegram bot; needs its token in `formatOptions.keyFrom` and `chatID`.
     Telegram,
-    /// An alert for Prometheus' Alertmanager.
+    /// An alert for Prometheus' Alertmanager; needs its URL.
     Alertmanager,
 }
 
