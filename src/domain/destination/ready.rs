@@ -14,8 +14,8 @@ use crate::domain::signature::Signer;
 const OPTIONS_PATH: &str = "spec.webhook.formatOptions";
 /// Most tags and most rules of severity.
 const MAX_ENTRIES: usize = 16;
-/// Most characters of an option.
-const MAX_OPTION: usize = 128;
+/// Most characters of a tag's name and of its value.
+const MAX_TAG: (usize, usize) = (32, 100);
 
 impl Check<'_> {
     /// The webhook of a ready format, its signer apart.
@@ -113,22 +113,38 @@ impl Check<'_> {
             self.faults.invalid(format!("{OPTIONS_PATH}.chatID"), message);
         }
         let texts = [
-            ("chatID", &given.chat_id),
-            ("channel", &given.channel),
-            ("username", &given.username),
-            ("service", &given.service),
-            ("site", &given.site),
+            ("chatID", &given.chat_id, 128),
+            ("channel", &given.channel, 128),
+            ("username", &given.username, 80),
+            ("service", &given.service, 100),
+            ("site", &given.site, 128),
         ];
-        for (name, text) in texts {
-            let fits = |text: &String| (1..=MAX_OPTION).contains(&text.chars().count());
+        for (name, text, most) in texts {
+            let fits = |text: &String| (1..=most).contains(&text.chars().count());
             if text.as_ref().is_some_and(|text| !fits(text)) {
-                let message = format!("use 1 to {MAX_OPTION} characters");
+                let message = format!("use 1 to {most} characters");
                 self.faults.invalid(format!("{OPTIONS_PATH}.{name}"), message);
             }
         }
         if given.tags.len() > MAX_ENTRIES {
             let message = format!("at most {MAX_ENTRIES} tags are allowed");
             self.faults.invalid(format!("{OPTIONS_PATH}.tags"), message);
+        }
+        let named = |name: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+            name.starts_with(|first: char| first.is_ascii_alphabetic())
+                && name.len() <= MAX_TAG.0
+                && name.bytes().all(fits)
+        };
+        for (name, value) in &given.tags {
+            if !named(name) || value.chars().count() > MAX_TAG.1 {
+                let message = format!(
+                    "tag {name:?}: a tag's name begins with a letter and has at most {} letters, digits, \"_\", \".\" \
+                     and \"-\", its value at most {} characters",
+                    MAX_TAG.0, MAX_TAG.1
+                );
+                self.faults.invalid(format!("{OPTIONS_PATH}.tags"), message);
+            }
         }
         if given.severity.len() > MAX_ENTRIES {
             let message = format!("at most {MAX_ENTRIES} rules are allowed");

@@ -240,8 +240,11 @@ pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
 
 /// A message in HTML. Its text, without the markup, has at most 4,096 UTF-16 units.
 pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
-    // Cut first: what counts is the text without escapes.
-    let html = |text: &str, most| escape_within(Unit::Utf16, &cut(text, most), usize::MAX, html_escape);
+    // Cut first: what counts is the text without escapes. A space of no width keeps `@name` from being a mention.
+    let html = |text: &str, most| {
+        let text = text.replace('@', "@\u{200b}");
+        escape_within(Unit::Utf16, &cut(&text, most), usize::MAX, html_escape)
+    };
     let mut text = format!(
         "<b>{}</b>\n{}",
         html(digest.event_type, 150),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::domain::catalogue;
@@ -60,8 +61,9 @@ pub struct Digest<'a> {
     pub link: Option<String>,
     /// The thing that keeps failing: the same for all events of one kind about one workflow, sync or integration.
     pub subject: String,
-    /// The whole event, as templates see it.
-    pub event: Value,
+    /// When the event was accepted.
+    pub accepted: Timestamp,
+    event: &'a Event,
 }
 
 impl<'a> Digest<'a> {
@@ -72,13 +74,13 @@ impl<'a> Digest<'a> {
     ) -> Self {
         let content = &event.content;
         let project = &event.project;
-        let data: Value = serde_json::from_str(content.data.get()).unwrap_or_default();
+        let data: Data = serde_json::from_str(content.data.get()).unwrap_or_default();
         let error = content
             .error
             .as_deref()
             .and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok())
             .as_ref()
-            .or_else(|| data.get("error"))
+            .or(data.error.as_ref())
             .and_then(|error| error.as_str().or_else(|| error.get("message")?.as_str()))
             .map(ToOwned::to_owned);
         let user = content.user.as_ref().map(|user| user.id.as_str());
@@ -121,6 +123,7 @@ impl<'a> Digest<'a> {
                 .unwrap_or_else(|| Cow::Owned(format!("Event {event_type} occurred"))),
             level: level_of(event_type, severity),
             time: Timestamp::from_millisecond(content.timestamp).unwrap_or(event.accepted),
+            accepted: event.accepted,
             id: event.id.as_str(),
             delivery: id::delivery_id(&event.id, &project.uid, &destination.uid),
             project_id: &project.id,
@@ -130,13 +133,14 @@ impl<'a> Digest<'a> {
             error,
             link: link(&data),
             subject: format!("{}/{event_type}/{about}", project.id),
-            event: serde_json::from_str(&shape::event_view(event)).unwrap_or_default(),
+            event,
         }
     }
 
-    /// The whole event in at most so many bytes of JSON, see [`shrink`].
+    /// The whole event, as templates see it, in at most so many bytes of JSON, see [`shrink`].
     pub(super) fn event_within(&self, most: usize) -> Value {
-        shrink(&self.event, most)
+        let whole: Value = serde_json::from_str(&shape::event_view(self.event)).unwrap_or_default();
+        shrink(&whole, most)
     }
 
     /// A fact by name.
@@ -166,13 +170,22 @@ fn level_of(event_type: &str, severity: &[(Vec<TypePattern>, Level)]) -> Level {
     }
 }
 
+/// What is read of an event's `data`; the rest is skipped, however long it is.
+#[derive(Default, Deserialize)]
+struct Data {
+    error: Option<Value>,
+    #[serde(rename = "executionUrl")]
+    execution_url: Option<Value>,
+    admin_link: Option<Value>,
+    url: Option<Value>,
+}
+
 /// The first link that events of the catalogue carry.
-fn link(data: &Value) -> Option<String> {
-    ["executionUrl", "admin_link", "url"]
+fn link(data: &Data) -> Option<String> {
+    [&data.execution_url, &data.admin_link, &data.url]
         .into_iter()
-        .find_map(|name| {
-            let text = data.get(name)?.as_str()?;
-            let url = url::Url::parse(text).ok()?;
+        .find_map(|value| {
+            let url = url::Url::parse(value.as_ref()?.as_str()?).ok()?;
             let fits = matches!(url.scheme(), "http" | "https") && url.as_str().len() <= MAX_LINK;
             fits.then(|| url.into())
         })

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Options;
 use super::digest::{Digest, Level, Unit, cut, cut_by};
@@ -33,15 +33,14 @@ pub(super) fn pager_duty(digest: &Digest<'_>, options: &Options, routing_key: &s
         Level::Warning => "warning",
         Level::Info => "info",
     };
-    let mut details = json!({"event": digest.event_within(MAX_DETAILS)});
-    if let (Some(error), Some(members)) = (&digest.error, details.as_object_mut()) {
-        members.insert("error".to_owned(), json!(cut(error, 4000)));
+    let tags = options.tags.iter();
+    let mut details: Map<String, Value> = tags
+        .map(|(name, value)| (name.to_string(), json!(value)))
+        .collect();
+    if let Some(error) = &digest.error {
+        details.insert("error".to_owned(), json!(cut(error, 4000)));
     }
-    for (name, value) in &options.tags {
-        if let Some(members) = details.as_object_mut() {
-            members.insert(name.to_string(), json!(value));
-        }
-    }
+    details.insert("event".to_owned(), digest.event_within(MAX_DETAILS));
     let mut body = json!({
         "routing_key": routing_key,
         "event_action": "trigger",
@@ -91,7 +90,7 @@ pub(super) fn opsgenie(digest: &Digest<'_>, options: &Options) -> Value {
         ("eventType", digest.event_type.to_owned()),
     ];
     for (name, value) in ids.into_iter().chain(facts).chain(tags) {
-        used += name.chars().count() + value.chars().count();
+        used += name.encode_utf16().count() + value.encode_utf16().count();
         if used > MAX_OPSGENIE_DETAILS {
             break;
         }
@@ -142,7 +141,8 @@ pub(super) fn alertmanager(digest: &Digest<'_>, options: &Options) -> Value {
     let mut alert = json!({
         "labels": labels,
         "annotations": annotations,
-        "startsAt": digest.time.to_string(),
+        // An alert that starts after it ends is refused, and it ends soon after it came.
+        "startsAt": digest.time.min(digest.accepted).to_string(),
     });
     if let (Some(link), Some(members)) = (&digest.link, alert.as_object_mut()) {
         members.insert("generatorURL".to_owned(), json!(link));

@@ -116,7 +116,7 @@ pub(super) fn sentry(digest: &Digest<'_>, options: &Options) -> String {
     };
     let tags: BTreeMap<String, String> = environment_and_tags(digest, options)
         .into_iter()
-        .filter(|(name, _)| name != "env")
+        .filter(|(name, _)| name != "env" || options.tags.contains_key("env"))
         .map(|(name, value)| (cut(&name, 32), cut(&value.replace('\n', " "), 200)))
         .collect();
     let mut extra = json!({"event": digest.event_within(400 * 1024)});

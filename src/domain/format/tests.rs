@@ -79,19 +79,86 @@ fn every_built_in_type_is_told_by_every_service() {
 
 #[test]
 fn no_service_is_sent_more_than_it_takes() {
-    let event = sample::event(&hostile());
+    let fills = [
+        "x",
+        "\"",
+        "\\",
+        "\u{1}",
+        "\u{1f600}",
+        "\u{4e2d}",
+        "<",
+        "_",
+        "@",
+        "&",
+    ]
+    .map(|fill| {
+        let short = fill.repeat(200);
+        json!({
+            "type": "x.failed", "message": fill.repeat(3900), "error": {"message": fill.repeat(150_000)},
+            "user": {"id": short}, "workflow": {"id": short, "name": short}, "integration": {"name": short},
+            "sync": {"id": short, "integration": short},
+            "data": {"url": format!("https://x.example/{}", "a".repeat(1900)), "text": fill.repeat(100_000)},
+        })
+    });
+    for event in fills.iter().chain([&hostile()]) {
+        let event = sample::event(event);
+        for service in &FORMATS {
+            let body = body(&plain(service.name), &event);
+            let most = match service.name {
+                "Datadog" | "NewRelic" | "Sentry" => 1_000_000,
+                "PagerDuty" => 512_000,
+                "GoogleChat" => 32_000,
+                "MicrosoftTeams" => 14_336,
+                "Mattermost" => 16_383,
+                _ => 100_000,
+            };
+            let start: String = body.chars().take(100).collect();
+            assert!(body.len() <= most, "{}: {} {start}", service.name, body.len());
+            let whole = matches!(service.name, "Datadog" | "NewRelic");
+            assert!(
+                whole || body.contains("[cut"),
+                "{} says that it cut",
+                service.name
+            );
+        }
+    }
+}
+
+#[test]
+fn an_alert_does_not_start_in_the_future_and_tags_hide_nothing() {
+    let mut event = failure();
+    event["timestamp"] = json!(4_000_000_000_000_i64);
+    assert_eq!(sent("Alertmanager", &event)[0]["startsAt"], sample::ACCEPTED);
+    let options = Options {
+        tags: BTreeMap::from([("event".into(), "x".into()), ("env".into(), "blue".into())]),
+        ..Options::default()
+    };
+    let rendered = |format| {
+        let format = ReadyFormat::new(of(format).unwrap(), options.clone(), None);
+        body(&format, &sample::event(&failure()))
+    };
+    let alert: Value = serde_json::from_str(&rendered(PayloadFormat::PagerDuty)).unwrap();
+    let details = &alert["payload"]["custom_details"];
+    assert_eq!(
+        (&details["event"]["type"], &details["env"]),
+        (&json!("run_failed"), &json!("blue"))
+    );
+    let envelope = rendered(PayloadFormat::Sentry);
+    let event: Value = serde_json::from_str(envelope.lines().last().unwrap()).unwrap();
+    assert_eq!(event["tags"]["env"], "blue");
+    assert_eq!(event["environment"], "production");
+}
+
+#[test]
+fn replies_are_read_in_the_way_of_the_service() {
     for service in &FORMATS {
-        let body = body(&plain(service.name), &event);
-        let most = match service.name {
-            "Datadog" | "NewRelic" | "Sentry" => 1_000_000,
-            "PagerDuty" => 512_000,
-            "GoogleChat" => 32_000,
-            "MicrosoftTeams" => 28_000,
-            _ => 40_000,
+        let expected = match service.name {
+            "Slack" => Reading::Slack,
+            "Telegram" => Reading::Telegram,
+            "MicrosoftTeams" => Reading::MicrosoftTeams,
+            _ => Reading::Status,
         };
-        assert!(body.len() <= most, "{}: {}", service.name, body.len());
-        let logs = matches!(service.name, "Datadog" | "NewRelic");
-        assert!(logs || body.contains("[cut"), "{} says that it cut", service.name);
+        assert_eq!(service.reading, expected, "{}", service.name);
     }
 }
 
@@ -100,7 +167,7 @@ fn the_event_mentions_nobody_and_makes_no_markup() {
     for (name, forbidden) in [
         ("Slack", &["<!", "<@", "<http"][..]),
         ("Mattermost", &["@channel", "@everyone", "<!", "[x]("]),
-        ("Telegram", &["<script", "<!"]),
+        ("Telegram", &["<script", "<!", "@everyone", "@channel"]),
         ("GoogleChat", &["<script", "<users"]),
         ("Discord", &["[x](", " *b* "]),
     ] {
