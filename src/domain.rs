@@ -11,6 +11,7 @@ pub mod email;
 pub mod event;
 pub mod fault;
 pub mod filter;
+pub mod format;
 pub mod health;
 pub mod id;
 pub mod notifications;

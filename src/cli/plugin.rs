@@ -8,6 +8,7 @@
 //! user asks for them.
 
 mod events;
+mod formats;
 mod input;
 mod lint;
 mod mails;
@@ -26,6 +27,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use self::formats::FormatsArgs;
 use self::secrets::GivenSecret;
 use crate::domain::duration;
 
@@ -41,6 +43,7 @@ use crate::domain::duration;
         kustomize build . | kubectl postrider lint -\n  \
         kubectl postrider render destination.yaml --event event.json\n  \
         kubectl postrider events 'record_*' -o yaml\n  \
+        kubectl postrider formats\n  \
         kubectl postrider verify --secret key.txt --header 'webhook-id: 1' … --body body.json"
 )]
 pub struct Plugin {
@@ -56,6 +59,8 @@ enum Command {
     Render(Box<RenderArgs>),
     /// List the built-in event types.
     Events(EventsArgs),
+    /// List the ready formats of services, such as Slack, and what each needs.
+    Formats(FormatsArgs),
     /// Check the signature of a request, and say what is wrong with it.
     Verify(Box<VerifyArgs>),
 }
@@ -268,6 +273,7 @@ pub fn run(plugin: &Plugin) -> ExitCode {
         Command::Lint(args) => lint::run(args),
         Command::Render(args) => render::run(args),
         Command::Events(args) => events::run(args),
+        Command::Formats(args) => formats::run(args),
         Command::Verify(args) => verify::run(args),
     };
     let report = report.unwrap_or_else(|error| Report {

@@ -6,6 +6,7 @@
 
 mod check;
 mod email;
+mod ready;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use super::egress::EgressPolicy;
 use super::email::Email;
 use super::fault::Faults;
 use super::filter::Filter;
+use super::format::{self, Service};
 use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
 use super::pattern::TypePattern;
@@ -30,7 +32,7 @@ use super::signature::Signer;
 use super::smtp;
 use crate::api::names::SIGNING_SUFFIX;
 use crate::api::v1alpha1::SecretKeyRef;
-use crate::api::v1alpha1::event_destination::{EventDestinationSpec, SigningScheme};
+use crate::api::v1alpha1::event_destination::{EventDestinationSpec, SigningScheme, WebhookTarget};
 
 /// Default of `delivery.timeout`.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -195,7 +197,11 @@ pub fn generated_secret_name(destination: &str) -> String {
 /// Where a destination's signing key is kept; `None` when nothing is signed.
 #[must_use]
 pub fn signing_key_ref(name: &str, spec: &EventDestinationSpec) -> Option<SigningKeyRef> {
-    let signing = spec.webhook.as_ref()?.signing.clone().unwrap_or_default();
+    let webhook = spec.webhook.as_ref()?;
+    if webhook.signing.is_none() && ready_service(webhook).is_some() {
+        return None;
+    }
+    let signing = webhook.signing.clone().unwrap_or_default();
     let scheme = signing.scheme.unwrap_or_default();
     if scheme == SigningScheme::None {
         return None;
@@ -210,6 +216,11 @@ pub fn signing_key_ref(name: &str, spec: &EventDestinationSpec) -> Option<Signin
         scheme,
         generated,
     })
+}
+
+/// The service whose ready format a webhook has; `None` for Postrider's own formats and templates.
+fn ready_service(webhook: &WebhookTarget) -> Option<&'static Service> {
+    format::of(webhook.payload.as_ref()?.format?)
 }
 
 /// Where a signing key is kept.
@@ -242,6 +253,16 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
     if let Some(webhook) = &spec.webhook {
         if let Some(source) = &webhook.url_from {
             references.push(("spec.webhook.urlFrom".to_owned(), source.secret_key_ref.clone()));
+        }
+        if let Some(source) = webhook
+            .format_options
+            .as_ref()
+            .and_then(|options| options.key_from.as_ref())
+        {
+            references.push((
+                "spec.webhook.formatOptions.keyFrom".to_owned(),
+                source.secret_key_ref.clone(),
+            ));
         }
         for (index, header) in webhook.headers.iter().enumerate() {
             if let Some(source) = &header.value_from {

@@ -3,12 +3,16 @@
 //! A [`Reply`] is what the receiver said; [`classify`] turns it into an [`Outcome`]. Failures below HTTP are
 //! classified where they arise, in the transport, with the same [`FailureReason`]s.
 
+mod reading;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::strtime::BrokenDownTime;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumIter, EnumString, IntoStaticStr};
+
+pub use self::reading::Reading;
 
 /// Most bytes of a reply's body that are read; a longer body is a failure.
 pub const MAX_REPLY_READ: usize = 64 * 1024;
@@ -31,7 +35,7 @@ pub struct Reply {
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A 2xx answer, over SMTP for every recipient.
+    /// A 2xx answer, and no body that says otherwise; over SMTP one for every recipient.
     Delivered {
         /// Status code.
         status: u16,
@@ -77,6 +81,8 @@ pub enum FailureReason {
     Gone,
     /// 429.
     TooManyRequests,
+    /// 2xx, but the body says that the service took nothing.
+    Rejected,
     /// 502, 503, 504; SMTP 421.
     Unavailable,
     /// Other 5xx.
@@ -167,11 +173,15 @@ impl FailureReason {
     }
 }
 
-/// Reads an answer.
+/// Reads an answer in the way of the service that gave it.
 #[must_use]
-pub fn classify(reply: &Reply, now: Timestamp) -> Outcome {
+pub fn classify(reply: &Reply, reading: Reading, now: Timestamp) -> Outcome {
     let reason = match reply.status {
-        200..=299 => return Outcome::Delivered { status: reply.status },
+        200..=299 => {
+            return reading
+                .refusal(reply)
+                .map_or(Outcome::Delivered { status: reply.status }, Outcome::Failed);
+        }
         300..=399 => FailureReason::Redirect,
         410 => FailureReason::Gone,
         429 => FailureReason::TooManyRequests,
@@ -186,7 +196,8 @@ pub fn classify(reply: &Reply, now: Timestamp) -> Outcome {
         .retry_after
         .as_deref()
         .filter(|_| reason.slows_lane() || reply.status >= 500)
-        .and_then(|text| retry_after(text, now));
+        .and_then(|text| retry_after(text, now))
+        .or_else(|| reading.wait(reply).filter(|_| reason.slows_lane()));
     let message = match reason {
         FailureReason::Redirect => {
             format!(
@@ -273,6 +284,7 @@ mod tests {
                 status,
                 ..Reply::default()
             },
+            Reading::Status,
             now(),
         ) {
             Outcome::Delivered { .. } => None,
@@ -337,11 +349,120 @@ mod tests {
             (503, Some(30)),
             (600, Some(30)),
         ] {
-            let Outcome::Failed(failure) = classify(&reply(status), now()) else {
+            let Outcome::Failed(failure) = classify(&reply(status), Reading::Status, now()) else {
                 panic!("{status} is a failure")
             };
             assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{status}");
         }
+    }
+
+    /// What a reply of 200 with that body comes to: reason, wait and message.
+    fn read(reading: Reading, body: &'static str) -> Option<(FailureReason, Option<u64>, String)> {
+        let reply = Reply {
+            status: 200,
+            excerpt: bytes::Bytes::from_static(body.as_bytes()),
+            ..Reply::default()
+        };
+        match classify(&reply, reading, now()) {
+            Outcome::Delivered { status } => {
+                assert_eq!(status, 200);
+                None
+            }
+            Outcome::Failed(failure) => {
+                assert_eq!(failure.status, Some(200));
+                let wait = failure.retry_after.map(|wait| wait.as_secs());
+                Some((failure.reason, wait, failure.message))
+            }
+        }
+    }
+
+    #[test]
+    fn services_that_refuse_with_200_are_understood() {
+        use FailureReason::{Rejected, TooManyRequests};
+        const LIMITED: &str = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error \
+            429 with ContextId tcid=0,server=x..";
+        for (reading, body, expected) in [
+            (Reading::Slack, "ok", None),
+            (Reading::Slack, "ok\n", None),
+            (Reading::Slack, "", None),
+            (Reading::Slack, "{\"ok\":true}", None),
+            (Reading::Slack, "{\"success\":true}", None),
+            (
+                Reading::Slack,
+                "{\"ok\":false,\"error\":\"x\"}",
+                Some((Rejected, None)),
+            ),
+            (Reading::Slack, "invalid_blocks", Some((Rejected, None))),
+            (Reading::Slack, "<html>Sign in</html>", Some((Rejected, None))),
+            (
+                Reading::Telegram,
+                "{\"ok\":true,\"result\":{\"message_id\":1}}",
+                None,
+            ),
+            (Reading::Telegram, "fine", None),
+            (
+                Reading::Telegram,
+                "{\"ok\":false,\"error_code\":400,\"description\":\"Bad Request: chat not found\"}",
+                Some((Rejected, None)),
+            ),
+            (
+                Reading::Telegram,
+                "{\"ok\":false,\"error_code\":429,\"parameters\":{\"retry_after\":17}}",
+                Some((TooManyRequests, Some(17))),
+            ),
+            (Reading::MicrosoftTeams, "1", None),
+            (Reading::MicrosoftTeams, "", None),
+            (Reading::MicrosoftTeams, LIMITED, Some((TooManyRequests, None))),
+            (
+                Reading::MicrosoftTeams,
+                "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 413",
+                Some((Rejected, None)),
+            ),
+            (
+                Reading::MicrosoftTeams,
+                "Webhook message delivery failed.",
+                Some((Rejected, None)),
+            ),
+            (Reading::Status, "invalid_blocks", None),
+            (Reading::Status, LIMITED, None),
+        ] {
+            let found = read(reading, body).map(|(reason, wait, _)| (reason, wait));
+            assert_eq!(found, expected, "{reading:?} {body}");
+        }
+    }
+
+    #[test]
+    fn a_refusals_message_has_its_code_and_nothing_that_may_be_secret() {
+        let message = |reading, body| read(reading, body).unwrap().2;
+        assert!(message(Reading::Slack, "no_active_hooks").contains("\"no_active_hooks\""));
+        assert!(!message(Reading::Slack, "no hook /services/T0/B0/Sec").contains("Sec"));
+        let telegram = "{\"ok\":false,\"error_code\":400,\"description\":\"bot123:hunter2\"}";
+        let telegram = message(Reading::Telegram, telegram);
+        assert!(
+            telegram.contains("400") && !telegram.contains("hunter2"),
+            "{telegram}"
+        );
+        let teams = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 404 with \
+            ContextId hunter2";
+        let teams = message(Reading::MicrosoftTeams, teams);
+        assert!(teams.contains("404") && !teams.contains("hunter2"), "{teams}");
+    }
+
+    #[test]
+    fn telegram_says_in_the_body_how_long_to_wait() {
+        let body = "{\"ok\":false,\"error_code\":429,\"parameters\":{\"retry_after\":9}}";
+        let reply = |status| Reply {
+            status,
+            excerpt: bytes::Bytes::from_static(body.as_bytes()),
+            ..Reply::default()
+        };
+        let wait = |status, reading| match classify(&reply(status), reading, now()) {
+            Outcome::Failed(failure) => failure.retry_after,
+            Outcome::Delivered { .. } => panic!("{status} is a failure"),
+        };
+        assert_eq!(wait(429, Reading::Telegram), Some(Duration::from_secs(9)));
+        assert_eq!(wait(429, Reading::Status), None);
+        assert_eq!(wait(400, Reading::Telegram), None);
     }
 
     #[test]

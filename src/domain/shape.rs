@@ -21,6 +21,8 @@ use super::delivery::Attempt;
 use super::destination::Identity;
 use super::event::{Event, json};
 use super::fault::field_path;
+use super::format::ReadyFormat;
+use super::outcome::Reading;
 use super::project::{AccountId, ProjectFacts};
 use super::template::Template;
 use crate::api::v1alpha1::event_destination::PayloadFormat;
@@ -44,8 +46,10 @@ pub const FLAT_FIELDS: [&str; 5] = [
 /// The form of a request body.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// A ready format.
+    /// One of Postrider's own formats.
     Format(PayloadFormat),
+    /// The ready format of a service.
+    Ready(Box<ReadyFormat>),
     /// The user's own template.
     Template(Template),
 }
@@ -110,6 +114,15 @@ impl std::fmt::Display for Place {
 }
 
 impl Payload {
+    /// How the receiver's replies are read.
+    #[must_use]
+    pub const fn reading(&self) -> Reading {
+        match self {
+            Self::Ready(format) => format.service.reading,
+            Self::Format(_) | Self::Template(_) => Reading::Status,
+        }
+    }
+
     /// Renders an event for a destination.
     ///
     /// # Errors
@@ -122,6 +135,7 @@ impl Payload {
     ) -> Result<Rendered, RenderError> {
         match self {
             Self::Format(format) => render_format(*format, event, destination),
+            Self::Ready(format) => Ok(format.render(event, destination)),
             Self::Template(template) => template.render(event, destination, attempt),
         }
     }
@@ -137,12 +151,12 @@ fn render_format(
         format => format,
     };
     let (content_type, body) = match format {
-        // `format_of` never answers `Default`.
-        PayloadFormat::Event | PayloadFormat::Default => (JSON, whole_event(event)),
         PayloadFormat::Sync => (JSON, sync(event)?),
         PayloadFormat::Flat => (JSON, flat(event)),
         PayloadFormat::Envelope => (JSON, envelope(event, destination)),
         PayloadFormat::CloudEvent => (CLOUD_EVENT_JSON, cloud_event::render(event)),
+        // `Event`. `format_of` never answers `Default`, and services have `Payload::Ready`.
+        _ => (JSON, whole_event(event)),
     };
     Ok(Rendered {
         content_type,

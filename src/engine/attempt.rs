@@ -184,7 +184,7 @@ async fn send(
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };
     match core.transport.send(request, destination.timeout).await {
-        Ok(reply) => outcome::classify(&reply, core.clock.now()),
+        Ok(reply) => outcome::classify(&reply, webhook.payload.reading(), core.clock.now()),
         Err(failure) => Outcome::Failed(failure),
     }
 }

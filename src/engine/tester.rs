@@ -162,7 +162,7 @@ async fn send(
     };
     match core.transport.send(request.clone(), destination.timeout).await {
         Ok(reply) => (
-            outcome::classify(&reply, core.clock.now()),
+            outcome::classify(&reply, webhook.payload.reading(), core.clock.now()),
             test_send::excerpt(&reply.excerpt, &request),
         ),
         Err(failure) => (Outcome::Failed(failure), None),

@@ -17,6 +17,7 @@ mod crds;
 mod delivery;
 mod docs;
 mod examples;
+mod formats;
 mod mail;
 mod plugin;
 mod publish;

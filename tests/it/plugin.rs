@@ -453,7 +453,7 @@ fn the_built_in_types_are_listed_in_each_form() {
 #[test]
 fn help_and_the_guide_name_the_same_flags() {
     let guide = std::fs::read_to_string(repository_file("docs/plugin.md")).unwrap();
-    for command in ["lint", "render", "events", "verify"] {
+    for command in ["lint", "render", "events", "formats", "verify"] {
         let help = plugin(repository(), &[command, "--help"]);
         assert_eq!(help.code, 0);
         assert!(help.out.contains("Examples:"), "{}", help.out);

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs the libraries that are not ours and check what we send (Python and Node: signatures, SMTP servers), and
-# prints the folder that holds them.
+# Installs the libraries that are not ours and judge what we send, and prints the folder that holds them: those of
+# signatures and SMTP servers (Python, Node), and of the services that have a ready format (Python, Node, Go).
 #
 #     export POSTRIDER_VERIFIERS=$(tools/verifiers/ensure.sh)
 #
-# The folder is named after the lock files, so it is made once and never changed; afterwards no network is needed.
+# The folder is named after the lock files and the Go program, so it is made once and never changed; afterwards no network is needed.
 # Its path goes to stdout, progress to stderr.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-hash=$(cat "$here/requirements.txt" "$here/package.json" "$here/package-lock.json" | sha256sum | cut -c1-16)
+hash=$(cat "$here/requirements.txt" "$here"/package{,-lock}.json "$here"/formats/* | sha256sum | cut -c1-16)
 cache=${POSTRIDER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/postrider}
 folder=$cache/verifiers-$hash
 
@@ -26,7 +26,7 @@ if [ ! -e "$folder/complete" ]; then
   exec 9>"$cache/verifiers.lock"
   flock 9 # two callers at once install once
   if [ ! -e "$folder/complete" ]; then
-    printf 'postrider: installing standardwebhooks and the SMTP servers of PyPI and npm\n' >&2
+    printf 'postrider: installing verifiers from PyPI, npm and the Go proxy (once)\n' >&2
     rm -rf "$folder"
     mkdir -p "$folder"
     python3 -m venv "$folder/venv" >&2 || die "python3 cannot make a venv; run tools/setup.sh"
@@ -35,6 +35,10 @@ if [ ! -e "$folder/complete" ]; then
     cp "$here/package.json" "$here/package-lock.json" "$here/.npmrc" "$folder/"
     (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >&2 ||
       die "npm could not install tools/verifiers/package-lock.json"
+    go=$("$here/../controlplane/go.sh")
+    (cd "$here/formats" && CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off \
+      "$go" build -mod=readonly -buildvcs=false -trimpath -o "$folder/formats" .) >&2 ||
+      die "go could not build tools/verifiers/formats"
     touch "$folder/complete"
   fi
 fi

@@ -1,5 +1,7 @@
 //! `EventDestination`: where a platform's events go, in what form, and how hard to try.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -99,11 +101,15 @@ pub struct EventDestinationSpec {
 
 /// An HTTP endpoint that receives events.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("set exactly one of url and urlFrom"))]
+#[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom) || (!has(self.url) && !has(self.urlFrom) && has(self.payload) && has(self.payload.format) && self.payload.format in ['Datadog', 'NewRelic', 'PagerDuty', 'Opsgenie', 'Telegram'])").message("set exactly one of url and urlFrom; only formats Datadog, NewRelic, PagerDuty, Opsgenie and Telegram know their URL"))]
+#[x_kube(validation = Rule::new("(has(self.payload) && has(self.payload.format) && self.payload.format in ['Datadog', 'NewRelic', 'PagerDuty', 'Opsgenie', 'Telegram']) == (has(self.formatOptions) && has(self.formatOptions.keyFrom))").message("formatOptions.keyFrom belongs to formats Datadog, NewRelic, PagerDuty, Opsgenie and Telegram, which need it").field_path(".formatOptions"))]
+#[x_kube(validation = Rule::new("(has(self.payload) && has(self.payload.format) && self.payload.format == 'Telegram') == (has(self.formatOptions) && has(self.formatOptions.chatID))").message("formatOptions.chatID belongs to format Telegram, which needs it").field_path(".formatOptions"))]
+#[x_kube(validation = Rule::new("!has(self.formatOptions) || (has(self.payload) && has(self.payload.format) && !(self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']))").message("formatOptions belongs to the ready formats of services, such as Slack; set payload.format").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new("!has(self.headers) || !has(self.signing) || !has(self.signing.header) || self.headers.all(one, one.name.lowerAscii() != self.signing.header.lowerAscii())").message("signing.header is also set in headers; choose another name"))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
     /// URL of the endpoint, `http` or `https`, at most 2048 characters. Use `urlFrom` when the URL is itself a secret.
+    /// Formats `Datadog`, `NewRelic`, `PagerDuty`, `Opsgenie` and `Telegram` know theirs and need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(URL_RULE).message(URL_MESSAGE))]
@@ -125,7 +131,12 @@ pub struct WebhookTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<PayloadSpec>,
 
-    /// How requests are signed. Default: Standard Webhooks with a generated secret.
+    /// What a ready format of a service, such as `Datadog`, needs or lets change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format_options: Option<FormatOptions>,
+
+    /// How requests are signed. Default: Standard Webhooks with a generated secret; not at all for the ready formats of
+    /// services, which have their own keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing: Option<SigningSpec>,
 }
@@ -171,7 +182,9 @@ fn any_json(_: &mut SchemaGenerator) -> Schema {
 
 /// A ready format. `Default` picks the one that belongs to the event's type; `Event` is the whole event; `Sync` has
 /// `event`, `sync`, `user` and `data`; `Flat` puts account facts beside the members of `data`; `Envelope` wraps a
-/// `payload`; `CloudEvent` is CloudEvents 1.0 structured JSON.
+/// `payload`; `CloudEvent` is CloudEvents 1.0 structured JSON. The others are what the service of that name takes, URL
+/// and headers included: `Slack`, `Discord`, `MicrosoftTeams`, `GoogleChat`, `Mattermost`, `Sentry` (the DSN) and
+/// `Alertmanager` need a URL, `Datadog`, `NewRelic`, `PagerDuty`, `Opsgenie` and `Telegram` `formatOptions.keyFrom`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash, JsonSchema)]
 pub enum PayloadFormat {
     /// The format that belongs to the event's type.
@@ -187,6 +200,97 @@ pub enum PayloadFormat {
     Envelope,
     /// CloudEvents 1.0 structured JSON.
     CloudEvent,
+    /// A message to a Slack incoming webhook; needs its URL.
+    Slack,
+    /// A Datadog log; needs an API key in `formatOptions.keyFrom`.
+    Datadog,
+    /// A New Relic log; needs a license key in `formatOptions.keyFrom`.
+    NewRelic,
+    /// A Sentry event; needs the DSN in `urlFrom`.
+    Sentry,
+    /// A message to a Discord webhook; needs its URL.
+    Discord,
+    /// An Adaptive Card to a Microsoft Teams workflow; needs its URL.
+    MicrosoftTeams,
+    /// A card to a Google Chat space; needs its webhook's URL.
+    GoogleChat,
+    /// A PagerDuty alert; needs an integration key in `formatOptions.keyFrom`.
+    PagerDuty,
+    /// An Opsgenie alert; needs an API key in `formatOptions.keyFrom`.
+    Opsgenie,
+    /// A message to a Mattermost incoming webhook; needs its URL.
+    Mattermost,
+    /// A message of a Telegram bot; needs its token in `formatOptions.keyFrom` and `chatID`.
+    Telegram,
+    /// An alert for Prometheus' Alertmanager; needs its URL.
+    Alertmanager,
+}
+
+/// What a ready format needs or lets change. Which field belongs to which format stands at each field.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FormatOptions {
+    /// Secret that holds the key: Datadog's API key, New Relic's license key, PagerDuty's integration key, Opsgenie's
+    /// API key, the token of a Telegram bot. These formats need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_from: Option<SecretKeySource>,
+    /// Where the account is: for Datadog its site, such as `datadoghq.eu` (default `datadoghq.com`); for New Relic,
+    /// PagerDuty and Opsgenie `US` (default) or `EU`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub site: Option<String>,
+    /// Telegram, which needs it: id of the chat, or `@` and the name of a public channel.
+    #[serde(default, rename = "chatID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub chat_id: Option<String>,
+    /// Slack and Mattermost: another channel than the webhook's own, where the webhook allows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub channel: Option<String>,
+    /// Slack, Mattermost and Discord: name that messages are sent under, where the webhook allows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 80))]
+    pub username: Option<String>,
+    /// Datadog, New Relic, Sentry (as logger), PagerDuty and Opsgenie (as source), Alertmanager: name of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub service: Option<String>,
+    /// Datadog, New Relic, Sentry, PagerDuty, Opsgenie, Alertmanager: further tags, at most 16, names and values of at
+    /// most 32 and 100 characters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.all(name, name.matches('^[A-Za-z][A-Za-z0-9_.-]{0,31}$') && self[name].size() <= 100)").message("a tag's name begins with a letter and has at most 32 letters, digits, \"_\", \".\" and \"-\", its value at most 100 characters"))]
+    pub tags: BTreeMap<String, String>,
+    /// How bad events are, at most 16 rules; the first that fits counts. Default: `Error` for types that name a failure
+    /// or an error, `Warning` for those that name an end before time, else `Info`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub severity: Vec<SeverityRule>,
+}
+
+/// How bad events of some types are.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SeverityRule {
+    /// Event types, 1 to 16 patterns; `*` stands for any characters.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 128)))]
+    #[x_kube(validation = Rule::new("self.all(pattern, pattern.matches('^[A-Za-z0-9_.*-]+$'))").message("use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern"))]
+    pub events: Vec<String>,
+    /// How bad they are.
+    pub level: SeverityLevel,
+}
+
+/// How bad an event is: `Critical`, `Error`, `Warning` or `Info`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum SeverityLevel {
+    /// Somebody must act now.
+    Critical,
+    /// Something failed.
+    Error,
+    /// Something may fail.
+    Warning,
+    /// Good to know.
+    Info,
 }
 
 /// How requests are signed.

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, Reference, References, Target, Webhook,
-    signing_key_ref,
+    ready_service, signing_key_ref,
 };
 use crate::api::v1alpha1::common::{DEFAULT_HEADERS, OWN_HEADER_PREFIX, RESERVED_HEADERS};
 use crate::api::v1alpha1::event_destination::{
@@ -79,6 +79,25 @@ impl Check<'_> {
         spec: &EventDestinationSpec,
         target: &WebhookTarget,
     ) -> Option<Webhook> {
+        if let Some(service) = ready_service(target) {
+            if target
+                .payload
+                .as_ref()
+                .is_some_and(|payload| payload.template.is_some())
+            {
+                self.faults
+                    .invalid("spec.webhook.payload", "set at most one of format and template");
+            }
+            let headers = self.headers(&target.headers);
+            let signer = self.signer(identity, spec, target.signing.as_ref());
+            return self.ready(service, target, headers, signer);
+        }
+        if target.format_options.is_some() {
+            self.faults.invalid(
+                "spec.webhook.formatOptions",
+                "this belongs to the ready formats of services, such as Slack; set payload.format or remove it",
+            );
+        }
         let endpoint = self.endpoint(target);
         let headers = self.headers(&target.headers);
         let payload = self.payload(target.payload.as_ref());
@@ -427,7 +446,7 @@ impl Check<'_> {
     }
 
     /// A secret as text without surrounding white space, which `kubectl create secret --from-file` likes to add.
-    fn secret_text(&mut self, path: &str, key: &SecretKeyRef) -> Option<String> {
+    pub(super) fn secret_text(&mut self, path: &str, key: &SecretKeyRef) -> Option<String> {
         let value = self.secret(path, key)?;
         match std::str::from_utf8(value.expose()) {
             Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),

@@ -9,7 +9,7 @@ const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Validates `spec.webhook`, with values of Secrets as `name/key`.
 fn check(webhook: serde_json::Value, secrets: &[(&str, &[u8])]) -> Result<Destination, Vec<String>> {
     let mut webhook = webhook;
-    if webhook.get("urlFrom").is_none() {
+    if webhook.get("urlFrom").is_none() && webhook.get("url").is_none() {
         webhook["url"] = json!("https://hooks.example.com/in");
     }
     let spec = serde_json::from_value(json!({"events": ["*"], "webhook": webhook})).unwrap();
@@ -175,4 +175,104 @@ fn a_header_is_set_once_however_it_is_written() {
     let headers =
         json!([{"name": "Content-Type", "value": "text/plain"}, {"name": "User-Agent", "value": "me"}]);
     assert!(check(json!({"headers": headers, "signing": signing}), &[]).is_ok());
+}
+
+/// A webhook without URL in a ready format whose key is in Secret `s`, key `key`.
+fn keyed(format: &str, options: &serde_json::Value) -> serde_json::Value {
+    let mut all = json!({"keyFrom": {"secretKeyRef": {"name": "s", "key": "key"}}});
+    for (name, value) in options.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    json!({"url": null, "payload": {"format": format}, "formatOptions": all})
+}
+
+/// The webhook of a sound spec.
+fn webhook(more: serde_json::Value, secrets: &[(&str, &[u8])]) -> Webhook {
+    match check(more, secrets).unwrap().target {
+        Target::Webhook(webhook) => *webhook,
+        Target::Email(_) => panic!("the spec has a webhook"),
+    }
+}
+
+#[test]
+fn a_ready_format_needs_its_name_and_a_key_or_url() {
+    let secrets: &[(&str, &[u8])] = &[("s/key", b" k3y\n")];
+    let datadog = webhook(keyed("Datadog", &json!({"site": "datadoghq.eu"})), secrets);
+    assert_eq!(datadog.endpoint.origin(), "https://http-intake.logs.datadoghq.eu");
+    assert!(matches!(datadog.signer, Signer::None));
+    let (name, value) = &datadog.headers[0];
+    assert_eq!((name.as_str(), value.to_str().unwrap()), ("dd-api-key", "k3y"));
+    assert!(value.is_sensitive() && !format!("{datadog:?}").contains("k3y"));
+    // A header of one's own does not take the key's place.
+    let mut own = keyed("Datadog", &json!({}));
+    own["headers"] = json!([{"name": "DD-API-Key", "value": "other"}, {"name": "X-A", "value": "1"}]);
+    let own = webhook(own, secrets);
+    let names: Vec<&str> = own.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["x-a", "dd-api-key"]);
+    assert_eq!(own.headers[1].1, "k3y");
+    let slack = webhook(json!({"payload": {"format": "Slack"}}), &[]);
+    assert_eq!(slack.endpoint.origin(), "https://hooks.example.com");
+    let signed =
+        json!({"payload": {"format": "Slack"}, "signing": {"secretRef": {"name": "s", "key": "sign"}}});
+    let signed = webhook(signed, &[("s/sign", KEY.as_bytes())]);
+    assert!(!matches!(signed.signer, Signer::None));
+}
+
+#[test]
+fn what_is_wrong_with_a_ready_format_names_its_field() {
+    let slack =
+        |options: serde_json::Value| json!({"payload": {"format": "Slack"}, "formatOptions": options});
+    let key = json!({"secretKeyRef": {"name": "s", "key": "key"}});
+    for (webhook, fault) in [
+        (
+            json!({"url": null, "payload": {"format": "Slack"}}),
+            "url: format Slack needs url or urlFrom",
+        ),
+        (
+            json!({"payload": {"format": "Datadog"}}),
+            "formatOptions.keyFrom: format Datadog needs a key; name the Secret that holds it",
+        ),
+        (
+            slack(json!({"keyFrom": key})),
+            "formatOptions.keyFrom: format Slack has no key, its URL is the secret; remove it",
+        ),
+        (
+            slack(json!({"chatID": "1"})),
+            "formatOptions.chatID: format Telegram, and no other, needs the id of a chat",
+        ),
+        (
+            keyed("Telegram", &json!({})),
+            "formatOptions.chatID: format Telegram, and no other, needs the id of a chat",
+        ),
+        (
+            slack(json!({"username": "u".repeat(81)})),
+            "formatOptions.username: use 1 to 80 characters",
+        ),
+        (
+            slack(json!({"tags": {"a b": "c"}})),
+            "formatOptions.tags: tag \"a b\": a tag's name begins with a letter",
+        ),
+        (
+            slack(json!({"tags": {"a": "c".repeat(101)}})),
+            "formatOptions.tags: tag \"a\": a tag's name begins with a letter",
+        ),
+        (
+            slack(json!({"severity": [{"events": [], "level": "Info"}]})),
+            "formatOptions.severity[0].events: name at least one event type",
+        ),
+        (
+            keyed("PagerDuty", &json!({"site": "MARS"})),
+            "formatOptions.site: PagerDuty has no such site; use one of US, EU",
+        ),
+        (
+            json!({"formatOptions": {"channel": "c"}, "signing": {"scheme": "None"}}),
+            "formatOptions: this belongs to the ready formats of services",
+        ),
+    ] {
+        let faults = check(webhook, &[("s/key", b"k3y")]).unwrap_err();
+        let [told] = faults.as_slice() else {
+            panic!("{fault}: {faults:?}")
+        };
+        assert!(told.starts_with(&format!("spec.webhook.{fault}")), "{told}");
+    }
 }

@@ -21,6 +21,12 @@ const PATTERN: &str = "use letters, digits, \"_\", \".\", \"-\" and \"*\" in eac
 const HMAC_ONLY: &str = "header, prefix and encoding belong to scheme HmacSHA256";
 pub(super) const MAILBOX: &str = "use addresses such as ops@example.com or Ops Team <ops@example.com>";
 pub(super) const NAME: &str = "use lower-case letters, digits, \"-\" and \".\"";
+const KEY_FROM: &str =
+    "keyFrom belongs to formats Datadog, NewRelic, PagerDuty, Opsgenie and Telegram, which need it";
+const CHAT_ID: &str = "formatOptions.chatID belongs to format Telegram, which needs it";
+const NO_READY_FORMAT: &str =
+    "formatOptions belongs to the ready formats of services, such as Slack; set payload.format";
+const TAG: &str = "a tag's name begins with a letter and has at most 32 letters, digits";
 
 const DESTINATION: &[(&str, &str)] = &[
     // The spec itself.
@@ -90,6 +96,110 @@ const DESTINATION: &[(&str, &str)] = &[
     ("{filter: 'event.data.total > 100'}", ACCEPTED),
     ("{filter: ''}", "should be at least 1 chars long"),
     ("{filter: 5}", "must be of type string"),
+    // Ready formats.
+    ("{webhook: {payload: {format: Slack}}}", ACCEPTED),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: s, key: dsn}}, payload: {format: Sentry}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: null, payload: {format: Slack}}}",
+        "only formats Datadog, NewRelic, PagerDuty, Opsgenie and Telegram know their URL",
+    ),
+    (
+        "{webhook: {url: null, payload: {format: Datadog}, formatOptions: {KEY}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {payload: {format: PagerDuty}, formatOptions: {KEY, site: EU}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {urlFrom: {secretKeyRef: {name: s, key: url}}, payload: {format: Datadog}, formatOptions: {KEY}}}",
+        "set exactly one of url and urlFrom",
+    ),
+    ("{webhook: {url: null, payload: {format: Datadog}}}", KEY_FROM),
+    (
+        "{webhook: {url: null, payload: {format: NewRelic}, formatOptions: {site: EU}}}",
+        KEY_FROM,
+    ),
+    (
+        "{webhook: {payload: {format: Slack}, formatOptions: {KEY}}}",
+        KEY_FROM,
+    ),
+    (
+        "{webhook: {url: null, payload: {format: Telegram}, formatOptions: {KEY, chatID: '-1001'}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: null, payload: {format: Telegram}, formatOptions: {KEY}}}",
+        CHAT_ID,
+    ),
+    (
+        "{webhook: {payload: {format: Slack}, formatOptions: {chatID: '-1001'}}}",
+        CHAT_ID,
+    ),
+    (
+        "{webhook: {payload: {format: Slack}, formatOptions: {channel: ops, username: Acme}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {payload: {format: Slack}, formatOptions: {username: ''}}}",
+        "should be at least 1 chars long",
+    ),
+    (
+        "{webhook: {payload: {format: Slack}, formatOptions: {username: LONG129}}}",
+        "Too long",
+    ),
+    ("{webhook: {formatOptions: {channel: ops}}}", NO_READY_FORMAT),
+    (
+        "{webhook: {payload: {format: Event}, formatOptions: {channel: ops}}}",
+        NO_READY_FORMAT,
+    ),
+    (
+        "{webhook: {payload: {template: {a: b}}, formatOptions: {channel: ops}}}",
+        NO_READY_FORMAT,
+    ),
+    (
+        "{webhook: {payload: {format: Slak}}}",
+        "spec.webhook.payload.format: Unsupported value: \"Slak\"",
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {tags: {team: a, a.b-c_9: ''}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {tags: {9a: b}}}}",
+        TAG,
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {tags: {'a b': b}}}}",
+        TAG,
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {tags: {a: LONG129}}}}",
+        TAG,
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {severity: [{events: ['run_*'], level: Critical}]}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {severity: [{events: ['run_*'], level: Worst}]}}}",
+        "Unsupported value: \"Worst\"",
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {severity: [{events: [], level: Info}]}}}",
+        "should have at least 1 items",
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {severity: [{events: ['a b'], level: Info}]}}}",
+        PATTERN,
+    ),
+    (
+        "{webhook: {payload: {format: Sentry}, formatOptions: {severity: [{events: ['a']}]}}}",
+        "level: Required value",
+    ),
     // The URL.
     ("{webhook: {url: 'http://hooks.example.com'}}", ACCEPTED),
     (
@@ -450,7 +560,8 @@ const PROJECT: &[(&str, &str)] = &[
 
 /// Words that stand for something long, largest numbers first so that none is a part of another.
 fn expand(case: &str) -> String {
-    let mut text = case.to_owned();
+    let mut text = case.replace("KEY", "keyFrom: {secretKeyRef: {name: s, key: k}}");
+    text = text.replace("KEY", "keyFrom: {secretKeyRef: {name: s, key: k}}");
     for length in [2048, 257, 256, 129, 128, 65] {
         text = text.replace(&format!("LONG{length}"), &"a".repeat(length));
     }

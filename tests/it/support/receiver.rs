@@ -48,6 +48,8 @@ impl Received {
 pub(crate) enum Manner {
     Status(u16),
     StatusWith(u16, &'static str, String),
+    /// 200 with a body of its own.
+    Says(&'static str),
     Hang,
 }
 
@@ -148,10 +150,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         .get(&path)
         .cloned()
         .unwrap_or(Manner::Status(200));
-    let (status, header) = match manner {
-        Manner::Status(status) => (status, None),
-        Manner::StatusWith(status, name, value) => (status, Some((name, value))),
-        Manner::Hang => (0, None),
+    let (status, header, text) = match manner {
+        Manner::Status(status) => (status, None, "ok"),
+        Manner::StatusWith(status, name, value) => (status, Some((name, value)), "ok"),
+        Manner::Says(text) => (200, None, text),
+        Manner::Hang => (0, None, ""),
     };
     let accepted = (200..300).contains(&status);
     state.received.lock().push(Received {
@@ -163,7 +166,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     if status == 0 {
         std::future::pending::<()>().await;
     }
-    let mut response = Response::new(Full::new(Bytes::from_static(b"ok")));
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = StatusCode::from_u16(status).expect("tests answer with real codes");
     if let Some((name, value)) = header {
         response

@@ -1,14 +1,16 @@
-//! Signatures judged by libraries that are not ours.
+//! Signatures and bodies judged by libraries that are not ours.
 //!
-//! `tools/verifiers/` holds one small program per language around the Standard Webhooks library of PyPI and npm;
-//! `POSTRIDER_VERIFIERS` says where they are installed, and without it `ensure.sh` installs them.
+//! `tools/verifiers/` holds small programs around the Standard Webhooks library of PyPI and npm, and around the
+//! libraries of the services that have a ready format; `POSTRIDER_VERIFIERS` says where they are installed, and
+//! without it `ensure.sh` installs them.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
 
 use super::repository_file;
 
@@ -29,50 +31,87 @@ impl Verifier {
     /// prefix}`, as `tools/verifiers/verify.py` describes.
     pub(crate) fn verify(self, requests: &[Value]) -> Vec<Result<(), String>> {
         let folder = folder();
-        let mut command = match self {
-            Self::Python => {
-                let mut python = Command::new(folder.join("venv/bin/python"));
-                python.arg(repository_file("tools/verifiers/verify.py"));
-                python
-            }
-            Self::Node => {
-                let mut node = Command::new("node");
-                node.arg(repository_file("tools/verifiers/verify.mjs"));
-                node
-            }
+        let command = match self {
+            Self::Python => python(&folder, "verify.py"),
+            Self::Node => node("verify.mjs"),
         };
-        let mut child = command
-            .env("POSTRIDER_VERIFIERS", &folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{self:?}: {error}; run tools/setup.sh"));
-        let input: String = requests
-            .iter()
-            .flat_map(|request| [request.to_string(), "\n".to_owned()])
-            .collect();
-        let mut stdin = child.stdin.take().expect("standard input is piped");
-        let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-        let output = child.wait_with_output().expect("its output can be read");
-        writer
-            .join()
-            .expect("the writer does not panic")
-            .expect("it reads all requests");
-        assert!(output.status.success(), "{self:?} ended with {}", output.status);
-        let answers: Vec<_> = String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .map(|line| {
-                let answer: Value =
-                    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-                match answer["ok"].as_bool() {
-                    Some(true) => Ok(()),
-                    _ => Err(answer["error"].as_str().unwrap_or_default().to_owned()),
-                }
-            })
-            .collect();
-        assert_eq!(answers.len(), requests.len(), "{self:?} answers each request");
-        answers
+        verdicts(command, requests)
     }
+}
+
+/// A language with libraries that judge bodies of ready formats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Judge {
+    Python,
+    Node,
+    Go,
+}
+
+impl Judge {
+    /// The verdict on each body, in order: pairs of a service's name and what is sent.
+    pub(crate) fn judge(self, bodies: &[(&str, &[u8])]) -> Vec<Result<(), String>> {
+        let folder = folder();
+        let command = match self {
+            Self::Python => python(&folder, "formats.py"),
+            Self::Node => node("formats.mjs"),
+            Self::Go => Command::new(folder.join("formats")),
+        };
+        let requests: Vec<Value> = bodies
+            .iter()
+            .map(|(service, body)| json!({"service": service, "body_base64": BASE64_STANDARD.encode(body)}))
+            .collect();
+        verdicts(command, &requests)
+    }
+}
+
+fn python(folder: &Path, program: &str) -> Command {
+    let mut python = Command::new(folder.join("venv/bin/python"));
+    python.arg(repository_file("tools/verifiers").join(program));
+    python
+}
+
+fn node(program: &str) -> Command {
+    let mut node = Command::new("node");
+    node.arg(repository_file("tools/verifiers").join(program));
+    node
+}
+
+/// What a program answers to each request, a line for a line.
+fn verdicts(mut command: Command, requests: &[Value]) -> Vec<Result<(), String>> {
+    let mut child = command
+        .env("POSTRIDER_VERIFIERS", folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; run tools/setup.sh"));
+    let input: String = requests
+        .iter()
+        .flat_map(|request| [request.to_string(), "\n".to_owned()])
+        .collect();
+    let mut stdin = child.stdin.take().expect("standard input is piped");
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("its output can be read");
+    writer
+        .join()
+        .expect("the writer does not panic")
+        .expect("it reads all requests");
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}",
+        output.status
+    );
+    let answers: Vec<_> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| {
+            let answer: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            match answer["ok"].as_bool() {
+                Some(true) => Ok(()),
+                _ => Err(answer["error"].as_str().unwrap_or_default().to_owned()),
+            }
+        })
+        .collect();
+    assert_eq!(answers.len(), requests.len(), "{command:?} answers each request");
+    answers
 }
 
 /// Where the libraries are installed.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::domain::outcome::FailureReason::{ConnectionReset, ProtocolError, ResponseTooLarge, Timeout};
-use postrider::domain::outcome::{Outcome, classify};
+use postrider::domain::outcome::{Outcome, Reading, classify};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::receiver::{Receiver, answer, closed, flood, request};
@@ -246,7 +246,7 @@ async fn an_answer_without_a_final_status_is_a_protocol_error() {
             .await
             .unwrap_or_else(|failure| panic!("{text:?}: {}", failure.message));
         assert_eq!(reply.status, status);
-        let Outcome::Failed(failure) = classify(&reply, jiff::Timestamp::now()) else {
+        let Outcome::Failed(failure) = classify(&reply, Reading::Status, jiff::Timestamp::now()) else {
             panic!("{text:?} is a failure")
         };
         assert_eq!(failure.reason, ProtocolError);

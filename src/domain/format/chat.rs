@@ -1,0 +1,274 @@
+//! Messages for people: Slack, Discord, Microsoft Teams, Google Chat, Mattermost, Telegram.
+//!
+//! Each has a title (the event's type), the message, an error when there is one, the facts, and a link. Bounds are
+//! those of the vendors' documentation, see [`FORMATS`](super::FORMATS).
+
+use serde_json::{Value, json};
+
+use super::Options;
+use super::digest::{Digest, Level, Unit, cut, cut_by, escape_within};
+
+/// Text of a link.
+const OPEN: &str = "Open";
+/// Most characters of a fact's value.
+const MAX_FACT: usize = 200;
+
+fn colour(level: Level) -> u32 {
+    match level {
+        Level::Critical => 0x00b0_1030,
+        Level::Error => 0x00d9_3b3b,
+        Level::Warning => 0x00e6_a117,
+        Level::Info => 0x002f_7ed8,
+    }
+}
+
+fn hex_colour(level: Level) -> String {
+    format!("#{:06x}", colour(level))
+}
+
+/// Sets members that are there.
+fn set(body: &mut Value, name: &str, value: Option<&str>) {
+    if let (Some(members), Some(value)) = (body.as_object_mut(), value) {
+        members.insert(name.to_owned(), Value::String(value.to_owned()));
+    }
+}
+
+/// Slack's three characters; it also keeps `<!channel>` and `<@U123>` from being mentions.
+fn slack_escape(char: char) -> Option<&'static str> {
+    match char {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        _ => None,
+    }
+}
+
+/// Blocks with a fallback text. A section has at most 3,000 characters, a header 150, a URL 3,000, a context 10 items.
+pub(super) fn slack(digest: &Digest<'_>, options: &Options) -> Value {
+    let text = |text: &str, most| escape_within(Unit::Utf16, text, most, slack_escape);
+    let mrkdwn = |text: &str| json!({"type": "mrkdwn", "text": text, "verbatim": true});
+    let mut blocks = vec![
+        json!({"type": "header", "text": {"type": "plain_text", "text": cut(digest.event_type, 150)}}),
+        json!({"type": "section", "text": mrkdwn(&text(&digest.message, 3000))}),
+    ];
+    if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
+        let quoted = format!("*Error:* {}", text(error, 2900));
+        blocks.push(json!({"type": "section", "text": mrkdwn(&quoted)}));
+    }
+    let facts: Vec<Value> = digest
+        .facts
+        .iter()
+        .take(10)
+        .map(|(name, value)| mrkdwn(&format!("*{name}:* {}", text(value, MAX_FACT))))
+        .collect();
+    if !facts.is_empty() {
+        blocks.push(json!({"type": "context", "elements": facts}));
+    }
+    if let Some(link) = &digest.link {
+        let button = json!({"type": "button", "text": {"type": "plain_text", "text": OPEN}, "url": link});
+        blocks.push(json!({"type": "actions", "elements": [button]}));
+    }
+    let fallback = format!(
+        "{}: {}",
+        text(digest.event_type, 150),
+        text(&digest.message, 3000)
+    );
+    let mut body = json!({"text": fallback, "blocks": blocks, "unfurl_links": false, "unfurl_media": false});
+    set(&mut body, "channel", options.channel.as_deref());
+    set(&mut body, "username", options.username.as_deref());
+    body
+}
+
+/// What begins markup in Discord's and Teams' Markdown.
+fn markdown_escape(char: char) -> Option<&'static str> {
+    Some(match char {
+        '\\' => "\\\\",
+        '*' => "\\*",
+        '_' => "\\_",
+        '~' => "\\~",
+        '`' => "\\`",
+        '|' => "\\|",
+        '[' => "\\[",
+        ']' => "\\]",
+        '<' => "\\<",
+        '>' => "\\>",
+        '#' => "\\#",
+        _ => return None,
+    })
+}
+
+/// An embed. Title 256 characters, description 4,096, a field's value 1,024, all together 6,000; nobody is mentioned.
+pub(super) fn discord(digest: &Digest<'_>, options: &Options) -> Value {
+    let text = |text: &str, most| escape_within(Unit::Utf16, text, most, markdown_escape);
+    let mut description = text(&digest.message, 2000);
+    if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
+        description.push_str("\n**Error:** ");
+        description.push_str(&text(error, 1500));
+    }
+    let fields: Vec<Value> = digest
+        .facts
+        .iter()
+        .map(|(name, value)| json!({"name": name, "value": text(value, MAX_FACT), "inline": true}))
+        .collect();
+    let mut embed = json!({
+        "title": text(digest.event_type, 256),
+        "description": description,
+        "color": colour(digest.level),
+        "timestamp": digest.time.to_string(),
+        "fields": fields,
+    });
+    set(&mut embed, "url", digest.link.as_deref());
+    let mut body = json!({"embeds": [embed], "allowed_mentions": {"parse": []}});
+    set(&mut body, "username", options.username.as_deref());
+    body
+}
+
+/// An Adaptive Card 1.4. Texts of the event are runs of a rich text block, which have no markup. A message has 28 KB;
+/// some ways into Teams count two bytes for each character, so half of it is used.
+pub(super) fn teams(digest: &Digest<'_>) -> Value {
+    let colour = match digest.level {
+        Level::Critical | Level::Error => "attention",
+        Level::Warning => "warning",
+        Level::Info => "accent",
+    };
+    let rich = |runs: Vec<Value>| json!({"type": "RichTextBlock", "inlines": runs});
+    let run = |text: &str, most| json!({"type": "TextRun", "text": cut_by(Unit::Json, text, most)});
+    let mut title = run(digest.event_type, 150);
+    if let Some(members) = title.as_object_mut() {
+        members.extend([
+            ("weight".to_owned(), json!("bolder")),
+            ("size".to_owned(), json!("large")),
+            ("color".to_owned(), json!(colour)),
+        ]);
+    }
+    let mut parts = vec![rich(vec![title]), rich(vec![run(&digest.message, 4500)])];
+    if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
+        let label = json!({"type": "TextRun", "text": "Error: ", "weight": "bolder"});
+        parts.push(rich(vec![label, run(error, 2500)]));
+    }
+    let facts: Vec<Value> = digest
+        .facts
+        .iter()
+        .map(|(name, value)| json!({"title": name, "value": escape_within(Unit::Json, value, MAX_FACT, markdown_escape)}))
+        .collect();
+    if !facts.is_empty() {
+        parts.push(json!({"type": "FactSet", "facts": facts}));
+    }
+    let mut card = json!({
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "body": parts,
+    });
+    if let (Some(link), Some(members)) = (&digest.link, card.as_object_mut()) {
+        let open = json!({"type": "Action.OpenUrl", "title": OPEN, "url": link});
+        members.insert("actions".to_owned(), json!([open]));
+    }
+    json!({
+        "type": "message",
+        "attachments": [{"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": null, "content": card}],
+    })
+}
+
+fn html_escape(char: char) -> Option<&'static str> {
+    match char {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        '"' => Some("&quot;"),
+        _ => None,
+    }
+}
+
+/// A card. Texts are HTML; the whole message has at most 32,000 bytes.
+pub(super) fn google_chat(digest: &Digest<'_>) -> Value {
+    let html = |text: &str, most| escape_within(Unit::Json, text, most, html_escape);
+    let mut widgets = vec![json!({"textParagraph": {"text": html(&digest.message, 12_000)}})];
+    if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
+        let text = html(error, 8000);
+        widgets.push(json!({"decoratedText": {"topLabel": "Error", "text": text, "wrapText": true}}));
+    }
+    for (name, value) in &digest.facts {
+        let text = html(value, MAX_FACT);
+        widgets.push(json!({"decoratedText": {"topLabel": name, "text": text, "wrapText": true}}));
+    }
+    if let Some(link) = &digest.link {
+        let open = json!({"text": OPEN, "onClick": {"openLink": {"url": link}}});
+        widgets.push(json!({"buttonList": {"buttons": [open]}}));
+    }
+    let header = json!({"title": cut(digest.event_type, 150)});
+    json!({
+        "cardsV2": [{"cardId": digest.delivery.to_string(), "card": {"header": header, "sections": [{"widgets": widgets}]}}],
+    })
+}
+
+/// Keeps `@channel`, `@all`, `@here` and names from being mentions: a space of no width follows the sign.
+fn mattermost_escape(char: char) -> Option<&'static str> {
+    match char {
+        '@' => Some("@\u{200b}"),
+        '<' => Some("&lt;"),
+        other => markdown_escape(other),
+    }
+}
+
+/// An attachment. A post has at most 16,383 characters.
+pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
+    let text = |text: &str, most| escape_within(Unit::Json, text, most, mattermost_escape);
+    let mut message = text(&digest.message, 6000);
+    if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
+        message.push_str("\n\n**Error:** ");
+        message.push_str(&text(error, 4000));
+    }
+    let fields: Vec<Value> = digest
+        .facts
+        .iter()
+        .map(|(name, value)| json!({"short": true, "title": name, "value": text(value, MAX_FACT)}))
+        .collect();
+    let mut attachment = json!({
+        "fallback": format!("{}: {}", text(digest.event_type, 150), text(&digest.message, 500)),
+        "color": hex_colour(digest.level),
+        "title": text(digest.event_type, 150),
+        "text": message,
+        "fields": fields,
+    });
+    set(&mut attachment, "title_link", digest.link.as_deref());
+    let mut body = json!({"attachments": [attachment]});
+    set(&mut body, "channel", options.channel.as_deref());
+    set(&mut body, "username", options.username.as_deref());
+    body
+}
+
+/// A message in HTML. Its text, without the markup, has at most 4,096 UTF-16 units.
+pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
+    // Cut first: what counts is the text without escapes. A space of no width keeps `@name` from being a mention.
+    let html = |text: &str, most| {
+        let text = text.replace('@', "@\u{200b}");
+        escape_within(Unit::Utf16, &cut(&text, most), usize::MAX, html_escape)
+    };
+    let mut text = format!(
+        "<b>{}</b>\n{}",
+        html(digest.event_type, 150),
+        html(&digest.message, 1500)
+    );
+    if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
+        text.push_str("\n<b>Error:</b> ");
+        text.push_str(&html(error, 1000));
+    }
+    for (name, value) in &digest.facts {
+        text.push_str("\n<b>");
+        text.push_str(name);
+        text.push_str(":</b> ");
+        text.push_str(&html(value, 120));
+    }
+    let mut body = json!({
+        "chat_id": options.chat.as_deref().unwrap_or_default(),
+        "text": text,
+        "parse_mode": "HTML",
+        "link_preview_options": {"is_disabled": true},
+    });
+    if let (Some(link), Some(members)) = (&digest.link, body.as_object_mut()) {
+        let keyboard = json!({"inline_keyboard": [[{"text": OPEN, "url": link}]]});
+        members.insert("reply_markup".to_owned(), keyboard);
+    }
+    body
+}
