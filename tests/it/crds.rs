@@ -1,6 +1,7 @@
 //! The resource definitions: the committed files are what the types say, the API server takes them, and each rule
 //! refuses what it should with a message that says what to do.
 
+mod destinations;
 mod notifications;
 mod rules;
 
