@@ -71,7 +71,7 @@ async fn a_garbage_file_is_moved_aside() {
 }
 
 /// Delivers, over repairs, until nothing waits and the queue works; returns what was handed out.
-async fn drain_over_repairs(queue: &dyn Queue, page: u64) -> Vec<String> {
+pub(super) async fn drain_over_repairs(queue: &dyn Queue, page: u64) -> Vec<String> {
     let what = format!("all is delivered that was not on page {page}");
     let seen = RefCell::new(Vec::new());
     eventually(&what, Duration::from_secs(20), async || {
