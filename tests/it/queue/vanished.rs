@@ -52,6 +52,42 @@ async fn a_file_that_is_removed_while_in_use_is_written_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_another_takes_the_place_of_is_kept_aside() {
+    let (other, others) = QueueFile::filled(10, 200).await;
+    others.close().await;
+    let file = watched();
+    let queue = file.open().await;
+    fill(&*queue, 200, 200).await;
+    looked_at(&file).await;
+    for side in ["-wal", "-shm"] {
+        std::fs::remove_file(file.beside(side)).unwrap();
+    }
+    let new = file.beside(".new");
+    std::fs::copy(other.path(), &new).unwrap();
+    std::fs::rename(&new, file.path()).unwrap();
+    until(|| queue.state().repaired.is_some()).await;
+    until(|| queue.state().unavailable.is_none()).await;
+    let repaired = queue.state().repaired.unwrap();
+    assert!(repaired.contains(".displaced-"), "{repaired}");
+    let files = std::fs::read_dir(file.path().parent().unwrap())
+        .unwrap()
+        .flatten();
+    let aside = files
+        .map(|file| file.path())
+        .find(|path| path.display().to_string().contains(".displaced-"))
+        .expect("what was displaced is kept");
+    let kept = QueueFile::new();
+    std::fs::copy(aside, kept.path()).unwrap();
+    assert_eq!(drain(&*kept.open().await, "a", at(1_000)).await, names(200));
+    assert_eq!(
+        drain(&*queue, "a", at(1_000)).await,
+        names(10),
+        "the other file is used"
+    );
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_cut_while_in_use_is_told() {
     let file = watched();
     let queue = file.open().await;

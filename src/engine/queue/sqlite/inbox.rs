@@ -57,8 +57,8 @@ pub(super) enum Op {
     ),
     /// Give free pages back; answers how many are left.
     Vacuum(u32, SyncSender<Result<u64, StoreError>>),
-    /// The file is not where it was.
-    Vanished,
+    /// The file that was opened is not where it was.
+    Vanished(super::vanished::Identity),
     /// The keeper or the reader found damage.
     Damaged(String),
 }

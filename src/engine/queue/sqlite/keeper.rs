@@ -111,8 +111,8 @@ pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
 
 impl Keeper {
     fn look(&mut self) -> Result<(), StoreError> {
-        if !self.is_in_place() {
-            self.shared.inbox.push(Op::Vanished).ok();
+        if let Some(opened) = self.vanished() {
+            self.shared.inbox.push(Op::Vanished(opened)).ok();
             return Ok(());
         }
         if std::mem::take(&mut self.shared.state.lock().check) {
@@ -184,15 +184,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// Whether the file at the path is the one that is open, as far as the first look can tell.
-    fn is_in_place(&mut self) -> bool {
+    /// The file that was opened, when it is not the one at the path any more, as far as the first look can tell.
+    fn vanished(&mut self) -> Option<Identity> {
         let openings = self.shared.openings.load(Ordering::Acquire);
         let there = Identity::of(&self.shared.settings.path);
         let known = self.opened.filter(|(known, _)| *known == openings);
-        let in_place = known.is_none_or(|(_, known)| known.is_still(there));
         // The log may have come later.
         self.opened = Some((openings, there));
-        in_place
+        known
+            .map(|(_, known)| known)
+            .filter(|known| !known.is_still(there))
     }
 
     /// Bytes in use above which delivered events are removed; fewer while the reserve needs room.

@@ -13,8 +13,8 @@ use super::Shared;
 use super::fault::StoreError;
 use super::opening::{beside, say, sync_directory};
 use super::schema::PAGE;
-use super::wal;
 use super::writer::{Phase, Writer};
+use super::{salvage, wal};
 
 /// Device and inode of a file and of its log; `None`: there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,7 @@ impl Identity {
             log: of(&beside(path, "-wal")),
         }
     }
-}
 
-impl Identity {
     /// Whether it is the same now. A log may come, but not go.
     pub(super) fn is_still(&self, now: Self) -> bool {
         self.file == now.file && (self.log.is_none() || self.log == now.log)
@@ -42,20 +40,26 @@ impl Identity {
 }
 
 impl Writer {
-    /// The file is not at its path any more, or its log is not: writes all of it anew, and opens that.
-    pub(super) fn rescue(&mut self) {
+    /// The file that was opened is not at its path any more, or its log is not: writes all of it anew, and opens what is
+    /// at the path.
+    pub(super) fn rescue(&mut self, opened: Identity) {
         let Phase::Up(store) = &self.phase else { return };
         let path = self.shared.settings.path.clone();
-        let rescued = if path.exists() {
-            // Only the log is gone, or somebody put another file there, which is left alone.
-            store.checkpoint().map(|_| ())
-        } else {
-            copy_anew(&store.connection, &path)
+        let rescued = match Identity::of(&path).file {
+            None => copy_anew(&store.connection, &path).map(|()| "all of it was written anew".to_owned()),
+            Some(file) if opened.file == Some(file) => store
+                .checkpoint()
+                .map(|_| "all of it was written anew".to_owned()),
+            // Somebody put another file there, which is left alone.
+            Some(_) => {
+                let aside = beside(&path, &format!(".displaced-{}", salvage::time(&self.shared)));
+                copy_anew(&store.connection, &aside).map(|()| {
+                    let aside = aside.display();
+                    format!("what it held is in {aside} now, and the file at its place is used from now on")
+                })
+            }
         };
-        let done = match &rescued {
-            Ok(()) => "all of it was written anew".to_owned(),
-            Err(error) => format!("it could not be written anew: {error}"),
-        };
+        let done = rescued.unwrap_or_else(|error| format!("it could not be written anew: {error}"));
         let what = format!("the queue's file or its log was removed or replaced while it was in use; {done}");
         say(&self.shared, &what);
         // The lock went with the file.

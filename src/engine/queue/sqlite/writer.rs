@@ -500,7 +500,7 @@ impl Writer {
             }
             op @ (Op::Trim(..) | Op::Vacuum(..)) => self.tidy(op),
             Op::Damaged(what) => self.heal(StoreError::Damaged(what)),
-            Op::Vanished => self.rescue(),
+            Op::Vanished(opened) => self.rescue(opened),
             Op::Enqueue(..) | Op::Settle(_) | Op::Health(..) => {}
         }
     }
