@@ -14,6 +14,7 @@ use super::event::Event;
 use super::id;
 use super::shape::{RenderError, Rendered};
 use super::signature::Signer;
+use super::template::field::FieldError;
 
 /// Header of the event's type.
 pub const EVENT_TYPE: HeaderName = HeaderName::from_static("x-postrider-event-type");
@@ -59,9 +60,9 @@ pub enum PrepareError {
     /// The format or template met an event it cannot render.
     #[error(transparent)]
     Render(#[from] RenderError),
-    /// A template of an e-mail met an event it cannot render; with its field.
-    #[error("{0}")]
-    Email(String),
+    /// A template of a field, such as a header or a subject, met an event it cannot render.
+    #[error(transparent)]
+    Field(#[from] FieldError),
 }
 
 /// Renders and signs.
@@ -78,17 +79,22 @@ pub fn prepare(
     attempt: Attempt,
 ) -> Result<WebhookRequest, PrepareError> {
     let rendered = webhook.payload.render(event, destination, attempt)?;
+    let endpoint = match &webhook.templates.url {
+        Some(url) => Endpoint::filled(url.render(event, destination, attempt)?),
+        None => webhook.endpoint.clone(),
+    };
+    let mut own =
+        HeaderMap::with_capacity(OWN_HEADERS + webhook.headers.len() + webhook.templates.headers.len());
+    for (name, value) in &webhook.headers {
+        own.append(name.clone(), value.clone());
+    }
+    for (name, value) in &webhook.templates.headers {
+        own.append(name.clone(), value.render(event, destination, attempt)?);
+    }
     Ok(WebhookRequest {
         method: Method::POST,
-        endpoint: webhook.endpoint.clone(),
-        headers: headers(
-            &webhook.headers,
-            &webhook.signer,
-            &rendered,
-            event,
-            destination,
-            attempt,
-        ),
+        endpoint,
+        headers: headers(own, &webhook.signer, &rendered, event, destination, attempt),
         body: rendered.body,
     })
 }
@@ -108,18 +114,16 @@ pub fn prepare_test(
     Ok(request)
 }
 
+/// All headers: the destination's own ones, and beside them what Postrider sets.
 fn headers(
-    own: &[(HeaderName, HeaderValue)],
+    own: HeaderMap,
     signer: &Signer,
     rendered: &Rendered,
     event: &Event,
     destination: &Identity,
     attempt: Attempt,
 ) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
-    for (name, value) in own {
-        headers.append(name.clone(), value.clone());
-    }
+    let mut headers = own;
     headers
         .entry(header::CONTENT_TYPE)
         .or_insert(HeaderValue::from_static(rendered.content_type));

@@ -30,6 +30,7 @@ use super::secret::Secret;
 use super::shape::Payload;
 use super::signature::Signer;
 use super::smtp;
+use super::template::field::{HeaderTemplate, UrlTemplate};
 use crate::api::names::SIGNING_SUFFIX;
 use crate::api::v1alpha1::SecretKeyRef;
 use crate::api::v1alpha1::event_destination::{EventDestinationSpec, SigningScheme, WebhookTarget};
@@ -113,10 +114,21 @@ pub struct Webhook {
     pub endpoint: Endpoint,
     /// Extra headers; values from Secrets are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What each event changes of URL and headers.
+    pub templates: RequestTemplates,
     /// Form of the body.
     pub payload: Payload,
     /// Signs the body.
     pub signer: Signer,
+}
+
+/// Placeholders in a webhook's URL and headers.
+#[derive(Clone, Debug, Default)]
+pub struct RequestTemplates {
+    /// Path and query of the URL; `None` when every event goes to the same.
+    pub url: Option<UrlTemplate>,
+    /// Extra headers whose values are made of the event.
+    pub headers: Vec<(HeaderName, HeaderTemplate)>,
 }
 
 /// A URL whose path and query may be secret: only scheme and host are ever shown.
@@ -128,6 +140,12 @@ impl Endpoint {
     #[must_use]
     pub fn origin(&self) -> String {
         self.0.origin().ascii_serialization()
+    }
+
+    /// What a template made of an endpoint that was parsed: the origin is the same, as placeholders stand in path and
+    /// query only.
+    pub(super) const fn filled(url: Url) -> Self {
+        Self(url)
     }
 
     /// The whole URL; never log, format or store it.

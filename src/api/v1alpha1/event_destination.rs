@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{
     DEFAULT_HEADERS, DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource,
-    URL_MESSAGE, URL_RULE, duration_rule, header_name_rule,
+    URL_MESSAGE, URL_TEMPLATE_RULE, duration_rule, header_name_rule,
 };
 use super::email::EmailTarget;
 use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
@@ -108,14 +108,16 @@ pub struct EventDestinationSpec {
 #[x_kube(validation = Rule::new("!has(self.headers) || !has(self.signing) || !has(self.signing.header) || self.headers.all(one, one.name.lowerAscii() != self.signing.header.lowerAscii())").message("signing.header is also set in headers; choose another name"))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
-    /// URL of the endpoint, `http` or `https`, at most 2048 characters. Use `urlFrom` when the URL is itself a secret.
+    /// URL of the endpoint, `http` or `https`, at most 2048 characters. Path and query may hold `{{ $.event.… }}`
+    /// placeholders; what they become is percent-encoded. Use `urlFrom` when the URL is itself a secret.
     /// Formats `Datadog`, `NewRelic`, `PagerDuty`, `Opsgenie` and `Telegram` know theirs and need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new(URL_RULE).message(URL_MESSAGE))]
+    #[x_kube(validation = Rule::new(URL_TEMPLATE_RULE).message(URL_MESSAGE))]
     pub url: Option<String>,
 
-    /// Secret that holds the URL. White space around it does not count; only its scheme and host are ever shown.
+    /// Secret that holds the URL. White space around it does not count; only its scheme and host are ever shown. It is
+    /// used as it is, without placeholders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_from: Option<SecretKeySource>,
 
@@ -150,12 +152,13 @@ pub struct HeaderSpec {
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new(header_name_rule(&[])).message(HEADER_NAME_MESSAGE))]
     pub name: String,
-    /// Value of the header, visible ASCII of at most 4096 characters. Use `valueFrom` for secrets.
+    /// Value of the header, visible ASCII of at most 4096 characters. It may hold `{{ $.event.… }}` placeholders. Use
+    /// `valueFrom` for secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new(r"self.matches('^[ -~\t]*$')").message("use visible ASCII without line breaks"))]
     pub value: Option<String>,
-    /// Secret that holds the value. White space around it does not count.
+    /// Secret that holds the value. White space around it does not count. It is sent as it is, without placeholders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<SecretKeySource>,
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, Reference, References, Target, Webhook,
-    ready_service, signing_key_ref,
+    DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, MAX_URL, Reference, References,
+    RequestTemplates, Target, Webhook, ready_service, signing_key_ref,
 };
 use crate::api::v1alpha1::common::{DEFAULT_HEADERS, OWN_HEADER_PREFIX, RESERVED_HEADERS};
 use crate::api::v1alpha1::event_destination::{
@@ -25,9 +25,17 @@ use crate::domain::secret::Secret;
 use crate::domain::shape::Payload;
 use crate::domain::signature::{Signer, check_prefix};
 use crate::domain::template::Template;
+use crate::domain::template::field::{HeaderTemplate, TakenOut, UrlTemplate, has_placeholder, take_out};
 
 /// Most bytes of a header's value.
 const MAX_HEADER_VALUE: usize = 4096;
+/// Where the URL stands.
+pub(super) const URL_PATH: &str = "spec.webhook.url";
+
+/// Headers that are the same for every event.
+pub(super) type FixedHeaders = Vec<(HeaderName, HeaderValue)>;
+/// Headers that are made of the event.
+pub(super) type HeaderTemplates = Vec<(HeaderName, HeaderTemplate)>;
 
 /// Collects faults while it reads a spec.
 pub(super) struct Check<'a> {
@@ -88,9 +96,9 @@ impl Check<'_> {
                 self.faults
                     .invalid("spec.webhook.payload", "set at most one of format and template");
             }
-            let headers = self.headers(&target.headers);
+            let (headers, templates) = self.headers(&target.headers);
             let signer = self.signer(identity, spec, target.signing.as_ref());
-            return self.ready(service, target, headers, signer);
+            return self.ready(service, target, headers, templates, signer);
         }
         if target.format_options.is_some() {
             self.faults.invalid(
@@ -99,23 +107,31 @@ impl Check<'_> {
             );
         }
         let endpoint = self.endpoint(target);
-        let headers = self.headers(&target.headers);
+        let (headers, header_templates) = self.headers(&target.headers);
         let payload = self.payload(target.payload.as_ref());
         let signer = self.signer(identity, spec, target.signing.as_ref());
+        let (endpoint, url) = endpoint?;
         Some(Webhook {
-            endpoint: endpoint?,
+            endpoint,
             headers,
+            templates: RequestTemplates {
+                url,
+                headers: header_templates,
+            },
             payload: payload?,
             signer: signer?,
         })
     }
 
-    fn endpoint(&mut self, target: &WebhookTarget) -> Option<Endpoint> {
-        let (path, text) = match (&target.url, &target.url_from) {
-            (Some(url), None) => ("spec.webhook.url", url.clone()),
+    fn endpoint(&mut self, target: &WebhookTarget) -> Option<(Endpoint, Option<UrlTemplate>)> {
+        let (path, text, taken_out) = match (&target.url, &target.url_from) {
+            (Some(url), None) => {
+                let (text, taken_out) = self.placeholders(url)?;
+                (URL_PATH, text, taken_out)
+            }
             (None, Some(source)) => {
                 let path = "spec.webhook.urlFrom";
-                (path, self.secret_text(path, &source.secret_key_ref)?)
+                (path, self.secret_text(path, &source.secret_key_ref)?, None)
             }
             _ => {
                 self.faults
@@ -123,7 +139,11 @@ impl Check<'_> {
                 return None;
             }
         };
-        match Endpoint::parse(&text, self.egress) {
+        let parsed = Endpoint::parse(&text, self.egress).and_then(|endpoint| {
+            let template = taken_out.map(|taken| taken.put_back(URL_PATH, endpoint.expose()));
+            Ok((endpoint, template.transpose()?))
+        });
+        match parsed {
             Ok(endpoint) => Some(endpoint),
             Err(fault) => {
                 let fault = match &target.url_from {
@@ -136,8 +156,29 @@ impl Check<'_> {
         }
     }
 
-    fn headers(&mut self, specs: &[HeaderSpec]) -> Vec<(HeaderName, HeaderValue)> {
-        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(specs.len());
+    /// Takes the placeholders out of `spec.webhook.url`. What comes from a Secret has none: it is sent as it is.
+    pub(super) fn placeholders(&mut self, url: &str) -> Option<(String, Option<TakenOut>)> {
+        if url.len() > MAX_URL {
+            self.faults
+                .invalid(URL_PATH, format!("the URL is over {MAX_URL} characters"));
+            return None;
+        }
+        if !has_placeholder(url) {
+            return Some((url.to_owned(), None));
+        }
+        match take_out(url) {
+            Ok((text, taken_out)) => Some((text, Some(taken_out))),
+            Err(fault) => {
+                self.faults.invalid(URL_PATH, fault);
+                None
+            }
+        }
+    }
+
+    /// The headers that are the same for every event, and those that are made of it.
+    fn headers(&mut self, specs: &[HeaderSpec]) -> (FixedHeaders, HeaderTemplates) {
+        let mut headers = Vec::with_capacity(specs.len());
+        let mut templates = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let path = format!("spec.webhook.headers[{index}]");
             let name = self.header_name(&format!("{path}.name"), &spec.name);
@@ -152,12 +193,34 @@ impl Check<'_> {
                     ),
                 );
             }
+            if let Some(value) = spec.value.as_deref().filter(|value| has_placeholder(value)) {
+                let template = self.header_template(&path, spec, value);
+                if let (Some(name), Some(template)) = (name, template) {
+                    templates.push((name, template));
+                }
+                continue;
+            }
             let value = self.header_value(&path, spec);
             if let (Some(name), Some(value)) = (name, value) {
                 headers.push((name, value));
             }
         }
-        headers
+        (headers, templates)
+    }
+
+    fn header_template(&mut self, path: &str, spec: &HeaderSpec, value: &str) -> Option<HeaderTemplate> {
+        // Says what is wrong with the literal parts, and with valueFrom beside it.
+        self.header_value(path, spec)?;
+        let field = format!("{path}.value");
+        match HeaderTemplate::parse(&field, value) {
+            Ok(template) => Some(template),
+            Err(faults) => {
+                for fault in faults {
+                    self.faults.invalid(&field, fault.message);
+                }
+                None
+            }
+        }
     }
 
     fn header_name(&mut self, path: &str, name: &str) -> Option<HeaderName> {

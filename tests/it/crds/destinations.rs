@@ -212,6 +212,19 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     ("{webhook: {url: 'https://user:pass@hooks.example.com'}}", URL),
     ("{webhook: {url: 'https://hooks.example.com/a b'}}", URL),
     (
+        "{webhook: {url: 'https://hooks.example.com/in/{{ $.event.type }}?user={{ event.user.id | default(\"}\") }}&a={b}'}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {url: 'https://{{ $.event.data.host }}/in'}}", URL),
+    (
+        "{webhook: {url: 'https://hooks.example.com/{{ $.event.type'}}",
+        URL,
+    ),
+    (
+        "{webhook: {headers: [{name: X-Run, value: 'run {{ $.event.id }}'}]}}",
+        ACCEPTED,
+    ),
+    (
         "{webhook: {url: ''}}",
         "spec.webhook.url in body should be at least 1 chars long",
     ),

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     pub(crate) path: String,
+    pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// Whether the receiver answered 2xx.
@@ -159,6 +160,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let accepted = (200..300).contains(&status);
     state.received.lock().push(Received {
         path,
+        query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         body,
         accepted,
