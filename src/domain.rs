@@ -23,6 +23,7 @@ pub mod schema;
 pub mod secret;
 pub mod shape;
 pub mod signature;
+pub mod size;
 pub mod smtp;
 pub mod status;
 pub mod template;
