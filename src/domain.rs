@@ -12,6 +12,8 @@ pub mod event;
 pub mod fault;
 pub mod filter;
 pub mod format;
+#[cfg(test)]
+mod fuzz;
 pub mod health;
 pub mod id;
 pub mod notifications;
