@@ -13,7 +13,7 @@ use super::destination::{Endpoint, Identity, Webhook};
 use super::event::Event;
 use super::id;
 use super::shape::{RenderError, Rendered};
-use super::signature::Signer;
+use super::signature::Outgoing;
 
 /// Header of the event's type.
 pub const EVENT_TYPE: HeaderName = HeaderName::from_static("x-postrider-event-type");
@@ -81,14 +81,7 @@ pub fn prepare(
     Ok(WebhookRequest {
         method: Method::POST,
         endpoint: webhook.endpoint.clone(),
-        headers: headers(
-            &webhook.headers,
-            &webhook.signer,
-            &rendered,
-            event,
-            destination,
-            attempt,
-        ),
+        headers: headers(webhook, &Method::POST, &rendered, event, destination, attempt),
         body: rendered.body,
     })
 }
@@ -109,15 +102,15 @@ pub fn prepare_test(
 }
 
 fn headers(
-    own: &[(HeaderName, HeaderValue)],
-    signer: &Signer,
+    webhook: &Webhook,
+    method: &Method,
     rendered: &Rendered,
     event: &Event,
     destination: &Identity,
     attempt: Attempt,
 ) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
-    for (name, value) in own {
+    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + webhook.headers.len());
+    for (name, value) in &webhook.headers {
         headers.append(name.clone(), value.clone());
     }
     headers
@@ -139,7 +132,14 @@ fn headers(
         headers.insert(DELIVERY_ID, value);
     }
     headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
-    signer.sign(&event.id, attempt.now, &rendered.body, &mut headers);
+    let outgoing = Outgoing {
+        id: &event.id,
+        now: attempt.now,
+        body: &rendered.body,
+        url: webhook.endpoint.expose().as_str(),
+        method: method.as_str(),
+    };
+    webhook.signer.sign(&outgoing, &mut headers);
     headers
 }
 

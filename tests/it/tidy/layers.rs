@@ -38,7 +38,9 @@ fn may_use(dependency: &str, layer: Layer, path: &str) -> Option<bool> {
         "jiff" | "serde" | "serde_json" => true,
         "k8s_openapi" | "kube" | "schemars" => layer == Api || layer >= Adapters,
         "base64" | "bytes" | "cel" | "crc32fast" | "hex" | "hmac" | "http" | "ipnet" | "jsonschema"
-        | "sha1" | "sha2" | "strum" | "subtle" | "thiserror" | "url" | "uuid" | "zeroize" => layer >= Domain,
+        | "ring" | "sha1" | "sha2" | "strum" | "subtle" | "thiserror" | "url" | "uuid" | "zeroize" => {
+            layer >= Domain
+        }
         "async_trait" | "futures" | "parking_lot" | "prometheus_client" | "rand" | "rustix" | "tokio"
         | "tokio_util" | "tracing" => layer >= Engine,
         "rusqlite" => path.starts_with("src/engine/queue/sqlite"),
