@@ -267,6 +267,7 @@ pub(super) async fn hold(
     // The generated keys: their record is beside them.
     let mut record = Record::default();
     let mut result = None;
+    let mut published = BTreeMap::new();
     let asked = shared.signing(uid, |held| {
         asked(object, previous.as_deref(), held).map(ToOwned::to_owned)
     });
@@ -288,6 +289,7 @@ pub(super) async fn hold(
             for (name, new) in record.publish(ttl, now) {
                 let text = String::from_utf8_lossy(new.key.expose()).into_owned();
                 written.extend(new.public.map(|public| (public_key(&name), public)));
+                published.insert(name.clone(), new.key);
                 written.insert(name, text);
             }
         }
@@ -368,9 +370,7 @@ pub(super) async fn hold(
     let is_several = signatures.len() > 1;
     for (index, one) in signatures.iter().enumerate() {
         let Some(found) = value(one) else { continue };
-        // After a publication just now, the key that is there is the new one.
-        let ring = record.keys.get(&one.name).and_then(|ring| ring.current.clone());
-        let now_key = ring.unwrap_or_else(|| Secret::new(found));
+        let now_key = published.remove(&one.name).unwrap_or_else(|| Secret::new(found));
         let (pending, previous_keys) = record.others(&one.name);
         let all = pending.into_iter().chain([&now_key]).chain(previous_keys);
         // What no longer fits the scheme, such as after a change of it, signs no longer.

@@ -199,6 +199,18 @@ async fn where_there_is_room_for_one_signature_the_previous_key_signs_to_its_end
         }
     })
     .await;
+    // With no time for the one before, the newest key signs alone from then on.
+    assert_eq!(rotated(&stage, "u").await["outcome"], "Rotated");
+    let newest = stage.secret("hook-signing", "secret").await;
+    assert_ne!(newest, new);
+    let id = stage.publish("x", &json!({})).await;
+    let last = eventually("it arrives", Duration::from_secs(20), || async {
+        let all = stage.receiver.received("/hook");
+        let found = all.into_iter().find(|one| one.header("webhook-id") == id);
+        found.ok_or("not yet")
+    })
+    .await;
+    assert!(signed(&newest, &last), "{:?}", last.headers);
 }
 
 #[tokio::test(flavor = "multi_thread")]
