@@ -27,6 +27,10 @@ pub const FLUX_RECONCILE_ANNOTATION: &str = "reconcile.fluxcd.io/requestedAt";
 /// in `status.lastHandledTest`.
 pub const TEST_ANNOTATION: &str = "postrider.dev/test";
 
+/// Asks for new signing keys in the place of the generated ones; a token is handled once and echoed in
+/// `status.lastHandledRotateSecret`.
+pub const ROTATE_ANNOTATION: &str = "postrider.dev/rotate-secret";
+
 /// On a destination that a project's notifications made: `true` keeps its events and sends nothing.
 pub const SUSPEND_ANNOTATION: &str = "postrider.dev/suspend";
 

@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod pattern;
 pub mod project;
 pub mod retry;
+pub mod rotation;
 pub mod schema;
 pub mod secret;
 pub mod shape;

@@ -24,6 +24,7 @@ mod observed;
 mod project;
 mod references;
 mod secrets;
+mod signing;
 mod status;
 mod trigger;
 mod watch;

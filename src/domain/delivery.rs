@@ -13,7 +13,7 @@ use super::destination::{Endpoint, Identity, Webhook};
 use super::event::Event;
 use super::id;
 use super::shape::{RenderError, Rendered};
-use super::signature::Signer;
+use super::signature::Outgoing;
 use super::template::field::FieldError;
 
 /// Header of the event's type.
@@ -83,18 +83,21 @@ pub fn prepare(
         Some(url) => Endpoint::filled(url.render(event, destination, attempt)?),
         None => webhook.endpoint.clone(),
     };
-    let mut own =
-        HeaderMap::with_capacity(OWN_HEADERS + webhook.headers.len() + webhook.templates.headers.len());
-    for (name, value) in &webhook.headers {
-        own.append(name.clone(), value.clone());
-    }
-    for (name, value) in &webhook.templates.headers {
-        own.append(name.clone(), value.render(event, destination, attempt)?);
-    }
+    let method = Method::POST;
+    let mut headers = own_headers(webhook, event, destination, attempt)?;
+    describe(&mut headers, &rendered, event, destination, attempt);
+    let outgoing = Outgoing {
+        id: &event.id,
+        now: attempt.now,
+        body: &rendered.body,
+        url: endpoint.expose().as_str(),
+        method: method.as_str(),
+    };
+    webhook.signer.sign(&outgoing, &mut headers);
     Ok(WebhookRequest {
-        method: Method::POST,
+        method,
         endpoint,
-        headers: headers(own, &webhook.signer, &rendered, event, destination, attempt),
+        headers,
         body: rendered.body,
     })
 }
@@ -114,16 +117,32 @@ pub fn prepare_test(
     Ok(request)
 }
 
-/// All headers: the destination's own ones, and beside them what Postrider sets.
-fn headers(
-    own: HeaderMap,
-    signer: &Signer,
+/// The destination's own headers, with room for the others.
+fn own_headers(
+    webhook: &Webhook,
+    event: &Event,
+    destination: &Identity,
+    attempt: Attempt,
+) -> Result<HeaderMap, FieldError> {
+    let own = webhook.headers.len() + webhook.templates.headers.len();
+    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own);
+    for (name, value) in &webhook.headers {
+        headers.append(name.clone(), value.clone());
+    }
+    for (name, template) in &webhook.templates.headers {
+        headers.append(name.clone(), template.render(event, destination, attempt)?);
+    }
+    Ok(headers)
+}
+
+/// Sets what Postrider says of the delivery.
+fn describe(
+    headers: &mut HeaderMap,
     rendered: &Rendered,
     event: &Event,
     destination: &Identity,
     attempt: Attempt,
-) -> HeaderMap {
-    let mut headers = own;
+) {
     headers
         .entry(header::CONTENT_TYPE)
         .or_insert(HeaderValue::from_static(rendered.content_type));
@@ -143,8 +162,6 @@ fn headers(
         headers.insert(DELIVERY_ID, value);
     }
     headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
-    signer.sign(&event.id, attempt.now, &rendered.body, &mut headers);
-    headers
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod check;
 mod email;
 mod ready;
+mod signing;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,10 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use self::check::Check;
+pub use self::signing::{
+    FIRST_SIGNATURE, SIGNING_PATH, SigningKeyRef, generated_secret_name, rotated_secret_name,
+    signing_key_refs,
+};
 use super::egress::EgressPolicy;
 use super::email::Email;
 use super::fault::Faults;
@@ -31,16 +36,13 @@ use super::shape::Payload;
 use super::signature::Signer;
 use super::smtp;
 use super::template::field::{HeaderTemplate, UrlTemplate};
-use crate::api::names::SIGNING_SUFFIX;
 use crate::api::v1alpha1::SecretKeyRef;
-use crate::api::v1alpha1::event_destination::{EventDestinationSpec, SigningScheme, WebhookTarget};
+use crate::api::v1alpha1::event_destination::{EventDestinationSpec, WebhookTarget};
 
 /// Default of `delivery.timeout`.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Default of `delivery.maxInFlight`.
 pub const DEFAULT_MAX_IN_FLIGHT: u32 = 16;
-/// Key of a generated signing Secret.
-pub const GENERATED_SECRET_KEY: &str = "secret";
 /// Most bytes of a URL.
 const MAX_URL: usize = 2048;
 
@@ -206,62 +208,9 @@ impl Subscription {
     }
 }
 
-/// The name of the Secret that is generated for a destination's signing key.
-#[must_use]
-pub fn generated_secret_name(destination: &str) -> String {
-    format!("{destination}{SIGNING_SUFFIX}")
-}
-
-/// Where a destination's signing key is kept; `None` when nothing is signed.
-#[must_use]
-pub fn signing_key_ref(name: &str, spec: &EventDestinationSpec) -> Option<SigningKeyRef> {
-    let webhook = spec.webhook.as_ref()?;
-    if webhook.signing.is_none() && ready_service(webhook).is_some() {
-        return None;
-    }
-    let signing = webhook.signing.clone().unwrap_or_default();
-    let scheme = signing.scheme.unwrap_or_default();
-    if scheme == SigningScheme::None {
-        return None;
-    }
-    let generated = signing.secret_ref.is_none();
-    let key = signing.secret_ref.unwrap_or_else(|| SecretKeyRef {
-        name: generated_secret_name(name),
-        key: GENERATED_SECRET_KEY.to_owned(),
-    });
-    Some(SigningKeyRef {
-        key,
-        scheme,
-        generated,
-    })
-}
-
 /// The service whose ready format a webhook has; `None` for Postrider's own formats and templates.
 fn ready_service(webhook: &WebhookTarget) -> Option<&'static Service> {
     format::of(webhook.payload.as_ref()?.format?)
-}
-
-/// Where a signing key is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SigningKeyRef {
-    /// Secret and key.
-    pub key: SecretKeyRef,
-    /// Scheme the key is for.
-    pub scheme: SigningScheme,
-    /// Postrider makes the Secret, because the spec names none.
-    pub generated: bool,
-}
-
-impl SigningKeyRef {
-    /// Path of the field that names the Secret: one of the status when the spec names none.
-    #[must_use]
-    pub const fn path(&self) -> &'static str {
-        if self.generated {
-            "status.signingSecretRef"
-        } else {
-            "spec.webhook.signing.secretRef"
-        }
-    }
 }
 
 /// Every Secret that a spec needs, with the path of the field that names it.
@@ -304,8 +253,8 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
             (SMTP_PATH.to_owned(), key)
         }));
     }
-    if let Some(signing) = signing_key_ref(name, spec) {
-        references.push((signing.path().to_owned(), signing.key));
+    for signing in signing_key_refs(name, spec) {
+        references.push((signing.path(), signing.key));
     }
     references
 }
@@ -314,9 +263,6 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
 pub const SMTP_PATH: &str = "spec.email.smtpRef";
 /// Stands, among [`References`], for the SMTP server that Postrider was installed with: no Secret has an empty name.
 pub const INSTALLATION: &str = "";
-
-/// Where the signing key's Secret is named.
-pub const SIGNING_PATH: &str = "spec.webhook.signing.secretRef";
 
 impl Destination {
     /// Validates a spec.

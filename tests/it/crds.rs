@@ -4,6 +4,7 @@
 mod destinations;
 mod notifications;
 mod rules;
+mod signing;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

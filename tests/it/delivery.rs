@@ -5,6 +5,8 @@ mod lifecycle;
 mod mail;
 mod notifications;
 mod ready;
+mod rotation;
+mod schemes;
 mod signing;
 mod testing;
 

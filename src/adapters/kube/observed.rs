@@ -19,7 +19,9 @@ use serde_json::Value;
 
 use crate::api::conditions::Condition;
 use crate::api::v1alpha1::{EventDestination, EventProject};
-use crate::api::{ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION, TEST_ANNOTATION};
+use crate::api::{
+    ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION, ROTATE_ANNOTATION, TEST_ANNOTATION,
+};
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::status::newest_request;
 use crate::engine::directory::Kind;
@@ -116,6 +118,10 @@ impl<K: Watched> Observed<K> {
 
     pub(super) fn test_request(&self) -> Option<&str> {
         self.annotation(TEST_ANNOTATION)
+    }
+
+    pub(super) fn rotate_request(&self) -> Option<&str> {
+        self.annotation(ROTATE_ANNOTATION)
     }
 
     pub(super) fn reconcile_request(&self) -> Option<&str> {

@@ -8,10 +8,15 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::common::{
-    DEFAULT_HEADERS, DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource,
-    URL_MESSAGE, URL_TEMPLATE_RULE, duration_rule, header_name_rule,
+    DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource, URL_MESSAGE,
+    URL_TEMPLATE_RULE, duration_rule, header_name_rule,
 };
 use super::email::EmailTarget;
+pub use super::signing::{
+    AlsoSigning, LastRotation, SignatureAlgorithm, SignatureEncoding, SignatureStatus, SigningScheme,
+    SigningSpec,
+};
+use super::signing::{HEADERS_MESSAGE, HEADERS_RULE};
 use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
 
 /// Sends events to a webhook or by e-mail.
@@ -105,7 +110,7 @@ pub struct EventDestinationSpec {
 #[x_kube(validation = Rule::new("(has(self.payload) && has(self.payload.format) && self.payload.format in ['Datadog', 'NewRelic', 'PagerDuty', 'Opsgenie', 'Telegram']) == (has(self.formatOptions) && has(self.formatOptions.keyFrom))").message("formatOptions.keyFrom belongs to formats Datadog, NewRelic, PagerDuty, Opsgenie and Telegram, which need it").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new("(has(self.payload) && has(self.payload.format) && self.payload.format == 'Telegram') == (has(self.formatOptions) && has(self.formatOptions.chatID))").message("formatOptions.chatID belongs to format Telegram, which needs it").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new("!has(self.formatOptions) || (has(self.payload) && has(self.payload.format) && !(self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']))").message("formatOptions belongs to the ready formats of services, such as Slack; set payload.format").field_path(".formatOptions"))]
-#[x_kube(validation = Rule::new("!has(self.headers) || !has(self.signing) || !has(self.signing.header) || self.headers.all(one, one.name.lowerAscii() != self.signing.header.lowerAscii())").message("signing.header is also set in headers; choose another name"))]
+#[x_kube(validation = Rule::new(HEADERS_RULE).message(HEADERS_MESSAGE))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
     /// URL of the endpoint, `http` or `https`, at most 2048 characters. Path and query may hold `{{ $.event.… }}`
@@ -296,61 +301,6 @@ pub enum SeverityLevel {
     Info,
 }
 
-/// How requests are signed.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("(has(self.scheme) && self.scheme == 'HmacSHA256') || (!has(self.header) && !has(self.prefix) && !has(self.encoding))").message("header, prefix and encoding belong to scheme HmacSHA256"))]
-#[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme != 'HmacSHA256' || has(self.header)").message("scheme HmacSHA256 needs header, the name of the header that carries the signature"))]
-#[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme != 'None' || !has(self.secretRef)").message("scheme None signs nothing; remove secretRef"))]
-#[serde(rename_all = "camelCase")]
-pub struct SigningSpec {
-    /// `StandardWebhooks` (default), `HmacSHA256` over the raw body in a header of your choice, or `None`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheme: Option<SigningScheme>,
-    /// `HmacSHA256`, which needs it: name of the header that carries the signature, for example
-    /// `X-Acme-HMAC-SHA-256`. No header that the request has anyway or that `headers` sets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new(header_name_rule(&DEFAULT_HEADERS)).message(HEADER_NAME_MESSAGE))]
-    pub header: Option<String>,
-    /// `HmacSHA256`: text before the signature, for example `sha256=`, at most 64 characters. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[!-~]*$')").message("use visible ASCII without spaces"))]
-    pub prefix: Option<String>,
-    /// `HmacSHA256`: how the signature is written. Default: `Hex`, lower case.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encoding: Option<SignatureEncoding>,
-    /// Secret that holds the key. Default: a generated one, named in `status.signingSecretRef`.
-    /// `StandardWebhooks`: `whsec_` and base64 of 24 to 64 bytes. `HmacSHA256`: the text itself is the key, at most
-    /// 4096 bytes without a newline at the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<SecretKeyRef>,
-}
-
-/// `StandardWebhooks` (default) signs as the Standard Webhooks specification says; `HmacSHA256` puts an HMAC of the
-/// raw body into a header of your choice; `None` signs nothing.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
-pub enum SigningScheme {
-    /// `webhook-id`, `webhook-timestamp` and `webhook-signature` as the Standard Webhooks specification says.
-    #[default]
-    StandardWebhooks,
-    /// HMAC-SHA-256 of the raw body in one header.
-    #[serde(rename = "HmacSHA256")]
-    HmacSha256,
-    /// No signature.
-    None,
-}
-
-/// `HmacSHA256`: how the signature is written, `Hex` (default, lower case) or `Base64` (standard, with padding).
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
-pub enum SignatureEncoding {
-    /// Lower-case hexadecimal.
-    #[default]
-    Hex,
-    /// Standard base64 with padding.
-    Base64,
-}
-
 /// How hard to try.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -427,6 +377,11 @@ pub struct EventDestinationStatus {
     /// Secret that holds the signing key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_secret_ref: Option<SecretKeyRef>,
+    /// Signatures with a public key, with a previous key that still signs, or in `signing.also`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub signatures: Vec<SignatureStatus>,
     /// Health and counters of deliveries; counters are written at most every 30 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryStatus>,
@@ -442,6 +397,12 @@ pub struct EventDestinationStatus {
     /// What came of the last test send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_test: Option<LastTest>,
+    /// The last handled value of the annotation `postrider.dev/rotate-secret`, cut to 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_rotate_secret: Option<String>,
+    /// What came of the last request for new keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation: Option<LastRotation>,
 }
 
 /// What came of a test send: one example event, sent once, outside the queue and without effect on health.

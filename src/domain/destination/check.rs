@@ -6,12 +6,12 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, MAX_URL, Reference, References,
-    RequestTemplates, Target, Webhook, ready_service, signing_key_ref,
+    RequestTemplates, Target, Webhook, ready_service,
 };
-use crate::api::v1alpha1::common::{DEFAULT_HEADERS, OWN_HEADER_PREFIX, RESERVED_HEADERS};
+use crate::api::v1alpha1::common::{OWN_HEADER_PREFIX, RESERVED_HEADERS};
 use crate::api::v1alpha1::event_destination::{
     AutoDisableSpec, DeliverySpec, EventDestinationSpec, HeaderSpec, PayloadFormat, PayloadSpec,
-    SigningScheme, SigningSpec, WebhookTarget,
+    WebhookTarget,
 };
 use crate::api::v1alpha1::{DurationString, SecretKeyRef};
 use crate::domain::duration;
@@ -23,7 +23,6 @@ use crate::domain::pattern::TypePattern;
 use crate::domain::retry::{LONGEST_MAX_AGE, MAX_ATTEMPTS, RetryPolicy};
 use crate::domain::secret::Secret;
 use crate::domain::shape::Payload;
-use crate::domain::signature::{Signer, check_prefix};
 use crate::domain::template::Template;
 use crate::domain::template::field::{HeaderTemplate, TakenOut, UrlTemplate, has_placeholder, take_out};
 
@@ -97,7 +96,7 @@ impl Check<'_> {
                     .invalid("spec.webhook.payload", "set at most one of format and template");
             }
             let (headers, templates) = self.headers(&target.headers);
-            let signer = self.signer(identity, spec, target.signing.as_ref());
+            let signer = self.signer(identity, spec);
             return self.ready(service, target, headers, templates, signer);
         }
         if target.format_options.is_some() {
@@ -109,7 +108,7 @@ impl Check<'_> {
         let endpoint = self.endpoint(target);
         let (headers, header_templates) = self.headers(&target.headers);
         let payload = self.payload(target.payload.as_ref());
-        let signer = self.signer(identity, spec, target.signing.as_ref());
+        let signer = self.signer(identity, spec);
         let (endpoint, url) = endpoint?;
         Some(Webhook {
             endpoint,
@@ -223,7 +222,7 @@ impl Check<'_> {
         }
     }
 
-    fn header_name(&mut self, path: &str, name: &str) -> Option<HeaderName> {
+    pub(super) fn header_name(&mut self, path: &str, name: &str) -> Option<HeaderName> {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             self.faults.invalid(path, "this is not a header name");
             return None;
@@ -291,73 +290,6 @@ impl Check<'_> {
                 None
             }
         }
-    }
-
-    fn signer(
-        &mut self,
-        identity: &Identity,
-        spec: &EventDestinationSpec,
-        signing: Option<&SigningSpec>,
-    ) -> Option<Signer> {
-        let Some(reference) = signing_key_ref(&identity.key.name, spec) else {
-            return Some(Signer::None);
-        };
-        let key = self.secret(reference.path(), &reference.key);
-        let signing = signing.cloned().unwrap_or_default();
-        let header = match (reference.scheme, &signing.header) {
-            (SigningScheme::HmacSha256, Some(header)) => {
-                let own = spec.webhook.as_ref().map_or(&[][..], |webhook| &webhook.headers);
-                Some(self.signature_header(header, own)?)
-            }
-            (SigningScheme::HmacSha256, None) => {
-                self.faults.invalid(
-                    SIGNING_HEADER_PATH,
-                    "scheme HmacSHA256 needs the name of a header",
-                );
-                return None;
-            }
-            _ => None,
-        };
-        let prefix = signing.prefix.as_deref().unwrap_or_default();
-        if let Err(fault) = check_prefix(prefix) {
-            self.faults.invalid("spec.webhook.signing.prefix", fault);
-            return None;
-        }
-        let key = key?;
-        let signer = match header {
-            Some(header) => Signer::hmac(header, prefix, signing.encoding.unwrap_or_default(), key.expose()),
-            None => Signer::standard(key.expose()),
-        };
-        match signer {
-            Ok(signer) => Some(signer),
-            Err(fault) => {
-                let mut fault = in_secret(&reference.key, &fault);
-                if reference.generated {
-                    fault.push_str(
-                        "; delete the Secret to have a new one made, and give the receiver the new key",
-                    );
-                }
-                self.faults.invalid(reference.path(), fault);
-                None
-            }
-        }
-    }
-
-    /// The header that carries the signature: it must not take the place of another one that is sent.
-    fn signature_header(&mut self, name: &str, own: &[HeaderSpec]) -> Option<HeaderName> {
-        let header = self.header_name(SIGNING_HEADER_PATH, name)?;
-        let same = |other: &HeaderSpec| other.name.eq_ignore_ascii_case(header.as_str());
-        let fault = if let Some(index) = own.iter().position(same) {
-            format!(
-                "this header is also set by spec.webhook.headers[{index}]; choose another name for one of them"
-            )
-        } else if DEFAULT_HEADERS.contains(&header.as_str()) {
-            "every request has this header with another meaning; choose another name".to_owned()
-        } else {
-            return Some(header);
-        };
-        self.faults.invalid(SIGNING_HEADER_PATH, fault);
-        None
     }
 
     pub(super) fn delivery(&mut self, spec: DeliverySpec) -> (Duration, RetryPolicy, u32) {
@@ -450,7 +382,7 @@ impl Check<'_> {
         }
     }
 
-    fn bounded(
+    pub(super) fn bounded(
         &mut self,
         path: &str,
         text: Option<&DurationString>,
@@ -485,7 +417,7 @@ impl Check<'_> {
         fits
     }
 
-    fn secret(&mut self, path: &str, key: &SecretKeyRef) -> Option<Secret<Vec<u8>>> {
+    pub(super) fn secret(&mut self, path: &str, key: &SecretKeyRef) -> Option<Secret<Vec<u8>>> {
         match self.references.get(key) {
             Some(Reference::Found(value)) => Some(value.clone()),
             Some(Reference::NoKey) => {
@@ -532,7 +464,6 @@ pub(super) fn in_secret(key: &SecretKeyRef, fault: &str) -> String {
     format!("Secret {:?} key {:?}: {fault}", key.name, key.key)
 }
 
-const SIGNING_HEADER_PATH: &str = "spec.webhook.signing.header";
 /// The longest duration that messages give as an example.
 const EXAMPLE: Duration = Duration::from_mins(90);
 const DAYS_30: Duration = Duration::from_secs(720 * 3600);

@@ -5,12 +5,15 @@ use jiff::Timestamp;
 use super::{Change, Conditions, Truth, essence, find, seconds};
 use crate::api::ENABLE_ANNOTATION;
 use crate::api::conditions::{Condition, DELIVERING, READY, RECONCILING, STALLED, reason};
-use crate::api::v1alpha1::event_destination::{DeliveryStatus, LastFailure, LastTest};
+use crate::api::v1alpha1::event_destination::{
+    DeliveryStatus, LastFailure, LastRotation, LastTest, SignatureStatus,
+};
 use crate::api::v1alpha1::{EventDestinationStatus, SecretKeyRef};
 use crate::domain::destination::Destination;
 use crate::domain::duration;
 use crate::domain::fault::Faults;
 use crate::domain::health::{DisableReason, Disabled, Health};
+use crate::domain::rotation::RotationResult;
 use crate::domain::test_send::{TestResult, echo};
 
 /// What is known of a destination.
@@ -26,6 +29,10 @@ pub struct DestinationFacts<'a> {
     pub delivery: Option<Delivery<'a>>,
     /// What came of a test that the status does not tell yet.
     pub test: Option<&'a TestResult>,
+    /// What is told of the signatures.
+    pub signatures: &'a [SignatureStatus],
+    /// What came of a request for new keys that the status does not tell yet.
+    pub rotation: Option<&'a RotationResult>,
     /// Token of the newest reconcile request.
     pub reconcile_request: Option<&'a str>,
     /// The status as it is.
@@ -117,9 +124,41 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
             || facts.previous.and_then(|status| status.last_test.clone()),
             |test| Some(last_test(test)),
         ),
+        signatures: facts.signatures.to_vec(),
+        last_handled_rotate_secret: facts.rotation.map_or_else(
+            || {
+                let previous = facts.previous?;
+                previous.last_handled_rotate_secret.clone()
+            },
+            |rotation| Some(rotation.asked.clone()),
+        ),
+        last_rotation: facts.rotation.map_or_else(
+            || facts.previous.and_then(|status| status.last_rotation.clone()),
+            |rotation| Some(last_rotation(rotation)),
+        ),
     };
     let change = change(facts.previous, &next);
     (next, change)
+}
+
+fn last_rotation(rotation: &RotationResult) -> LastRotation {
+    LastRotation {
+        requested: rotation.asked.clone(),
+        outcome: if rotation.rotated { "Rotated" } else { "NotRotated" }.to_owned(),
+        reason: rotation.reason.to_owned(),
+        message: rotation.message.clone(),
+        completion_time: Some(seconds(rotation.completed)),
+    }
+}
+
+/// The request for new keys that the status does not answer yet.
+#[must_use]
+pub fn unanswered_rotation<'a>(
+    asked: Option<&'a str>,
+    previous: Option<&EventDestinationStatus>,
+) -> Option<&'a str> {
+    let handled = previous.and_then(|status| status.last_handled_rotate_secret.as_deref());
+    asked.filter(|asked| handled != Some(echo(asked)))
 }
 
 fn last_test(test: &TestResult) -> LastTest {

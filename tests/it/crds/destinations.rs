@@ -2,7 +2,7 @@
 
 use super::rules::{ACCEPTED, MAILBOX, NAME, URL};
 
-const HEADER: &str =
+pub(super) const HEADER: &str =
     "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
 const TIMEOUT: &str = "timeout must be a duration between 100ms and 60s, such as 500ms or 15s";
 const MAX_AGE: &str = "maxAge must be a duration between 1s and 720h";
@@ -10,7 +10,6 @@ const WAIT: &str = "each wait must be a duration of at most 168h, such as 5s or 
 const MINIMUM: &str = "minimumDuration must be a duration between 0s and 720h";
 const PROBE: &str = "probeInterval must be 0s (never) or a duration between 1s and 168h, such as 15m";
 const PATTERN: &str = "use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern";
-const HMAC_ONLY: &str = "header, prefix and encoding belong to scheme HmacSHA256";
 const KEY_FROM: &str =
     "keyFrom belongs to formats Datadog, NewRelic, PagerDuty, Opsgenie and Telegram, which need it";
 const CHAT_ID: &str = "formatOptions.chatID belongs to format Telegram, which needs it";
@@ -369,67 +368,6 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     (
         "{webhook: {payload: {format: Event, template: {}}}}",
         "spec.webhook.payload: Too many: 2: must have at most 1 item",
-    ),
-    // Signing.
-    ("{webhook: {signing: {}}}", ACCEPTED),
-    (
-        "{webhook: {signing: {scheme: StandardWebhooks, secretRef: {name: s, key: k}}}}",
-        ACCEPTED,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: 'sha256=', encoding: Base64, secretRef: {name: s, key: k}}}}",
-        ACCEPTED,
-    ),
-    ("{webhook: {signing: {scheme: None}}}", ACCEPTED),
-    (
-        "{webhook: {signing: {scheme: Md5}}}",
-        "supported values: \"StandardWebhooks\", \"HmacSHA256\", \"None\"",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256}}}",
-        "scheme HmacSHA256 needs header, the name of the header that carries the signature",
-    ),
-    ("{webhook: {signing: {header: X-Sig}}}", HMAC_ONLY),
-    (
-        "{webhook: {signing: {scheme: StandardWebhooks, prefix: 'v1='}}}",
-        HMAC_ONLY,
-    ),
-    ("{webhook: {signing: {scheme: None, encoding: Hex}}}", HMAC_ONLY),
-    (
-        "{webhook: {signing: {scheme: None, secretRef: {name: s, key: k}}}}",
-        "scheme None signs nothing; remove secretRef",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: Content-Type}}}",
-        HEADER,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: User-Agent}}}",
-        HEADER,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: webhook-signature}}}",
-        HEADER,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: 'X Sig'}}}",
-        HEADER,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: 'a b'}}}",
-        "use visible ASCII without spaces",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: LONG65}}}",
-        "Too long",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, encoding: Octal}}}",
-        "supported values: \"Hex\", \"Base64\"",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig}, headers: [{name: x-sig, value: '1'}]}}",
-        "signing.header is also set in headers; choose another name",
     ),
     // Durations and bounds.
     ("{delivery: {timeout: 100ms}}", ACCEPTED),

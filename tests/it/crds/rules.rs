@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::destinations::DESTINATIONS;
+use super::signing::SIGNING;
 use crate::support::{Cluster, TempNamespace};
 
 pub(super) const ACCEPTED: &str = "";
@@ -171,7 +172,8 @@ pub(super) async fn check(kind: &str, plural: &str, base: Value, cases: &[(&str,
 #[tokio::test]
 async fn destinations_are_accepted_and_refused_as_they_should() {
     let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
-    check("EventDestination", "eventdestinations", base, DESTINATIONS).await;
+    let cases = [DESTINATIONS, SIGNING].concat();
+    check("EventDestination", "eventdestinations", base, &cases).await;
 }
 
 #[tokio::test]
