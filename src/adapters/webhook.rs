@@ -21,6 +21,7 @@ mod classify;
 mod connect;
 pub(super) mod guard;
 mod metrics;
+mod token;
 pub(super) mod trust;
 
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -43,9 +44,12 @@ pub use trust::Trust;
 use self::classify::Progress;
 use self::connect::{Answered, Connector};
 use self::guard::Guard;
+use self::token::{Token, Tokens};
 use crate::domain::delivery::WebhookRequest;
 use crate::domain::egress::EgressPolicy;
-use crate::domain::outcome::{Failure, FailureReason, MAX_REPLY_KEPT, MAX_REPLY_READ, Reply};
+use crate::domain::oauth2::{self, AccessToken, ClientCredentials};
+use crate::domain::outcome::{self, Failure, FailureReason, MAX_REPLY_KEPT, MAX_REPLY_READ, Reply};
+use crate::domain::request::Passage;
 use crate::engine::transport::Transport;
 
 /// Most bytes of an answer's head over HTTP/1.1 (a longer one is a `ProtocolError`). Also the most that is read
@@ -114,6 +118,7 @@ pub struct HttpTransport {
     client: Client<Connector, Payload>,
     policy: Arc<EgressPolicy>,
     user_agent: HeaderValue,
+    tokens: Tokens,
     metrics: TransportMetrics,
 }
 
@@ -152,6 +157,7 @@ impl HttpTransport {
             client,
             policy,
             user_agent,
+            tokens: Tokens::new(metrics.clone()),
             metrics,
         })
     }
@@ -167,6 +173,7 @@ impl HttpTransport {
             endpoint,
             mut headers,
             body,
+            passage: _,
         } = request;
         let url = endpoint.expose();
         self.policy.check_literal(url).map_err(|refusal| {
@@ -215,6 +222,45 @@ impl HttpTransport {
         })
     }
 
+    /// Sends with a token, and once more with a new one when the receiver does not accept it.
+    async fn authorized(
+        &self,
+        request: WebhookRequest,
+        passage: &Passage,
+        progress: &mut Progress,
+    ) -> Result<Reply, Failure> {
+        let Some(credentials) = &passage.credentials else {
+            return self.exchange(request, progress).await;
+        };
+        let mut stale: Option<Token> = None;
+        loop {
+            progress.awaits_token = true;
+            let token = self
+                .tokens
+                .get(credentials, stale.as_ref(), || self.fetch(credentials))
+                .await?;
+            *progress = Progress::default();
+            let mut request = request.clone();
+            request.headers.insert(AUTHORIZATION, token.authorization.clone());
+            let reply = self.exchange(request, progress).await?;
+            if reply.status != 401 || stale.is_some() {
+                return Ok(token::without(reply, &token));
+            }
+            stale = Some(token);
+        }
+    }
+
+    async fn fetch(&self, credentials: &ClientCredentials) -> Result<AccessToken, Failure> {
+        let mut progress = Progress::default();
+        let reply = self
+            .exchange(credentials.request(), &mut progress)
+            .await
+            .map_err(|failure| oauth2::unreachable(&failure))?;
+        let wait = reply.retry_after.as_deref();
+        let wait = wait.and_then(|text| outcome::retry_after(text, jiff::Timestamp::now()));
+        oauth2::read(&reply, wait)
+    }
+
     fn failed(&self, error: &(dyn std::error::Error + 'static), progress: &Progress) -> Failure {
         let failure = classify::failure(error, progress);
         if failure.reason == FailureReason::EgressRefused {
@@ -259,7 +305,18 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
         let mut progress = Progress::default();
-        match tokio::time::timeout(deadline, self.exchange(request, &mut progress)).await {
+        let credentials = request
+            .passage
+            .clone()
+            .filter(|passage| passage.credentials.is_some());
+        let exchange = async {
+            match credentials.as_deref() {
+                None => self.exchange(request, &mut progress).await,
+                // Boxed, so that the plain way does not carry the room that this one takes.
+                Some(passage) => Box::pin(self.authorized(request, passage, &mut progress)).await,
+            }
+        };
+        match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
         }

@@ -5,6 +5,8 @@
 //! except `X-Postrider-Attempt`, `webhook-timestamp` and with it the signature. Host, Content-Length and whatever
 //! else HTTP itself needs is left to the transport.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
@@ -12,6 +14,7 @@ use jiff::Timestamp;
 use super::destination::{Endpoint, Identity, Webhook};
 use super::event::Event;
 use super::id;
+use super::request::Passage;
 use super::shape::{RenderError, Rendered};
 use super::signature::Signer;
 
@@ -42,6 +45,8 @@ pub struct WebhookRequest {
     pub headers: HeaderMap,
     /// The exact bytes that were signed.
     pub body: Bytes,
+    /// How it gets to its receiver, when it is not the plain way.
+    pub passage: Option<Arc<Passage>>,
 }
 
 /// Facts of one attempt.
@@ -90,6 +95,7 @@ pub fn prepare(
             attempt,
         ),
         body: rendered.body,
+        passage: webhook.request.passage.clone(),
     })
 }
 

@@ -7,6 +7,7 @@
 mod check;
 mod email;
 mod ready;
+mod request;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,7 @@ use super::format::{self, Service};
 use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
 use super::pattern::TypePattern;
+use super::request::RequestForm;
 use super::retry::RetryPolicy;
 use super::secret::Secret;
 use super::shape::Payload;
@@ -117,6 +119,8 @@ pub struct Webhook {
     pub payload: Payload,
     /// Signs the body.
     pub signer: Signer,
+    /// What else requests need.
+    pub request: RequestForm,
 }
 
 /// A URL whose path and query may be secret: only scheme and host are ever shown.
@@ -264,6 +268,7 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
                 source.secret_key_ref.clone(),
             ));
         }
+        references.extend(request::references(webhook));
         for (index, header) in webhook.headers.iter().enumerate() {
             if let Some(source) = &header.value_from {
                 references.push((

@@ -107,6 +107,10 @@ pub enum FailureReason {
     EgressRefused,
     /// The payload could not be rendered or signed.
     TemplateFault,
+    /// The OAuth 2.0 token endpoint gave no token this time.
+    TokenRequestFailed,
+    /// The OAuth 2.0 token endpoint refuses the client, its secret or what it asks for.
+    TokenRefused,
     /// SMTP: user name or password was refused, or the server offers no way to give them that we have.
     AuthenticationFailed,
     /// SMTP 4xx other than 421: not now.
@@ -169,7 +173,10 @@ impl FailureReason {
     /// Whether the whole lane should slow down, not this event alone.
     #[must_use]
     pub const fn slows_lane(self) -> bool {
-        matches!(self, Self::TooManyRequests | Self::Unavailable)
+        matches!(
+            self,
+            Self::TooManyRequests | Self::Unavailable | Self::TokenRequestFailed
+        )
     }
 }
 

@@ -7,6 +7,7 @@
 mod controlplane;
 mod namespace;
 mod operator;
+mod program;
 mod receiver;
 mod stage;
 mod verify;
@@ -15,6 +16,7 @@ mod wait;
 pub(crate) use controlplane::{Cluster, CommandOutput};
 pub(crate) use namespace::TempNamespace;
 pub(crate) use operator::{Operator, Settings, http_client};
+pub(crate) use program::Program;
 pub(crate) use receiver::{Manner, Received, Receiver};
 pub(crate) use stage::{PROJECT, Stage, condition};
 pub(crate) use verify::{Judge, Verifier, folder as verifiers};

@@ -58,6 +58,7 @@ fn webhook(origin: &str) -> WebhookRequest {
             HeaderValue::from_static("application/json"),
         )]),
         body: Bytes::from_static(b"{\"event\":1}"),
+        passage: None,
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Progress {
     pub(super) sent: Arc<AtomicBool>,
     /// The answer's head is here.
     pub(super) status: Option<u16>,
+    /// The request waits for its token.
+    pub(super) awaits_token: bool,
 }
 
 impl Progress {
@@ -40,6 +42,11 @@ impl Progress {
 
     /// The failure of an attempt whose deadline passed.
     pub(super) fn timed_out(&self, deadline: Duration) -> Failure {
+        if self.awaits_token {
+            let message =
+                format!("no token within {deadline:?}; check tokenURL and whether its server answers");
+            return self.fail(FailureReason::TokenRequestFailed, message);
+        }
         let message = if let Some(status) = self.status {
             format!(
                 "the receiver answered {status}, but its body did not end within {deadline:?}; answer with a short one"

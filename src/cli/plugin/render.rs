@@ -339,5 +339,15 @@ fn show(
         }
         report.line("");
     }
+    let credentials = request
+        .passage
+        .as_ref()
+        .and_then(|passage| passage.credentials.as_ref());
+    if let Some(credentials) = credentials {
+        report.note(format!(
+            "note: the header authorization is left out: its token is fetched from {}",
+            credentials.endpoint().origin()
+        ));
+    }
     report.out.extend_from_slice(&request.body);
 }

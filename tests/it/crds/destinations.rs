@@ -18,6 +18,9 @@ const NO_READY_FORMAT: &str =
     "formatOptions belongs to the ready formats of services, such as Slack; set payload.format";
 const TAG: &str = "a tag's name begins with a letter and has at most 32 letters, digits";
 
+const ONE_AUTH: &str = "set exactly one of basic, bearer and oauth2ClientCredentials";
+const BASIC: &str = "set either secretRef, or username and passwordFrom";
+
 pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     // The spec itself.
     ("{}", ACCEPTED),
@@ -189,6 +192,79 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     (
         "{webhook: {payload: {format: Sentry}, formatOptions: {severity: [{events: ['a']}]}}}",
         "level: Required value",
+    ),
+    // Who requests say they are from.
+    (
+        "{webhook: {auth: {bearer: {secretKeyRef: {name: s, key: token}}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {auth: {basic: {username: me, passwordFrom: {secretKeyRef: {name: s, key: p}}}}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {auth: {basic: {secretRef: {name: s}}}}}", ACCEPTED),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me, SECRET}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientIDFrom: {secretKeyRef: {name: s, key: id}}, SECRET, scopes: [a, 'https://x/.default'], audience: 'https://x', parameters: {resource: r}, authStyle: Body}}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {auth: {}}}", ONE_AUTH),
+    (
+        "{webhook: {auth: {basic: {secretRef: {name: s}}, bearer: {secretKeyRef: {name: s, key: token}}}}}",
+        ONE_AUTH,
+    ),
+    (
+        "{webhook: {auth: {bearer: {}}}}",
+        "bearer.secretKeyRef: Required value",
+    ),
+    ("{webhook: {auth: {basic: {}}}}", BASIC),
+    ("{webhook: {auth: {basic: {username: me}}}}", BASIC),
+    (
+        "{webhook: {auth: {basic: {username: me, secretRef: {name: s}}}}}",
+        BASIC,
+    ),
+    (
+        "{webhook: {auth: {basic: {username: 'm:e', passwordFrom: {secretKeyRef: {name: s, key: p}}}}}}",
+        "a user name has no \":\" and no control characters",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {clientID: me, SECRET}}}}",
+        "tokenURL: Required value",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: '/token', clientID: me, SECRET}}}}",
+        URL,
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me}}}}",
+        "clientSecretFrom: Required value",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', SECRET}}}}",
+        "set exactly one of clientID and clientIDFrom",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me, SECRET, scopes: ['a b']}}}}",
+        "name each in an item of its own",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me, SECRET, parameters: {scope: a}}}}}",
+        "scope and audience have fields of their own",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me, SECRET, authStyle: Query}}}}",
+        "Unsupported value: \"Query\"",
+    ),
+    (
+        "{webhook: {headers: [{name: AUTHORIZATION, value: x}], auth: {basic: {secretRef: {name: s}}}}}",
+        "auth sets the header Authorization; remove it from headers",
+    ),
+    (
+        "{webhook: {headers: [{name: Authorization, value: x}]}}",
+        ACCEPTED,
     ),
     // The URL.
     ("{webhook: {url: 'http://hooks.example.com'}}", ACCEPTED),

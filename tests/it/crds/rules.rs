@@ -71,7 +71,7 @@ const PROJECT: &[(&str, &str)] = &[
 /// Words that stand for something long, largest numbers first so that none is a part of another.
 fn expand(case: &str) -> String {
     let mut text = case.replace("KEY", "keyFrom: {secretKeyRef: {name: s, key: k}}");
-    text = text.replace("KEY", "keyFrom: {secretKeyRef: {name: s, key: k}}");
+    text = text.replace("SECRET", "clientSecretFrom: {secretKeyRef: {name: s, key: k}}");
     for length in [2048, 257, 256, 129, 128, 65] {
         text = text.replace(&format!("LONG{length}"), &"a".repeat(length));
     }

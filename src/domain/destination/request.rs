@@ -1,0 +1,277 @@
+//! What a spec asks of its requests: who they say they are from.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, header};
+
+use super::check::{Check, in_secret};
+use super::{Endpoint, Identity, Webhook};
+use crate::api::v1alpha1::event_destination::WebhookTarget;
+use crate::api::v1alpha1::request::{AuthSpec, AuthStyle, BasicAuth, OAuth2ClientCredentials};
+use crate::api::v1alpha1::{LocalReference, SecretKeyRef, SecretKeySource};
+use crate::domain::oauth2::{self, Client, ClientCredentials};
+use crate::domain::request::{Passage, RequestForm};
+use crate::domain::secret::Secret;
+
+const AUTH: &str = "spec.webhook.auth";
+const BASIC: &str = "spec.webhook.auth.basic";
+const OAUTH2: &str = "spec.webhook.auth.oauth2ClientCredentials";
+/// Keys of a Secret of type `kubernetes.io/basic-auth`.
+const BASIC_KEYS: [&str; 2] = ["username", "password"];
+/// Most bytes of a user name, a client's id and a token: a header's value must hold them.
+const MAX_TOKEN: usize = 4096;
+const MAX_SCOPES: usize = 64;
+const MAX_PARAMETERS: usize = 16;
+const RESERVED_PARAMETERS: [&str; 5] = ["grant_type", "client_id", "client_secret", "scope", "audience"];
+
+/// What was read of a spec.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    authorization: Option<HeaderValue>,
+    form: RequestForm,
+}
+
+/// The Secrets that a webhook's requests need, with the path of the field that names each.
+pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> {
+    let mut found = Vec::new();
+    let mut source = |path: String, source: Option<&SecretKeySource>| {
+        found.extend(source.map(|source| (path, source.secret_key_ref.clone())));
+    };
+    let Some(auth) = &target.auth else {
+        return found;
+    };
+    source(format!("{AUTH}.bearer"), auth.bearer.as_ref());
+    if let Some(client) = &auth.oauth2_client_credentials {
+        source(format!("{OAUTH2}.clientIDFrom"), client.client_id_from.as_ref());
+        source(
+            format!("{OAUTH2}.clientSecretFrom"),
+            Some(&client.client_secret_from),
+        );
+    }
+    if let Some(basic) = &auth.basic {
+        source(format!("{BASIC}.passwordFrom"), basic.password_from.as_ref());
+        let keys = basic
+            .secret_ref
+            .iter()
+            .flat_map(|reference| keys(reference, &BASIC_KEYS));
+        found.extend(keys.map(|key| (format!("{BASIC}.secretRef"), key)));
+    }
+    found
+}
+
+/// Keys of a Secret that is named as a whole.
+fn keys<'a>(reference: &'a LocalReference, keys: &'a [&str]) -> impl Iterator<Item = SecretKeyRef> + 'a {
+    keys.iter().map(|key| SecretKeyRef {
+        name: reference.name.clone(),
+        key: (*key).to_owned(),
+    })
+}
+
+impl Check<'_> {
+    pub(super) fn request(&mut self, identity: &Identity, target: &WebhookTarget) -> Option<Asked> {
+        let mut asked = Asked::default();
+        let mut passage = Passage::default();
+        if let Some(auth) = &target.auth {
+            self.authorization_of_ones_own(target);
+            match self.auth(identity, auth)? {
+                Auth::Header(value) => asked.authorization = Some(value),
+                Auth::Token(credentials) => passage.credentials = Some(credentials),
+            }
+        }
+        asked.form.passage = (!passage.is_plain()).then(|| Arc::new(passage));
+        Some(asked)
+    }
+
+    /// Refuses headers that would take the place of the one that `auth` sets.
+    fn authorization_of_ones_own(&mut self, target: &WebhookTarget) {
+        let is_it = |name: &str| name.eq_ignore_ascii_case(header::AUTHORIZATION.as_str());
+        if let Some(index) = target.headers.iter().position(|header| is_it(&header.name)) {
+            self.faults.invalid(
+                format!("spec.webhook.headers[{index}].name"),
+                "spec.webhook.auth sets this header; remove one of them",
+            );
+        }
+        let signature = target
+            .signing
+            .as_ref()
+            .and_then(|signing| signing.header.as_deref());
+        if signature.is_some_and(is_it) {
+            self.faults.invalid(
+                "spec.webhook.signing.header",
+                "spec.webhook.auth sets this header; choose another name",
+            );
+        }
+    }
+
+    fn auth(&mut self, identity: &Identity, auth: &AuthSpec) -> Option<Auth> {
+        match (&auth.basic, &auth.bearer, &auth.oauth2_client_credentials) {
+            (Some(basic), None, None) => self.basic(basic).map(Auth::Header),
+            (None, Some(source), None) => self.bearer(source).map(Auth::Header),
+            (None, None, Some(client)) => self.client(identity, client).map(Auth::Token),
+            _ => {
+                self.faults.invalid(
+                    AUTH,
+                    "set exactly one of basic, bearer and oauth2ClientCredentials",
+                );
+                None
+            }
+        }
+    }
+
+    fn basic(&mut self, basic: &BasicAuth) -> Option<HeaderValue> {
+        let (path, user, password) = match (&basic.username, &basic.password_from, &basic.secret_ref) {
+            (Some(user), Some(password), None) => {
+                let path = format!("{BASIC}.passwordFrom");
+                let password = self.secret_text(&path, &password.secret_key_ref);
+                (format!("{BASIC}.username"), Some(user.clone()), password)
+            }
+            (None, None, Some(reference)) => {
+                let path = format!("{BASIC}.secretRef");
+                let mut values = keys(reference, &BASIC_KEYS).map(|key| self.secret_text(&path, &key));
+                let (user, password) = (values.next().flatten(), values.next().flatten());
+                (path, user, password)
+            }
+            _ => {
+                self.faults
+                    .invalid(BASIC, "set either secretRef, or username and passwordFrom");
+                return None;
+            }
+        };
+        let (user, password) = (user?, Secret::new(password?));
+        let control = |text: &str| text.chars().any(char::is_control);
+        let fault = if user.contains(':') || control(&user) {
+            "a user name has no \":\" and no control characters"
+        } else if control(password.expose()) {
+            "a password has no control characters"
+        } else if user.len().saturating_add(password.expose().len()) > MAX_TOKEN / 2 {
+            "user name and password have at most 2048 bytes together"
+        } else {
+            return oauth2::basic(&user, &password);
+        };
+        self.faults.invalid(path, fault);
+        None
+    }
+
+    fn bearer(&mut self, source: &SecretKeySource) -> Option<HeaderValue> {
+        let path = format!("{AUTH}.bearer");
+        let token = Secret::new(self.secret_text(&path, &source.secret_key_ref)?);
+        let fits = token.expose().len() <= MAX_TOKEN;
+        let value = oauth2::bearer(token.expose()).filter(|_| fits);
+        if value.is_none() {
+            let rule = "a token is visible ASCII of at most 4096 characters, without spaces";
+            self.faults.invalid(path, in_secret(&source.secret_key_ref, rule));
+        }
+        value
+    }
+
+    fn client(&mut self, identity: &Identity, client: &OAuth2ClientCredentials) -> Option<ClientCredentials> {
+        let before = self.faults.iter().count();
+        let endpoint = match Endpoint::parse(&client.token_url, self.egress) {
+            Ok(endpoint) => Some(endpoint),
+            Err(fault) => {
+                self.faults.invalid(format!("{OAUTH2}.tokenURL"), fault);
+                None
+            }
+        };
+        let id = match (&client.client_id, &client.client_id_from) {
+            (Some(id), None) => Some(id.clone()),
+            (None, Some(source)) => {
+                self.secret_text(&format!("{OAUTH2}.clientIDFrom"), &source.secret_key_ref)
+            }
+            _ => {
+                self.faults
+                    .invalid(OAUTH2, "set exactly one of clientID and clientIDFrom");
+                None
+            }
+        };
+        let secret = self
+            .secret_text(
+                &format!("{OAUTH2}.clientSecretFrom"),
+                &client.client_secret_from.secret_key_ref,
+            )
+            .map(Secret::new);
+        let parameters = self.parameters(client);
+        if self.faults.iter().count() != before {
+            return None;
+        }
+        let client = Client {
+            endpoint: endpoint?,
+            id: &id?,
+            secret: &secret?,
+            in_body: client.auth_style == Some(AuthStyle::Body),
+            parameters,
+        };
+        Some(ClientCredentials::new(&client, &identity.uid))
+    }
+
+    fn parameters<'a>(&mut self, client: &'a OAuth2ClientCredentials) -> Vec<(&'a str, String)> {
+        let is_scope = |scope: &String| {
+            let fits = |byte: u8| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~');
+            (1..=256).contains(&scope.len()) && scope.bytes().all(fits)
+        };
+        if client.scopes.len() > MAX_SCOPES || !client.scopes.iter().all(is_scope) {
+            self.faults.invalid(
+                format!("{OAUTH2}.scopes"),
+                "at most 64 scopes of visible ASCII without spaces, quotes and backslashes are allowed; name each in \
+                 an item of its own",
+            );
+        }
+        let is_parameter = |(name, value): (&String, &String)| {
+            (1..=128).contains(&name.len())
+                && value.len() <= 2048
+                && !RESERVED_PARAMETERS.contains(&name.as_str())
+        };
+        if client.parameters.len() > MAX_PARAMETERS || !client.parameters.iter().all(is_parameter) {
+            self.faults.invalid(
+                format!("{OAUTH2}.parameters"),
+                "at most 16 parameters are allowed, with names of at most 128 and values of at most 2048 characters; \
+                 grant_type, client_id, client_secret, scope and audience have fields of their own",
+            );
+        }
+        let mut all = Vec::new();
+        if !client.scopes.is_empty() {
+            all.push(("scope", client.scopes.join(" ")));
+        }
+        all.extend(
+            client
+                .audience
+                .iter()
+                .map(|audience| ("audience", audience.clone())),
+        );
+        all.extend(
+            client
+                .parameters
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.clone())),
+        );
+        all
+    }
+
+    /// Adds to a webhook what its requests need; what its format sets itself must stay.
+    pub(super) fn dressed(&mut self, mut webhook: Webhook, asked: Asked) -> Option<Webhook> {
+        let sets = |name: &HeaderName| webhook.headers.iter().any(|(other, _)| other == name);
+        let has_auth = asked.authorization.is_some()
+            || asked
+                .form
+                .passage
+                .as_ref()
+                .is_some_and(|passage| passage.credentials.is_some());
+        if has_auth && sets(&header::AUTHORIZATION) {
+            self.faults.invalid(
+                AUTH,
+                "this format sets the header Authorization itself; remove auth",
+            );
+            return None;
+        }
+        webhook
+            .headers
+            .extend(asked.authorization.map(|value| (header::AUTHORIZATION, value)));
+        webhook.request = asked.form;
+        Some(webhook)
+    }
+}
+
+enum Auth {
+    Header(HeaderValue),
+    Token(ClientCredentials),
+}
