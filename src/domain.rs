@@ -29,5 +29,6 @@ pub mod smtp;
 pub mod status;
 pub mod template;
 pub mod test_send;
+pub mod tls;
 pub mod type_rules;
 pub mod window;

@@ -21,6 +21,7 @@ mod classify;
 mod connect;
 pub(super) mod guard;
 mod metrics;
+mod pools;
 mod token;
 pub(super) mod trust;
 
@@ -42,14 +43,16 @@ pub use metrics::TransportMetrics;
 pub use trust::Trust;
 
 use self::classify::Progress;
-use self::connect::{Answered, Connector};
+use self::connect::{Answered, Connector, Route};
 use self::guard::Guard;
+use self::pools::Pools;
 use self::token::{Token, Tokens};
 use crate::domain::delivery::WebhookRequest;
 use crate::domain::egress::EgressPolicy;
 use crate::domain::oauth2::{self, AccessToken, ClientCredentials};
 use crate::domain::outcome::{self, Failure, FailureReason, MAX_REPLY_KEPT, MAX_REPLY_READ, Reply};
 use crate::domain::request::Passage;
+use crate::engine::clock::{Clock as _, SystemClock};
 use crate::engine::transport::Transport;
 
 /// Most bytes of an answer's head over HTTP/1.1 (a longer one is a `ProtocolError`). Also the most that is read
@@ -116,6 +119,7 @@ pub enum Error {
 /// Sends requests over HTTP.
 pub struct HttpTransport {
     client: Client<Connector, Payload>,
+    pools: Pools,
     policy: Arc<EgressPolicy>,
     user_agent: HeaderValue,
     tokens: Tokens,
@@ -131,30 +135,15 @@ impl HttpTransport {
         let metrics = TransportMetrics::default();
         let policy = Arc::new(settings.policy);
         let guard = Guard::new(policy.clone(), settings.lookup);
-        let tls = trust::client_config(&settings.trust)?;
-        let connector = Connector::new(guard, tls, metrics.clone());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the one client, and its connector has the guard"
-        )]
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(settings.max_idle_per_host)
-            .http1_max_buf_size(MAX_HEAD)
-            .http1_max_headers(MAX_HEADERS)
-            .http2_max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW)
-            // A dead HTTP/1.1 connection goes with the request that found out. A dead HTTP/2 connection would take
-            // every request to that host with it until the kernel gives up, so it has to prove that it is alive.
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .http2_keep_alive_timeout(Duration::from_secs(5))
-            .build(connector);
+        let roots = Arc::new(trust::roots(&settings.trust)?);
+        let tls = trust::client_config(&roots)?;
+        let connector = Connector::new(guard.clone(), tls, Route::default(), metrics.clone());
+        let client = client(connector, settings.max_idle_per_host);
+        let pools = Pools::new(guard, roots, settings.max_idle_per_host, metrics.clone());
         let user_agent = HeaderValue::from_str(&settings.user_agent).map_err(Error::UserAgent)?;
         Ok(Self {
             client,
+            pools,
             policy,
             user_agent,
             tokens: Tokens::new(metrics.clone()),
@@ -173,7 +162,7 @@ impl HttpTransport {
             endpoint,
             mut headers,
             body,
-            passage: _,
+            passage,
         } = request;
         let url = endpoint.expose();
         self.policy.check_literal(url).map_err(|refusal| {
@@ -190,6 +179,16 @@ impl HttpTransport {
             .entry(USER_AGENT)
             .or_insert_with(|| self.user_agent.clone());
 
+        let pool = match &passage {
+            None => None,
+            Some(passage) => self.pools.of(passage).map_err(|error| {
+                Failure::new(
+                    FailureReason::TlsError,
+                    format!("TLS could not be set up: {error}"),
+                )
+            })?,
+        };
+        let client = pool.as_ref().unwrap_or(&self.client);
         let request = || {
             let mut request = Request::new(Payload {
                 bytes: Some(body.clone()),
@@ -200,12 +199,12 @@ impl HttpTransport {
             *request.headers_mut() = headers.clone();
             request
         };
-        let mut answer = self.client.request(request()).await;
+        let mut answer = client.request(request()).await;
         for _ in 0..MAX_REPEATS {
             if !answer.as_ref().is_err_and(classify::is_stale) {
                 break;
             }
-            answer = self.client.request(request()).await;
+            answer = client.request(request()).await;
         }
         let (head, body) = answer
             .map_err(|error| self.failed(&error, progress))?
@@ -257,7 +256,7 @@ impl HttpTransport {
             .await
             .map_err(|failure| oauth2::unreachable(&failure))?;
         let wait = reply.retry_after.as_deref();
-        let wait = wait.and_then(|text| outcome::retry_after(text, jiff::Timestamp::now()));
+        let wait = wait.and_then(|text| outcome::retry_after(text, SystemClock.now()));
         oauth2::read(&reply, wait)
     }
 
@@ -321,6 +320,29 @@ impl Transport for HttpTransport {
             Err(_) => Err(progress.timed_out(deadline)),
         }
     }
+}
+
+/// A pooling client; every one of them has a connector with the guard.
+fn client(connector: Connector, max_idle: usize) -> Client<Connector, Payload> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that makes clients, and their connector has the guard"
+    )]
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(max_idle)
+        .http1_max_buf_size(MAX_HEAD)
+        .http1_max_headers(MAX_HEADERS)
+        .http2_max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
+        // A dead HTTP/1.1 connection goes with the request that found out. A dead HTTP/2 connection would take
+        // every request to that host with it until the kernel gives up, so it has to prove that it is alive.
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .http2_keep_alive_timeout(Duration::from_secs(5))
+        .build(connector)
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<String> {

@@ -8,6 +8,7 @@
 //! [`TokenRequestFailed`]: FailureReason::TokenRequestFailed
 //! [`TokenRefused`]: FailureReason::TokenRefused
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,7 +22,7 @@ use super::delivery::WebhookRequest;
 use super::destination::Endpoint;
 use super::id::Uid;
 use super::outcome::{Failure, FailureReason, Reply};
-use super::request::Fingerprint;
+use super::request::{Fingerprint, Passage};
 use super::secret::Secret;
 
 /// How long a token is used whose server does not say how long it lives.
@@ -56,6 +57,7 @@ pub struct ClientCredentials {
     endpoint: Endpoint,
     authorization: Option<HeaderValue>,
     form: Secret<Vec<u8>>,
+    passage: Option<Arc<Passage>>,
     fingerprint: Fingerprint,
 }
 
@@ -72,6 +74,8 @@ pub struct Client<'a> {
     pub in_body: bool,
     /// Further parameters, in order.
     pub parameters: Vec<(&'a str, String)>,
+    /// How the token endpoint is reached.
+    pub passage: Passage,
 }
 
 /// A token.
@@ -114,7 +118,9 @@ impl ClientCredentials {
             authorization.as_ref().map_or(&[][..], HeaderValue::as_bytes),
             form.expose().as_slice(),
         ]);
+        let passage = (!client.passage.is_plain()).then(|| Arc::new(client.passage.clone()));
         Self {
+            passage,
             endpoint: client.endpoint.clone(),
             authorization,
             form,
@@ -148,7 +154,7 @@ impl ClientCredentials {
             endpoint: self.endpoint.clone(),
             headers,
             body: Bytes::copy_from_slice(self.form.expose()),
-            passage: None,
+            passage: self.passage.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::oauth2::ClientCredentials;
+use super::tls::Tls;
 
 /// What a destination asks of its requests.
 #[derive(Clone, Debug, Default)]
@@ -20,14 +21,31 @@ pub struct RequestForm {
 pub struct Passage {
     /// Fetches the token that requests carry.
     pub credentials: Option<ClientCredentials>,
+    /// What TLS asks of the receiver, and shows to it.
+    pub tls: Option<Tls>,
 }
 
 impl Passage {
     /// Whether it asks for nothing.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
-        let Self { credentials } = self;
-        credentials.is_none()
+        let Self { credentials, tls } = self;
+        credentials.is_none() && tls.is_none()
+    }
+
+    /// What its connections must have in common; `None`: they are plain ones.
+    #[must_use]
+    pub fn pool(&self) -> Option<Fingerprint> {
+        self.tls.as_ref().map(|tls| tls.fingerprint)
+    }
+
+    /// The way to another host of the same people, such as their token endpoint.
+    #[must_use]
+    pub fn for_other_host(&self) -> Self {
+        Self {
+            credentials: None,
+            tls: self.tls.as_ref().map(Tls::for_other_host),
+        }
     }
 }
 
@@ -45,6 +63,12 @@ impl Fingerprint {
             hash.update(value);
         }
         Self(hash.finalize().into())
+    }
+
+    /// Another one, that of these values and a further one.
+    #[must_use]
+    pub fn and(&self, value: &[u8]) -> Self {
+        Self::of([&self.0[..], value])
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod auth;
 mod health;
+mod identity;
 mod lifecycle;
 mod mail;
 mod notifications;

@@ -4,6 +4,7 @@
 //! test that needs a cluster calls [`Cluster::shared`], makes a client and a [`TempNamespace`], and waits with
 //! [`eventually`], [`until`] or [`await_condition`]; nothing sleeps for a fixed time.
 
+mod authority;
 mod controlplane;
 mod namespace;
 mod operator;
@@ -13,6 +14,7 @@ mod stage;
 mod verify;
 mod wait;
 
+pub(crate) use authority::{Authority, Pair};
 pub(crate) use controlplane::{Cluster, CommandOutput};
 pub(crate) use namespace::TempNamespace;
 pub(crate) use operator::{Operator, Settings, http_client};

@@ -4,6 +4,7 @@
 //! failure's message may show it.
 
 mod hostile;
+mod identity;
 mod names;
 mod pool;
 mod receiver;

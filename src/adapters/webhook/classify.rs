@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http::Extensions;
 use hyper_util::client::legacy as client;
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
 use super::connect::{Answered, ConnectError};
 use super::guard::LookupError;
@@ -187,12 +187,12 @@ fn tls(error: &rustls::Error) -> Verdict {
     let message = match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             CertificateError::UnknownIssuer => {
-                "the receiver's certificate is from an authority that is not trusted; send the whole chain, or trust \
-                 its authority with SSL_CERT_FILE"
+                "the receiver's certificate is from an authority that is not trusted; send the whole chain, or name \
+                 its authority in tls.caFrom or SSL_CERT_FILE"
                     .to_owned()
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "the receiver's certificate is for another host name".to_owned()
+                "the receiver's certificate is for another host name; check the URL and tls.serverName".to_owned()
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "the receiver's certificate has expired".to_owned()
@@ -204,11 +204,41 @@ fn tls(error: &rustls::Error) -> Verdict {
             other => format!("the receiver's certificate is not accepted: {other}"),
         },
         rustls::Error::InvalidMessage(_) => "the port does not speak TLS; use http:// or the TLS port".to_owned(),
-        rustls::Error::AlertReceived(alert) => format!("the receiver refused TLS: {alert:?}"),
+        rustls::Error::AlertReceived(alert) => refused_by(*alert),
         rustls::Error::PeerIncompatible(_) => "the receiver speaks no TLS version or cipher of ours; it needs TLS 1.2".to_owned(),
         other => format!("TLS failed: {other}"),
     };
     (FailureReason::TlsError, message)
+}
+
+/// What a receiver means that ends TLS with an alert.
+fn refused_by(alert: AlertDescription) -> String {
+    use AlertDescription as A;
+    match alert {
+        A::CertificateRequired => {
+            "the receiver asks for a client certificate; set tls.clientCertificateFrom".to_owned()
+        }
+        A::BadCertificate
+        | A::UnsupportedCertificate
+        | A::CertificateRevoked
+        | A::CertificateExpired
+        | A::CertificateUnknown
+        | A::UnknownCA
+        | A::AccessDenied
+        | A::DecryptError => format!(
+            "the receiver does not accept our client certificate ({alert:?}); check tls.clientCertificateFrom, and \
+             that the receiver trusts its authority"
+        ),
+        A::HandshakeFailure => {
+            "the receiver refused TLS: HandshakeFailure; it may ask for a client certificate, or \
+            for a version or cipher that we do not have"
+                .to_owned()
+        }
+        A::UnrecognisedName => {
+            "the receiver does not know the host's name; check the URL and tls.serverName".to_owned()
+        }
+        other => format!("the receiver refused TLS: {other:?}"),
+    }
 }
 
 fn http(error: &hyper::Error) -> Option<Verdict> {

@@ -51,6 +51,13 @@ pub(super) enum ConnectError {
     TimedOut,
 }
 
+/// What a connection's way has that the plain one has not.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Route {
+    /// The name that certificates must have, when it is not the URL's host.
+    pub(super) server_name: Option<ServerName<'static>>,
+}
+
 /// Opens connections to receivers. The client clones it twice for each request, so it is one pointer.
 #[derive(Clone)]
 pub(super) struct Connector(Arc<Parts>);
@@ -59,11 +66,12 @@ struct Parts {
     guard: Guard,
     tcp: HttpConnector<Guard>,
     tls: TlsConnector,
+    route: Route,
     metrics: TransportMetrics,
 }
 
 impl Connector {
-    pub(super) fn new(guard: Guard, tls: Arc<ClientConfig>, metrics: TransportMetrics) -> Self {
+    pub(super) fn new(guard: Guard, tls: Arc<ClientConfig>, route: Route, metrics: TransportMetrics) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(guard.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -72,6 +80,7 @@ impl Connector {
             guard,
             tcp,
             tls: tls.into(),
+            route,
             metrics,
         }))
     }
@@ -81,6 +90,7 @@ impl Connector {
             guard,
             tcp,
             tls,
+            route,
             metrics,
         } = &*self.0;
         let secure = uri.scheme() == Some(&Scheme::HTTPS);
@@ -93,7 +103,10 @@ impl Connector {
         if let Ok(address) = host.parse::<IpAddr>() {
             guard.check(address).map_err(ConnectError::Refused)?;
         }
-        let name = secure.then(|| ServerName::try_from(host.to_owned()));
+        let name = secure.then(|| match &route.server_name {
+            Some(name) => Ok(name.clone()),
+            None => ServerName::try_from(host.to_owned()),
+        });
         let tcp = tcp
             .clone()
             .call(uri)

@@ -26,6 +26,7 @@ pub struct TransportMetrics {
     connections: Gauge,
     tokens: Family<Fetched, Counter>,
     displaced: Counter,
+    pools: Counter,
 }
 
 impl Default for TransportMetrics {
@@ -41,6 +42,7 @@ impl Default for TransportMetrics {
             connections: Gauge::default(),
             tokens: Family::default(),
             displaced: Counter::default(),
+            pools: Counter::default(),
         }
     }
 }
@@ -73,6 +75,11 @@ impl TransportMetrics {
             "OAuth 2.0 tokens forgotten because 10000 newer ones are kept",
             self.displaced.clone(),
         );
+        registry.register(
+            "connection_pools_displaced",
+            "Pools of connections with an identity of their own that made room for another's",
+            self.pools.clone(),
+        );
     }
 
     /// Requests refused because of a literal address.
@@ -103,6 +110,10 @@ impl TransportMetrics {
     pub(super) fn token_fetched(&self, got: bool) {
         let outcome = if got { "fetched" } else { "failed" };
         self.tokens.get_or_create(&Fetched { outcome }).inc();
+    }
+
+    pub(super) fn pool_displaced(&self) {
+        self.pools.inc();
     }
 
     pub(super) fn token_displaced(&self) {

@@ -166,6 +166,7 @@ mod tests {
     use crate::domain::id::Uid;
     use crate::domain::oauth2::Client;
     use crate::domain::outcome::FailureReason;
+    use crate::domain::request::Passage;
     use crate::domain::secret::Secret;
 
     fn client(secret: &str, owner: &str) -> ClientCredentials {
@@ -175,6 +176,7 @@ mod tests {
             secret: &Secret::new(secret.to_owned()),
             in_body: false,
             parameters: Vec::new(),
+            passage: Passage::default(),
         };
         ClientCredentials::new(&client, &Uid::new(owner))
     }

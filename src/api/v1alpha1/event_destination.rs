@@ -12,7 +12,7 @@ use super::common::{
     URL_MESSAGE, URL_RULE, duration_rule, header_name_rule,
 };
 use super::email::EmailTarget;
-use super::request::AuthSpec;
+use super::request::{AuthSpec, TlsSpec};
 use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
 
 /// Sends events to a webhook or by e-mail.
@@ -107,6 +107,7 @@ pub struct EventDestinationSpec {
 #[x_kube(validation = Rule::new("(has(self.payload) && has(self.payload.format) && self.payload.format == 'Telegram') == (has(self.formatOptions) && has(self.formatOptions.chatID))").message("formatOptions.chatID belongs to format Telegram, which needs it").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new("!has(self.formatOptions) || (has(self.payload) && has(self.payload.format) && !(self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']))").message("formatOptions belongs to the ready formats of services, such as Slack; set payload.format").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new("!has(self.headers) || !has(self.signing) || !has(self.signing.header) || self.headers.all(one, one.name.lowerAscii() != self.signing.header.lowerAscii())").message("signing.header is also set in headers; choose another name"))]
+#[x_kube(validation = Rule::new("!has(self.tls) || !has(self.url) || self.url.lowerAscii().startsWith('https:')").message("tls needs an https URL").field_path(".tls"))]
 #[x_kube(validation = Rule::new("!has(self.auth) || !has(self.headers) || self.headers.all(one, one.name.lowerAscii() != 'authorization')").message("auth sets the header Authorization; remove it from headers").field_path(".headers"))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
@@ -132,6 +133,10 @@ pub struct WebhookTarget {
     /// How requests say who sends them: user name and password, a token, or OAuth 2.0. Default: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,
+
+    /// Authorities of the receiver's certificate, a client certificate, the receiver's name. Only for `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
 
     /// Form of the request body: `format` or `template`. Default: the format that belongs to the event's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]

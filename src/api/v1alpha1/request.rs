@@ -1,4 +1,4 @@
-//! How a webhook's requests are made: who they say they are from.
+//! How a webhook's requests are made: who they say they are from, and how the receiver is known.
 
 use std::collections::BTreeMap;
 
@@ -91,4 +91,32 @@ pub enum AuthStyle {
     Basic,
     /// In the body.
     Body,
+}
+
+/// What TLS asks of the receiver, and shows to it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.caFrom) || has(self.clientCertificateFrom) || has(self.serverName)").message("set at least one of caFrom, clientCertificateFrom and serverName"))]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// Secret that holds the authorities that the receiver's certificate may come from, 1 to 64 certificates in PEM; no
+    /// others are trusted. Default: those of the installation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_from: Option<SecretKeySource>,
+    /// The certificate that is shown to a receiver that asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_from: Option<ClientCertificateSource>,
+    /// Name that the receiver's certificate must have, at most 253 characters. Default: the URL's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')").message("serverName must be a host name, for example hooks.example.com"))]
+    pub server_name: Option<String>,
+}
+
+/// Where a client certificate comes from.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCertificateSource {
+    /// Secret of type `kubernetes.io/tls` in the same namespace: `tls.crt` is the certificate and what leads to its
+    /// authority, `tls.key` its key. A change takes effect for new connections within seconds.
+    pub secret_ref: LocalReference,
 }

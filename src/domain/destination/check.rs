@@ -436,7 +436,7 @@ impl Check<'_> {
         fits
     }
 
-    fn secret(&mut self, path: &str, key: &SecretKeyRef) -> Option<Secret<Vec<u8>>> {
+    pub(super) fn secret(&mut self, path: &str, key: &SecretKeyRef) -> Option<Secret<Vec<u8>>> {
         match self.references.get(key) {
             Some(Reference::Found(value)) => Some(value.clone()),
             Some(Reference::NoKey) => {

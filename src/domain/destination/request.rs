@@ -1,4 +1,4 @@
-//! What a spec asks of its requests: who they say they are from.
+//! What a spec asks of its requests: who they say they are from, and how the receiver is known.
 
 use std::sync::Arc;
 
@@ -7,17 +7,22 @@ use http::{HeaderName, HeaderValue, header};
 use super::check::{Check, in_secret};
 use super::{Endpoint, Identity, Webhook};
 use crate::api::v1alpha1::event_destination::WebhookTarget;
-use crate::api::v1alpha1::request::{AuthSpec, AuthStyle, BasicAuth, OAuth2ClientCredentials};
+use crate::api::v1alpha1::request::{AuthSpec, AuthStyle, BasicAuth, OAuth2ClientCredentials, TlsSpec};
 use crate::api::v1alpha1::{LocalReference, SecretKeyRef, SecretKeySource};
 use crate::domain::oauth2::{self, Client, ClientCredentials};
 use crate::domain::request::{Passage, RequestForm};
 use crate::domain::secret::Secret;
+use crate::domain::tls::{self, Part, Tls};
 
 const AUTH: &str = "spec.webhook.auth";
 const BASIC: &str = "spec.webhook.auth.basic";
 const OAUTH2: &str = "spec.webhook.auth.oauth2ClientCredentials";
 /// Keys of a Secret of type `kubernetes.io/basic-auth`.
 const BASIC_KEYS: [&str; 2] = ["username", "password"];
+const CA: &str = "spec.webhook.tls.caFrom";
+const CERTIFICATE: &str = "spec.webhook.tls.clientCertificateFrom.secretRef";
+/// Keys of a Secret of type `kubernetes.io/tls`.
+const TLS_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 /// Most bytes of a user name, a client's id and a token: a header's value must hold them.
 const MAX_TOKEN: usize = 4096;
 const MAX_SCOPES: usize = 64;
@@ -37,9 +42,10 @@ pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> 
     let mut source = |path: String, source: Option<&SecretKeySource>| {
         found.extend(source.map(|source| (path, source.secret_key_ref.clone())));
     };
-    let Some(auth) = &target.auth else {
-        return found;
-    };
+    if let Some(tls) = &target.tls {
+        source(CA.to_owned(), tls.ca_from.as_ref());
+    }
+    let auth = target.auth.clone().unwrap_or_default();
     source(format!("{AUTH}.bearer"), auth.bearer.as_ref());
     if let Some(client) = &auth.oauth2_client_credentials {
         source(format!("{OAUTH2}.clientIDFrom"), client.client_id_from.as_ref());
@@ -56,6 +62,13 @@ pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> 
             .flat_map(|reference| keys(reference, &BASIC_KEYS));
         found.extend(keys.map(|key| (format!("{BASIC}.secretRef"), key)));
     }
+    let certificate = target
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.client_certificate_from.as_ref());
+    if let Some(source) = certificate {
+        found.extend(keys(&source.secret_ref, &TLS_KEYS).map(|key| (CERTIFICATE.to_owned(), key)));
+    }
     found
 }
 
@@ -71,12 +84,20 @@ impl Check<'_> {
     pub(super) fn request(&mut self, identity: &Identity, target: &WebhookTarget) -> Option<Asked> {
         let mut asked = Asked::default();
         let mut passage = Passage::default();
+        let before = self.faults.iter().count();
+        if let Some(tls) = &target.tls {
+            passage.tls = self.tls(tls);
+        }
         if let Some(auth) = &target.auth {
             self.authorization_of_ones_own(target);
-            match self.auth(identity, auth)? {
-                Auth::Header(value) => asked.authorization = Some(value),
-                Auth::Token(credentials) => passage.credentials = Some(credentials),
+            match self.auth(identity, auth, &passage) {
+                Some(Auth::Header(value)) => asked.authorization = Some(value),
+                Some(Auth::Token(credentials)) => passage.credentials = Some(credentials),
+                None => {}
             }
+        }
+        if self.faults.iter().count() != before {
+            return None;
         }
         asked.form.passage = (!passage.is_plain()).then(|| Arc::new(passage));
         Some(asked)
@@ -103,11 +124,57 @@ impl Check<'_> {
         }
     }
 
-    fn auth(&mut self, identity: &Identity, auth: &AuthSpec) -> Option<Auth> {
+    fn tls(&mut self, spec: &TlsSpec) -> Option<Tls> {
+        let ca = spec.ca_from.as_ref().map(|source| &source.secret_key_ref);
+        let bundle = ca.map(|key| self.secret(CA, key));
+        let reference = spec
+            .client_certificate_from
+            .as_ref()
+            .map(|source| &source.secret_ref);
+        let [chain_key, private_key] = TLS_KEYS.map(|key| {
+            reference.map(|reference| SecretKeyRef {
+                name: reference.name.clone(),
+                key: key.to_owned(),
+            })
+        });
+        let mut read = |key: Option<&SecretKeyRef>| key.map(|key| self.secret(CERTIFICATE, key));
+        let (chain, key) = (read(chain_key.as_ref()), read(private_key.as_ref()));
+        if [&bundle, &chain, &key]
+            .iter()
+            .any(|found| matches!(found, Some(None)))
+        {
+            return None;
+        }
+        let (bundle, chain, key) = (bundle.flatten(), chain.flatten(), key.flatten());
+        let client = chain.as_ref().zip(key.as_ref());
+        let read = Tls::read(tls::Parts {
+            bundle: bundle.as_ref().map(|bundle| bundle.expose().as_slice()),
+            client: client.map(|(chain, key)| (chain.expose().as_slice(), key.expose().as_slice())),
+            server_name: spec.server_name.as_deref(),
+        });
+        match read {
+            Ok(tls) => Some(tls),
+            Err(faults) => {
+                for (part, message) in faults {
+                    let (path, secret) = match part {
+                        Part::Bundle => (CA, ca),
+                        Part::Chain => (CERTIFICATE, chain_key.as_ref()),
+                        Part::Key => (CERTIFICATE, private_key.as_ref()),
+                        Part::ServerName => ("spec.webhook.tls.serverName", None),
+                    };
+                    let message = secret.map_or(message.clone(), |secret| in_secret(secret, &message));
+                    self.faults.invalid(path, message);
+                }
+                None
+            }
+        }
+    }
+
+    fn auth(&mut self, identity: &Identity, auth: &AuthSpec, passage: &Passage) -> Option<Auth> {
         match (&auth.basic, &auth.bearer, &auth.oauth2_client_credentials) {
             (Some(basic), None, None) => self.basic(basic).map(Auth::Header),
             (None, Some(source), None) => self.bearer(source).map(Auth::Header),
-            (None, None, Some(client)) => self.client(identity, client).map(Auth::Token),
+            (None, None, Some(client)) => self.client(identity, client, passage).map(Auth::Token),
             _ => {
                 self.faults.invalid(
                     AUTH,
@@ -164,7 +231,12 @@ impl Check<'_> {
         value
     }
 
-    fn client(&mut self, identity: &Identity, client: &OAuth2ClientCredentials) -> Option<ClientCredentials> {
+    fn client(
+        &mut self,
+        identity: &Identity,
+        client: &OAuth2ClientCredentials,
+        passage: &Passage,
+    ) -> Option<ClientCredentials> {
         let before = self.faults.iter().count();
         let endpoint = match Endpoint::parse(&client.token_url, self.egress) {
             Ok(endpoint) => Some(endpoint),
@@ -200,6 +272,7 @@ impl Check<'_> {
             secret: &secret?,
             in_body: client.auth_style == Some(AuthStyle::Body),
             parameters,
+            passage: passage.for_other_host(),
         };
         Some(ClientCredentials::new(&client, &identity.uid))
     }
@@ -250,6 +323,18 @@ impl Check<'_> {
     /// Adds to a webhook what its requests need; what its format sets itself must stay.
     pub(super) fn dressed(&mut self, mut webhook: Webhook, asked: Asked) -> Option<Webhook> {
         let sets = |name: &HeaderName| webhook.headers.iter().any(|(other, _)| other == name);
+        let has_tls = asked
+            .form
+            .passage
+            .as_ref()
+            .is_some_and(|passage| passage.tls.is_some());
+        if has_tls && webhook.endpoint.expose().scheme() != "https" {
+            self.faults.invalid(
+                "spec.webhook.tls",
+                "the URL is not https; change it or remove tls",
+            );
+            return None;
+        }
         let has_auth = asked.authorization.is_some()
             || asked
                 .form

@@ -19,6 +19,7 @@ fn client(in_body: bool, secret: &str) -> ClientCredentials {
         secret: &Secret::new(secret.to_owned()),
         in_body,
         parameters: vec![("scope", "a b".to_owned()), ("audience", "https://x/".to_owned())],
+        passage: Passage::default(),
     };
     ClientCredentials::new(&client, &Uid::new("u"))
 }

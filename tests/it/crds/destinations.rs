@@ -266,6 +266,35 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
         "{webhook: {headers: [{name: Authorization, value: x}]}}",
         ACCEPTED,
     ),
+    // TLS.
+    (
+        "{webhook: {tls: {caFrom: {secretKeyRef: {name: s, key: ca.crt}}, clientCertificateFrom: {secretRef: {name: s}}, serverName: a-b.example.com}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: 'HTTPS://hooks.example.com', tls: {serverName: x}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: s, key: url}}, tls: {serverName: x}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: 'http://hooks.example.com', tls: {serverName: x}}}",
+        "tls needs an https URL",
+    ),
+    (
+        "{webhook: {tls: {}}}",
+        "set at least one of caFrom, clientCertificateFrom and serverName",
+    ),
+    (
+        "{webhook: {tls: {clientCertificateFrom: {}}}}",
+        "clientCertificateFrom.secretRef: Required value",
+    ),
+    (
+        "{webhook: {tls: {serverName: 'https://x'}}}",
+        "serverName must be a host name, for example hooks.example.com",
+    ),
     // The URL.
     ("{webhook: {url: 'http://hooks.example.com'}}", ACCEPTED),
     (
