@@ -15,6 +15,7 @@ use super::destination::{Endpoint, Identity, Webhook};
 use super::event::Event;
 use super::id;
 use super::request::Passage;
+use super::request::body::{Attributes, FormError};
 use super::shape::{RenderError, Rendered};
 use super::signature::Signer;
 
@@ -64,6 +65,9 @@ pub enum PrepareError {
     /// The format or template met an event it cannot render.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// The body cannot have the form that `contentType` or `cloudEvents` asks for.
+    #[error(transparent)]
+    Form(#[from] FormError),
     /// A template of an e-mail met an event it cannot render; with its field.
     #[error("{0}")]
     Email(String),
@@ -83,11 +87,13 @@ pub fn prepare(
     attempt: Attempt,
 ) -> Result<WebhookRequest, PrepareError> {
     let rendered = webhook.payload.render(event, destination, attempt)?;
+    let (rendered, attributes) = webhook.request.body.apply(rendered)?;
     Ok(WebhookRequest {
-        method: Method::POST,
+        method: webhook.request.method.clone(),
         endpoint: webhook.endpoint.clone(),
         headers: headers(
             &webhook.headers,
+            attributes,
             &webhook.signer,
             &rendered,
             event,
@@ -116,15 +122,20 @@ pub fn prepare_test(
 
 fn headers(
     own: &[(HeaderName, HeaderValue)],
+    attributes: Attributes,
     signer: &Signer,
     rendered: &Rendered,
     event: &Event,
     destination: &Identity,
     attempt: Attempt,
 ) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
+    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len() + attributes.len());
     for (name, value) in own {
         headers.append(name.clone(), value.clone());
+    }
+    // What the event says of itself wins, as what Postrider says does.
+    for (name, value) in attributes {
+        headers.insert(name, value);
     }
     headers
         .entry(header::CONTENT_TYPE)

@@ -1,18 +1,36 @@
 //! [`RequestForm`]: what a destination asks of its requests beyond URL, headers, body and signature.
 
+pub mod body;
+
 use std::fmt;
 use std::sync::Arc;
 
+use http::Method;
 use sha2::{Digest as _, Sha256};
 
+use self::body::BodyForm;
 use super::oauth2::ClientCredentials;
 use super::tls::Tls;
 
 /// What a destination asks of its requests.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RequestForm {
+    /// Method.
+    pub method: Method,
+    /// What becomes of a rendered body.
+    pub body: BodyForm,
     /// How they get to their receiver, when it is not the plain way.
     pub passage: Option<Arc<Passage>>,
+}
+
+impl Default for RequestForm {
+    fn default() -> Self {
+        Self {
+            method: Method::POST,
+            body: BodyForm::default(),
+            passage: None,
+        }
+    }
 }
 
 /// How requests get to their receiver: what the transport needs beyond the URL. Destinations that ask for none of it have

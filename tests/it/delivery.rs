@@ -7,6 +7,7 @@ mod lifecycle;
 mod mail;
 mod notifications;
 mod ready;
+mod requests;
 mod signing;
 mod testing;
 

@@ -120,3 +120,45 @@ pub struct ClientCertificateSource {
     /// authority, `tls.key` its key. A change takes effect for new connections within seconds.
     pub secret_ref: LocalReference,
 }
+
+/// Method of a request: `POST` (default), `PUT` or `PATCH`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RequestMethod {
+    /// The receiver decides what becomes of the event.
+    #[default]
+    Post,
+    /// The URL names what the event replaces.
+    Put,
+    /// The URL names what the event changes.
+    Patch,
+}
+
+/// Form of a request body: `application/json`, `application/cloudevents+json` (the same bytes under that name),
+/// `application/x-www-form-urlencoded` (the members of the object as fields) or `text/plain` (a template that is text).
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum ContentType {
+    /// JSON.
+    #[serde(rename = "application/json")]
+    Json,
+    /// A CloudEvent in JSON.
+    #[serde(rename = "application/cloudevents+json")]
+    CloudEvent,
+    /// The fields of a form: `{"a": {"b": [1]}}` is `a[b][0]=1`.
+    #[serde(rename = "application/x-www-form-urlencoded")]
+    Form,
+    /// Text.
+    #[serde(rename = "text/plain")]
+    Text,
+}
+
+/// How a CloudEvent is sent: `Structured` (default), everything in a JSON body; or `Binary`, attributes in `ce-` headers
+/// and the event's data as body.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum CloudEventsMode {
+    /// Everything in a JSON body.
+    #[default]
+    Structured,
+    /// Attributes in headers, data as body.
+    Binary,
+}

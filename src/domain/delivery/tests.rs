@@ -14,7 +14,15 @@ fn made(own: &[(HeaderName, HeaderValue)], attempt: Attempt) -> (HeaderMap, Byte
         .unwrap();
     let signer = Signer::standard(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     (
-        headers(own, &signer, &rendered, &event, &sample::identity(), attempt),
+        headers(
+            own,
+            Attributes::new(),
+            &signer,
+            &rendered,
+            &event,
+            &sample::identity(),
+            attempt,
+        ),
         rendered.body,
     )
 }

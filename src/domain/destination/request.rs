@@ -2,16 +2,23 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Method, header};
 
 use super::check::{Check, in_secret};
 use super::{Endpoint, Identity, Webhook};
-use crate::api::v1alpha1::event_destination::WebhookTarget;
-use crate::api::v1alpha1::request::{AuthSpec, AuthStyle, BasicAuth, OAuth2ClientCredentials, TlsSpec};
+use crate::api::v1alpha1::event_destination::{HeaderSpec, PayloadFormat, WebhookTarget};
+use crate::api::v1alpha1::request::{
+    AuthSpec, AuthStyle, BasicAuth, CloudEventsMode, ContentType, OAuth2ClientCredentials, RequestMethod,
+    TlsSpec,
+};
 use crate::api::v1alpha1::{LocalReference, SecretKeyRef, SecretKeySource};
+use crate::domain::format;
 use crate::domain::oauth2::{self, Client, ClientCredentials};
+use crate::domain::request::body::BodyForm;
 use crate::domain::request::{Passage, RequestForm};
 use crate::domain::secret::Secret;
+use crate::domain::shape::{CLOUD_EVENT_JSON, JSON, TEXT};
+use crate::domain::template::Template;
 use crate::domain::tls::{self, Part, Tls};
 
 const AUTH: &str = "spec.webhook.auth";
@@ -85,6 +92,12 @@ impl Check<'_> {
         let mut asked = Asked::default();
         let mut passage = Passage::default();
         let before = self.faults.iter().count();
+        asked.form.method = match target.method.unwrap_or_default() {
+            RequestMethod::Post => Method::POST,
+            RequestMethod::Put => Method::PUT,
+            RequestMethod::Patch => Method::PATCH,
+        };
+        asked.form.body = self.body_form(target);
         if let Some(tls) = &target.tls {
             passage.tls = self.tls(tls);
         }
@@ -101,6 +114,71 @@ impl Check<'_> {
         }
         asked.form.passage = (!passage.is_plain()).then(|| Arc::new(passage));
         Some(asked)
+    }
+
+    fn body_form(&mut self, target: &WebhookTarget) -> BodyForm {
+        let payload = target.payload.clone().unwrap_or_default();
+        let is_cloud_event = payload.format == Some(PayloadFormat::CloudEvent);
+        if let Some(mode) = target.cloud_events {
+            if !is_cloud_event {
+                let message = "this belongs to format CloudEvent; set payload.format";
+                self.faults.invalid("spec.webhook.cloudEvents", message);
+            }
+            if mode == CloudEventsMode::Binary {
+                self.no_content_type(target, "cloudEvents: Binary");
+                return BodyForm::Binary;
+            }
+        }
+        let Some(wanted) = target.content_type else {
+            return BodyForm::AsItIs;
+        };
+        self.no_content_type(target, "contentType");
+        // What is wrong with the template itself is told elsewhere.
+        let template = payload
+            .template
+            .as_ref()
+            .and_then(|template| Template::parse(template).ok());
+        let is_text = template.is_some_and(|template| template.is_text());
+        let is_template = payload.template.is_some();
+        let (form, fault) = match wanted {
+            ContentType::Json => (
+                BodyForm::Labelled(JSON),
+                is_text.then_some("the template is text; make it a JSON value, or use text/plain"),
+            ),
+            ContentType::CloudEvent => (
+                BodyForm::Labelled(CLOUD_EVENT_JSON),
+                (!is_cloud_event && (is_text || !is_template))
+                    .then_some("this belongs to format CloudEvent, or to a template that is one"),
+            ),
+            ContentType::Form => (
+                BodyForm::Form,
+                is_text.then_some("a form needs the members of an object, and the template is text"),
+            ),
+            ContentType::Text => (
+                BodyForm::Labelled(TEXT),
+                (!is_text).then_some("this belongs to templates that are text; the payload is JSON"),
+            ),
+        };
+        let is_ready = payload.format.is_some_and(|format| format::of(format).is_some());
+        let ready = "the ready formats of services have a content type of their own; remove it";
+        if let Some(fault) = is_ready.then_some(ready).or(fault) {
+            self.faults.invalid("spec.webhook.contentType", fault);
+        }
+        form
+    }
+
+    /// Refuses a header that would say another content type.
+    fn no_content_type(&mut self, target: &WebhookTarget, field: &str) {
+        let is_it = |header: &HeaderSpec| header.name.eq_ignore_ascii_case(header::CONTENT_TYPE.as_str());
+        if let Some(index) = target.headers.iter().position(is_it) {
+            let message = format!("spec.webhook.{field} sets this header; remove one of them");
+            self.faults
+                .invalid(format!("spec.webhook.headers[{index}].name"), message);
+        }
+        if target.cloud_events.is_some() && target.content_type.is_some() {
+            let message = "contentType and cloudEvents exclude each other; remove one of them";
+            self.faults.invalid("spec.webhook.contentType", message);
+        }
     }
 
     /// Refuses headers that would take the place of the one that `auth` sets.

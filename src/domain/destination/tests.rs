@@ -426,3 +426,62 @@ fn a_client_of_a_token_endpoint_does_not_show_its_secret() {
         "grant_type=client_credentials&scope=a+b&client_id=me&client_secret=hunter2"
     );
 }
+
+#[test]
+fn a_form_that_the_payload_cannot_have_is_a_fault() {
+    let text = json!({"template": "total {{ $.event.data.total }}"});
+    let tree = json!({"template": {"a": 1}});
+    let none = json!({"scheme": "None"});
+    let of = |content_type: &str, payload: &serde_json::Value| json!({"contentType": content_type, "payload": payload, "signing": none});
+    let event = json!({"format": "Event"});
+    let cloud_event = json!({"format": "CloudEvent"});
+    for (webhook, fault) in [
+        (of("application/json", &text), "contentType: the template is text"),
+        (
+            of("application/x-www-form-urlencoded", &text),
+            "contentType: a form needs the members",
+        ),
+        (
+            of("text/plain", &tree),
+            "contentType: this belongs to templates that are text",
+        ),
+        (
+            of("text/plain", &event),
+            "contentType: this belongs to templates that are text",
+        ),
+        (
+            of("application/cloudevents+json", &event),
+            "contentType: this belongs to format CloudEvent",
+        ),
+        (
+            of("application/json", &json!({"format": "Slack"})),
+            "contentType: the ready formats of services",
+        ),
+        (
+            json!({"cloudEvents": "Binary", "payload": event, "signing": none}),
+            "cloudEvents: this belongs to format CloudEvent",
+        ),
+        (
+            json!({"cloudEvents": "Binary", "payload": cloud_event, "signing": none,
+                "headers": [{"name": "Content-Type", "value": "a/b"}]}),
+            "headers[0].name: spec.webhook.cloudEvents: Binary sets this header",
+        ),
+    ] {
+        let faults = check(webhook, &[]).unwrap_err();
+        assert!(
+            faults[0].starts_with(&format!("spec.webhook.{fault}")),
+            "{faults:?}"
+        );
+        assert_eq!(faults.len(), 1, "{faults:?}");
+    }
+    for webhook in [
+        of("application/json", &tree),
+        of("application/json", &cloud_event),
+        of("application/x-www-form-urlencoded", &event),
+        of("application/cloudevents+json", &tree),
+        of("text/plain", &text),
+        json!({"cloudEvents": "Binary", "payload": cloud_event, "signing": none, "method": "PATCH"}),
+    ] {
+        assert!(check(webhook.clone(), &[]).is_ok(), "{webhook}");
+    }
+}

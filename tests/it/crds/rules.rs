@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::destinations::DESTINATIONS;
+use super::requests::REQUESTS;
 use crate::support::{Cluster, TempNamespace};
 
 pub(super) const ACCEPTED: &str = "";
@@ -172,6 +173,12 @@ pub(super) async fn check(kind: &str, plural: &str, base: Value, cases: &[(&str,
 async fn destinations_are_accepted_and_refused_as_they_should() {
     let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
     check("EventDestination", "eventdestinations", base, DESTINATIONS).await;
+}
+
+#[tokio::test]
+async fn requests_are_accepted_and_refused_as_they_should() {
+    let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
+    check("EventDestination", "eventdestinations", base, REQUESTS).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,12 @@ fn request(received: &Received, more: &Value) -> Value {
     request
 }
 
+/// What the Standard Webhooks library of Python says of a request.
+pub(super) fn verdict(received: &Received, secret: &str) -> Result<(), String> {
+    let facts = json!({"scheme": "standard", "secret": secret});
+    Verifier::Python.verify(&[request(received, &facts)]).remove(0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_default_signature_verifies_with_the_standard_webhooks_libraries() {
     let stage = Stage::set("signing").await;
