@@ -19,6 +19,7 @@ pub mod oauth2;
 pub mod outcome;
 pub mod pattern;
 pub mod project;
+pub mod proxy;
 pub mod request;
 pub mod retry;
 pub mod schema;

@@ -4,7 +4,7 @@
 //!
 //! - No connection is opened to an address that the [`EgressPolicy`] refuses: literals are checked before each request
 //!   and again before each connection, names by filtering what the lookup returned, so the checked address is the
-//!   one that is dialled. No proxy is used: through one, none of this would hold.
+//!   one that is dialled. Through a proxy the same holds for the proxy's addresses, and for a receiver that is a literal.
 //! - One deadline covers a send from the name lookup to the last byte of the answer. When it passes, the connection
 //!   is dropped; nothing of the attempt lives on.
 //! - Memory per request is bounded whatever the receiver sends: see [`MAX_HEAD`], [`STREAM_WINDOW`] and
@@ -22,6 +22,7 @@ mod connect;
 pub(super) mod guard;
 mod metrics;
 mod pools;
+mod proxy;
 mod token;
 pub(super) mod trust;
 
@@ -31,8 +32,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, Uri};
+use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
@@ -80,6 +81,8 @@ const MAX_RETRY_AFTER: usize = 64;
 pub struct TransportSettings {
     /// Which addresses may be connected to.
     pub policy: EgressPolicy,
+    /// Which addresses a proxy may have.
+    pub proxies: EgressPolicy,
     /// `User-Agent` of requests that carry none.
     pub user_agent: String,
     /// Which certificates are trusted.
@@ -94,6 +97,7 @@ impl Default for TransportSettings {
     fn default() -> Self {
         Self {
             policy: EgressPolicy::default(),
+            proxies: EgressPolicy::default(),
             user_agent: concat!("Postrider/", env!("CARGO_PKG_VERSION")).to_owned(),
             trust: Trust::System,
             lookup: system_lookup(),
@@ -134,12 +138,13 @@ impl HttpTransport {
     pub fn new(settings: TransportSettings) -> Result<Self, Error> {
         let metrics = TransportMetrics::default();
         let policy = Arc::new(settings.policy);
+        let proxies = Guard::new(Arc::new(settings.proxies), settings.lookup.clone());
         let guard = Guard::new(policy.clone(), settings.lookup);
         let roots = Arc::new(trust::roots(&settings.trust)?);
         let tls = trust::client_config(&roots)?;
         let connector = Connector::new(guard.clone(), tls, Route::default(), metrics.clone());
         let client = client(connector, settings.max_idle_per_host);
-        let pools = Pools::new(guard, roots, settings.max_idle_per_host, metrics.clone());
+        let pools = Pools::new(guard, proxies, roots, settings.max_idle_per_host, metrics.clone());
         let user_agent = HeaderValue::from_str(&settings.user_agent).map_err(Error::UserAgent)?;
         Ok(Self {
             client,
@@ -175,6 +180,12 @@ impl HttpTransport {
                 "the URL holds characters that HTTP does not allow",
             )
         })?;
+        let proxy = passage.as_ref().and_then(|passage| passage.proxy.as_ref());
+        if let Some(value) = proxy.and_then(|proxy| proxy.authorization.as_ref())
+            && url.scheme() == "http"
+        {
+            headers.insert(PROXY_AUTHORIZATION, value.clone());
+        }
         headers
             .entry(USER_AGENT)
             .or_insert_with(|| self.user_agent.clone());
@@ -211,6 +222,9 @@ impl HttpTransport {
             .into_parts();
         if let Some(connection) = head.extensions.get::<Answered>() {
             connection.set();
+        }
+        if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && proxy.is_some() {
+            return Err(classify::proxy_status(407));
         }
         progress.status = Some(head.status.as_u16());
         let excerpt = self.read(body, progress).await?;

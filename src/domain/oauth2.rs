@@ -261,7 +261,9 @@ fn refusal(status: u16, answer: &Value, wait: Option<Duration>) -> Failure {
 pub fn unreachable(failure: &Failure) -> Failure {
     Failure::new(
         match failure.reason {
-            FailureReason::EgressRefused => FailureReason::EgressRefused,
+            reason @ (FailureReason::EgressRefused
+            | FailureReason::ProxyRefused
+            | FailureReason::ProxyFailed) => reason,
             _ => FailureReason::TokenRequestFailed,
         },
         format!(

@@ -107,6 +107,10 @@ pub enum FailureReason {
     EgressRefused,
     /// The payload could not be rendered or signed.
     TemplateFault,
+    /// The proxy does not let us through, or may not be connected to.
+    ProxyRefused,
+    /// The proxy is not reached, or does not reach the receiver.
+    ProxyFailed,
     /// The OAuth 2.0 token endpoint gave no token this time.
     TokenRequestFailed,
     /// The OAuth 2.0 token endpoint refuses the client, its secret or what it asks for.
@@ -154,6 +158,8 @@ impl FailureReason {
     pub const fn counts_against_receiver(self) -> bool {
         match self {
             Self::MessageRefused | Self::RecipientRefused => true,
+            // The receiver was not asked.
+            Self::ProxyRefused | Self::ProxyFailed => false,
             other => !other.is_terminal(),
         }
     }

@@ -38,7 +38,8 @@ impl Proxy {
         if text.len() > MAX_URL {
             return Err(format!("the URL is over {MAX_URL} characters"));
         }
-        let url = Url::parse(text).map_err(|_| format!("this is not a URL; give an absolute one, {EXAMPLE}"))?;
+        let url =
+            Url::parse(text).map_err(|_| format!("this is not a URL; give an absolute one, {EXAMPLE}"))?;
         let secure = match url.scheme() {
             "http" => false,
             "https" => true,
@@ -54,7 +55,9 @@ impl Proxy {
         let own = || {
             let password = Secret::new(decoded(url.password().unwrap_or_default()));
             let user = decoded(url.username());
-            (!user.is_empty()).then(|| oauth2::basic(&user, &password)).flatten()
+            (!user.is_empty())
+                .then(|| oauth2::basic(&user, &password))
+                .flatten()
         };
         let authorization = login.or_else(own);
         let fingerprint = Fingerprint::of([
@@ -85,7 +88,10 @@ fn decoded(text: &str) -> String {
     // A form's value differs from it in these two alone.
     let form = Secret::new(format!("v={}", text.replace('+', "%2B").replace('&', "%26")));
     let mut pairs = form_urlencoded::parse(form.expose().as_bytes());
-    pairs.next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    pairs
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

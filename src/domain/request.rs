@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::body::BodyForm;
 use super::oauth2::ClientCredentials;
+use super::proxy::Proxy;
 use super::tls::Tls;
 
 /// What a destination asks of its requests.
@@ -41,20 +42,31 @@ pub struct Passage {
     pub credentials: Option<ClientCredentials>,
     /// What TLS asks of the receiver, and shows to it.
     pub tls: Option<Tls>,
+    /// What it goes through.
+    pub proxy: Option<Proxy>,
 }
 
 impl Passage {
     /// Whether it asks for nothing.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
-        let Self { credentials, tls } = self;
-        credentials.is_none() && tls.is_none()
+        let Self {
+            credentials,
+            tls,
+            proxy,
+        } = self;
+        credentials.is_none() && tls.is_none() && proxy.is_none()
     }
 
     /// What its connections must have in common; `None`: they are plain ones.
     #[must_use]
     pub fn pool(&self) -> Option<Fingerprint> {
-        self.tls.as_ref().map(|tls| tls.fingerprint)
+        match (&self.tls, &self.proxy) {
+            (None, None) => None,
+            (Some(tls), None) => Some(tls.fingerprint),
+            (None, Some(proxy)) => Some(proxy.fingerprint),
+            (Some(tls), Some(proxy)) => Some(tls.fingerprint.with(proxy.fingerprint)),
+        }
     }
 
     /// The way to another host of the same people, such as their token endpoint.
@@ -63,6 +75,7 @@ impl Passage {
         Self {
             credentials: None,
             tls: self.tls.as_ref().map(Tls::for_other_host),
+            proxy: self.proxy.clone(),
         }
     }
 }
@@ -81,6 +94,12 @@ impl Fingerprint {
             hash.update(value);
         }
         Self(hash.finalize().into())
+    }
+
+    /// Another one, that of both.
+    #[must_use]
+    pub fn with(&self, other: Self) -> Self {
+        self.and(&other.0)
     }
 
     /// Another one, that of these values and a further one.

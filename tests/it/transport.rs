@@ -7,6 +7,7 @@ mod hostile;
 mod identity;
 mod names;
 mod pool;
+mod proxy;
 mod receiver;
 mod secure;
 

@@ -18,6 +18,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use super::connect::{Answered, ConnectError};
 use super::guard::LookupError;
+use super::proxy::ProxyError;
 use crate::domain::egress::Refusal;
 use crate::domain::outcome::{Failure, FailureReason};
 
@@ -109,6 +110,7 @@ fn verdict(cause: &(dyn Error + 'static)) -> Option<Verdict> {
 fn connect(error: &ConnectError) -> Option<Verdict> {
     match error {
         ConnectError::Refused(refusal) => Some((FailureReason::EgressRefused, refusal.to_string())),
+        ConnectError::Proxy(error) => Some(proxy(error)),
         ConnectError::TimedOut => Some((FailureReason::Timeout, "connecting took too long".to_owned())),
         ConnectError::Tls(error) => Some(handshake(error)),
         // Lookup errors and those of the system are further down.
@@ -137,6 +139,59 @@ fn connect(error: &ConnectError) -> Option<Verdict> {
             })
         }),
     }
+}
+
+fn proxy(error: &ProxyError) -> Verdict {
+    let failed = |what: &str| (FailureReason::ProxyFailed, what.to_owned());
+    match error {
+        ProxyError::Refused(refusal) => forbidden(refusal),
+        ProxyError::Status(status) => {
+            let failure = proxy_status(*status);
+            (failure.reason, failure.message)
+        }
+        ProxyError::Closed => failed(
+            "the proxy closed the connection without an answer; it may not reach the receiver, or be no proxy",
+        ),
+        ProxyError::Garbled => failed("the host does not answer as a proxy; check proxy.url"),
+        ProxyError::Tls(error) => {
+            let (_, message) = handshake(error);
+            failed(&format!("of the proxy: {message}"))
+        }
+        ProxyError::Unreached(error) => causes(error.as_ref())
+            .find_map(|cause| match cause.downcast_ref::<LookupError>()? {
+                LookupError::Refused(refusal) => Some(forbidden(refusal)),
+                error => Some(failed(&format!("the proxy's host: {error}; check proxy.url"))),
+            })
+            .unwrap_or_else(|| failed("the proxy is not reached; check its host, port and firewall")),
+    }
+}
+
+/// A proxy whose address is refused. Unlike a receiver's, it does not give events up: the proxy is not what they are for.
+fn forbidden(refusal: &Refusal) -> Verdict {
+    let why = match refusal {
+        Refusal::Address { block, .. } | Refusal::Inner { block, .. } => block.kind.noun().to_owned(),
+        other => other.to_string(),
+    };
+    (
+        FailureReason::ProxyRefused,
+        format!("the proxy may not be used, its address is {why}; allow its range with --allow-proxy"),
+    )
+}
+
+/// What a proxy means that answers with a status of its own.
+pub(super) fn proxy_status(status: u16) -> Failure {
+    let (reason, what) = match status {
+        407 => (
+            FailureReason::ProxyRefused,
+            "it wants another user name or password; check proxy.authFrom",
+        ),
+        500..=599 => (FailureReason::ProxyFailed, "it does not reach the receiver"),
+        _ => (
+            FailureReason::ProxyRefused,
+            "it does not let us through to this receiver",
+        ),
+    };
+    Failure::new(reason, format!("the proxy answered {status}: {what}"))
 }
 
 fn lookup(error: &LookupError) -> Verdict {

@@ -1,6 +1,6 @@
 //! [`Pools`]: a connection pool for each way of connecting that is not the plain one.
 //!
-//! A pool belongs to a fingerprint of authorities, client certificate, key and expected name, so a connection that was
+//! A pool belongs to a fingerprint of authorities, client certificate, key, expected name and proxy, so a connection that was
 //! made with one identity never carries the request of another, and a renewed certificate opens new connections at once;
 //! the old ones are closed when they have been idle for [`IDLE_TIMEOUT`](super::IDLE_TIMEOUT). A pool that nobody has
 //! used for [`FORGOTTEN`] goes, and of more than [`MAX_POOLS`] the least recently used one.
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::connect::{Connector, Route};
 use super::guard::Guard;
 use super::metrics::TransportMetrics;
+use super::proxy::Dialer;
 use super::{Error, Payload, trust};
 use crate::domain::request::{Fingerprint, Passage};
 use crate::domain::tls::Tls;
@@ -31,6 +32,7 @@ const FORGOTTEN: Duration = Duration::from_secs(120);
 pub(super) struct Pools {
     kept: Mutex<HashMap<Fingerprint, Kept>>,
     guard: Guard,
+    proxies: Guard,
     roots: Arc<RootCertStore>,
     max_idle: usize,
     metrics: TransportMetrics,
@@ -44,6 +46,7 @@ struct Kept {
 impl Pools {
     pub(super) fn new(
         guard: Guard,
+        proxies: Guard,
         roots: Arc<RootCertStore>,
         max_idle: usize,
         metrics: TransportMetrics,
@@ -51,6 +54,7 @@ impl Pools {
         Self {
             kept: Mutex::default(),
             guard,
+            proxies,
             roots,
             max_idle,
             metrics,
@@ -89,8 +93,18 @@ impl Pools {
     fn made(&self, passage: &Passage) -> Result<Client<Connector, Payload>, Error> {
         let tls = passage.tls.as_ref();
         let config = config(tls, &self.roots)?;
+        let dialer = match &passage.proxy {
+            Some(proxy) => {
+                let plain = trust::builder()?
+                    .with_root_certificates(Arc::clone(&self.roots))
+                    .with_no_client_auth();
+                Some(Dialer::new(proxy.clone(), self.proxies.clone(), Arc::new(plain)))
+            }
+            None => None,
+        };
         let route = Route {
             server_name: tls.and_then(|tls| tls.server_name.clone()),
+            dialer: dialer.map(Arc::new),
         };
         let connector = Connector::new(self.guard.clone(), config, route, self.metrics.clone());
         Ok(super::client(connector, self.max_idle))

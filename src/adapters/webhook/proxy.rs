@@ -44,7 +44,10 @@ pub(super) enum ProxyError {
     /// The proxy says no.
     #[error("the proxy answered {0}")]
     Status(u16),
-    /// The proxy closes, or says what is not HTTP.
+    /// The proxy closes before it has answered.
+    #[error("the proxy closed the connection")]
+    Closed,
+    /// The proxy says what is not HTTP, or too much.
     #[error("the proxy does not answer as a proxy does")]
     Garbled,
 }
@@ -73,7 +76,9 @@ impl Dialer {
     pub(super) async fn dial(&self, tunnel: Option<&str>) -> Result<Box<dyn Duplex>, ConnectError> {
         let mut stream = self.reach().await.map_err(ConnectError::Proxy)?;
         if let Some(target) = tunnel {
-            self.open(&mut stream, target).await.map_err(ConnectError::Proxy)?;
+            self.open(&mut stream, target)
+                .await
+                .map_err(ConnectError::Proxy)?;
         }
         Ok(stream)
     }
@@ -99,7 +104,7 @@ impl Dialer {
     }
 
     async fn open(&self, stream: &mut Box<dyn Duplex>, target: &str) -> Result<(), ProxyError> {
-        let broken = |_: io::Error| ProxyError::Garbled;
+        let broken = |_: io::Error| ProxyError::Closed;
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
         if let Some(value) = &self.proxy.authorization {
             request.extend_from_slice(b"Proxy-Authorization: ");

@@ -12,7 +12,7 @@ use super::common::{
     URL_MESSAGE, URL_RULE, duration_rule, header_name_rule,
 };
 use super::email::EmailTarget;
-use super::request::{AuthSpec, CloudEventsMode, ContentType, RequestMethod, TlsSpec};
+use super::request::{AuthSpec, CloudEventsMode, ContentType, ProxySpec, RequestMethod, TlsSpec};
 use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
 
 /// Sends events to a webhook or by e-mail.
@@ -154,6 +154,10 @@ pub struct WebhookTarget {
     /// Authorities of the receiver's certificate, a client certificate, the receiver's name. Only for `https`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
+
+    /// HTTP proxy that requests go through. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxySpec>,
 
     /// Form of the request body: `format` or `template`. Default: the format that belongs to the event's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -162,3 +162,31 @@ pub enum CloudEventsMode {
     /// Attributes in headers, data as body.
     Binary,
 }
+
+/// An HTTP proxy. It is asked for a tunnel (`CONNECT`) to `https` URLs, and passes requests for `http` URLs on. It
+/// resolves the receiver's name itself, so the egress guard checks the proxy's addresses instead of the receiver's.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("set exactly one of url and urlFrom"))]
+#[serde(rename_all = "camelCase")]
+pub struct ProxySpec {
+    /// URL of the proxy, `http` or `https`, without path, for example `http://proxy.example.com:3128`; at most 2048
+    /// characters. Use `urlFrom` when it holds a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(URL_RULE).message(URL_MESSAGE))]
+    pub url: Option<String>,
+    /// Secret that holds the URL, which may carry a user name and password. White space around it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_from: Option<SecretKeySource>,
+    /// User name and password for the proxy. They take the place of those of the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_from: Option<ProxyLoginSource>,
+}
+
+/// Where user name and password for a proxy come from.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyLoginSource {
+    /// Secret of type `kubernetes.io/basic-auth` in the same namespace; its keys are `username` and `password`.
+    pub secret_ref: LocalReference,
+}

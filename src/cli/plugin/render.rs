@@ -32,6 +32,7 @@ use crate::domain::event::{Draft, Event, parse};
 use crate::domain::filter::Facts;
 use crate::domain::id::EventId;
 use crate::domain::project::ProjectFacts;
+use crate::domain::request::Passage;
 use crate::engine::clock::{Clock as _, SystemClock};
 
 /// What has to be opened so that no address is refused that can be opened at all.
@@ -339,15 +340,37 @@ fn show(
         }
         report.line("");
     }
-    let credentials = request
-        .passage
-        .as_ref()
-        .and_then(|passage| passage.credentials.as_ref());
-    if let Some(credentials) = credentials {
+    if let Some(passage) = &request.passage {
+        explain(passage, report);
+    }
+    report.out.extend_from_slice(&request.body);
+}
+
+/// Says what of a request's way the request itself does not show.
+fn explain(passage: &Passage, report: &mut Report) {
+    if let Some(credentials) = &passage.credentials {
         report.note(format!(
             "note: the header authorization is left out: its token is fetched from {}",
             credentials.endpoint().origin()
         ));
     }
-    report.out.extend_from_slice(&request.body);
+    if let Some(proxy) = &passage.proxy {
+        report.note(format!(
+            "note: the request goes through the proxy {}",
+            proxy.origin()
+        ));
+    }
+    let Some(tls) = &passage.tls else { return };
+    if !tls.authorities.is_empty() {
+        let count = tls.authorities.len();
+        report.note(format!(
+            "note: TLS trusts {count} authorities of spec.webhook.tls.caFrom and no others"
+        ));
+    }
+    if tls.client.is_some() {
+        report.note("note: TLS shows the certificate of spec.webhook.tls.clientCertificateFrom");
+    }
+    if let Some(name) = &tls.server_name {
+        report.note(format!("note: TLS expects a certificate for {}", name.to_str()));
+    }
 }

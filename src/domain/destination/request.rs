@@ -8,12 +8,13 @@ use super::check::{Check, in_secret};
 use super::{Endpoint, Identity, Webhook};
 use crate::api::v1alpha1::event_destination::{HeaderSpec, PayloadFormat, WebhookTarget};
 use crate::api::v1alpha1::request::{
-    AuthSpec, AuthStyle, BasicAuth, CloudEventsMode, ContentType, OAuth2ClientCredentials, RequestMethod,
-    TlsSpec,
+    AuthSpec, AuthStyle, BasicAuth, CloudEventsMode, ContentType, OAuth2ClientCredentials, ProxySpec,
+    RequestMethod, TlsSpec,
 };
 use crate::api::v1alpha1::{LocalReference, SecretKeyRef, SecretKeySource};
 use crate::domain::format;
 use crate::domain::oauth2::{self, Client, ClientCredentials};
+use crate::domain::proxy::Proxy;
 use crate::domain::request::body::BodyForm;
 use crate::domain::request::{Passage, RequestForm};
 use crate::domain::secret::Secret;
@@ -26,6 +27,7 @@ const BASIC: &str = "spec.webhook.auth.basic";
 const OAUTH2: &str = "spec.webhook.auth.oauth2ClientCredentials";
 /// Keys of a Secret of type `kubernetes.io/basic-auth`.
 const BASIC_KEYS: [&str; 2] = ["username", "password"];
+const PROXY: &str = "spec.webhook.proxy";
 const CA: &str = "spec.webhook.tls.caFrom";
 const CERTIFICATE: &str = "spec.webhook.tls.clientCertificateFrom.secretRef";
 /// Keys of a Secret of type `kubernetes.io/tls`.
@@ -52,6 +54,9 @@ pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> 
     if let Some(tls) = &target.tls {
         source(CA.to_owned(), tls.ca_from.as_ref());
     }
+    if let Some(proxy) = &target.proxy {
+        source(format!("{PROXY}.urlFrom"), proxy.url_from.as_ref());
+    }
     let auth = target.auth.clone().unwrap_or_default();
     source(format!("{AUTH}.bearer"), auth.bearer.as_ref());
     if let Some(client) = &auth.oauth2_client_credentials {
@@ -68,6 +73,11 @@ pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> 
             .iter()
             .flat_map(|reference| keys(reference, &BASIC_KEYS));
         found.extend(keys.map(|key| (format!("{BASIC}.secretRef"), key)));
+    }
+    let login = target.proxy.as_ref().and_then(|proxy| proxy.auth_from.as_ref());
+    if let Some(source) = login {
+        let path = format!("{PROXY}.authFrom.secretRef");
+        found.extend(keys(&source.secret_ref, &BASIC_KEYS).map(|key| (path.clone(), key)));
     }
     let certificate = target
         .tls
@@ -100,6 +110,9 @@ impl Check<'_> {
         asked.form.body = self.body_form(target);
         if let Some(tls) = &target.tls {
             passage.tls = self.tls(tls);
+        }
+        if let Some(proxy) = &target.proxy {
+            passage.proxy = self.proxy(proxy);
         }
         if let Some(auth) = &target.auth {
             self.authorization_of_ones_own(target);
@@ -202,6 +215,43 @@ impl Check<'_> {
         }
     }
 
+    fn proxy(&mut self, spec: &ProxySpec) -> Option<Proxy> {
+        let login = match &spec.auth_from {
+            Some(source) => {
+                Some(self.whole_login(&format!("{PROXY}.authFrom.secretRef"), &source.secret_ref)?)
+            }
+            None => None,
+        };
+        let (path, text, source) = match (&spec.url, &spec.url_from) {
+            (Some(url), None) => (format!("{PROXY}.url"), url.clone(), None),
+            (None, Some(source)) => {
+                let path = format!("{PROXY}.urlFrom");
+                let text = self.secret_text(&path, &source.secret_key_ref)?;
+                (path, text, Some(&source.secret_key_ref))
+            }
+            _ => {
+                self.faults.invalid(PROXY, "set exactly one of url and urlFrom");
+                return None;
+            }
+        };
+        let text = Secret::new(text);
+        match Proxy::read(text.expose(), login) {
+            Ok(proxy) => Some(proxy),
+            Err(message) => {
+                let message = source.map_or(message.clone(), |source| in_secret(source, &message));
+                self.faults.invalid(path, message);
+                None
+            }
+        }
+    }
+
+    /// User name and password of a Secret that is named as a whole.
+    fn whole_login(&mut self, path: &str, reference: &LocalReference) -> Option<HeaderValue> {
+        let mut values = keys(reference, &BASIC_KEYS).map(|key| self.secret_text(path, &key));
+        let (user, password) = (values.next().flatten(), values.next().flatten());
+        self.login(path, &user?, &Secret::new(password?))
+    }
+
     fn tls(&mut self, spec: &TlsSpec) -> Option<Tls> {
         let ca = spec.ca_from.as_ref().map(|source| &source.secret_key_ref);
         let bundle = ca.map(|key| self.secret(CA, key));
@@ -264,34 +314,31 @@ impl Check<'_> {
     }
 
     fn basic(&mut self, basic: &BasicAuth) -> Option<HeaderValue> {
-        let (path, user, password) = match (&basic.username, &basic.password_from, &basic.secret_ref) {
+        match (&basic.username, &basic.password_from, &basic.secret_ref) {
             (Some(user), Some(password), None) => {
                 let path = format!("{BASIC}.passwordFrom");
-                let password = self.secret_text(&path, &password.secret_key_ref);
-                (format!("{BASIC}.username"), Some(user.clone()), password)
+                let password = Secret::new(self.secret_text(&path, &password.secret_key_ref)?);
+                self.login(&format!("{BASIC}.username"), user, &password)
             }
-            (None, None, Some(reference)) => {
-                let path = format!("{BASIC}.secretRef");
-                let mut values = keys(reference, &BASIC_KEYS).map(|key| self.secret_text(&path, &key));
-                let (user, password) = (values.next().flatten(), values.next().flatten());
-                (path, user, password)
-            }
+            (None, None, Some(reference)) => self.whole_login(&format!("{BASIC}.secretRef"), reference),
             _ => {
                 self.faults
                     .invalid(BASIC, "set either secretRef, or username and passwordFrom");
-                return None;
+                None
             }
-        };
-        let (user, password) = (user?, Secret::new(password?));
+        }
+    }
+
+    fn login(&mut self, path: &str, user: &str, password: &Secret<String>) -> Option<HeaderValue> {
         let control = |text: &str| text.chars().any(char::is_control);
-        let fault = if user.contains(':') || control(&user) {
+        let fault = if user.contains(':') || control(user) {
             "a user name has no \":\" and no control characters"
         } else if control(password.expose()) {
             "a password has no control characters"
         } else if user.len().saturating_add(password.expose().len()) > MAX_TOKEN / 2 {
             "user name and password have at most 2048 bytes together"
         } else {
-            return oauth2::basic(&user, &password);
+            return oauth2::basic(user, password);
         };
         self.faults.invalid(path, fault);
         None

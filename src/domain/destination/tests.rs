@@ -485,3 +485,44 @@ fn a_form_that_the_payload_cannot_have_is_a_fault() {
         assert!(check(webhook.clone(), &[]).is_ok(), "{webhook}");
     }
 }
+
+#[test]
+fn a_proxy_is_read_with_the_login_of_its_secret_and_its_faults_name_the_field() {
+    let none = json!({"scheme": "None"});
+    let of = |proxy: serde_json::Value| json!({"proxy": proxy, "signing": none});
+    let from = |key: &str| json!({"secretKeyRef": {"name": "s", "key": key}});
+    let secrets: &[(&str, &[u8])] = &[
+        ("s/url", b"http://me:hunter2@proxy.example:3128\n"),
+        ("s/bad", b"socks5://me:hunter2@proxy.example"),
+        ("s/username", b"you"),
+        ("s/password", b"pass"),
+    ];
+    let login = json!({"secretRef": {"name": "s"}});
+    let made = webhook(of(json!({"urlFrom": from("url"), "authFrom": login})), secrets);
+    let passage = made.request.passage.unwrap();
+    let proxy = passage.proxy.as_ref().unwrap();
+    assert_eq!(proxy.origin(), "http://proxy.example:3128");
+    assert_eq!(proxy.authorization.as_ref().unwrap(), "Basic eW91OnBhc3M=");
+    for (proxy, fault) in [
+        (json!({}), "proxy: set exactly one of url and urlFrom"),
+        (
+            json!({"url": "http://proxy.example/path"}),
+            "proxy.url: a proxy's URL has no path",
+        ),
+        (
+            json!({"urlFrom": from("bad")}),
+            "proxy.urlFrom: Secret \"s\" key \"bad\": a proxy's scheme is http or https",
+        ),
+        (
+            json!({"url": "http://proxy.example", "authFrom": {"secretRef": {"name": "gone"}}}),
+            "proxy.authFrom.secretRef: Secret \"gone\" does not exist",
+        ),
+    ] {
+        let faults = check(of(proxy), secrets).unwrap_err();
+        assert!(
+            faults[0].starts_with(&format!("spec.webhook.{fault}")),
+            "{faults:?}"
+        );
+        assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    }
+}

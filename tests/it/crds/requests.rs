@@ -156,4 +156,20 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "{webhook: {cloudEvents: Binary, contentType: application/json, payload: {format: CloudEvent}}}",
         "contentType, cloudEvents and a header Content-Type exclude each other",
     ),
+    // The proxy.
+    (
+        "{webhook: {proxy: {url: 'http://proxy.example.com:3128', authFrom: {secretRef: {name: s}}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {proxy: {urlFrom: {secretKeyRef: {name: s, key: url}}}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {proxy: {}}}", "set exactly one of url and urlFrom"),
+    (
+        "{webhook: {proxy: {url: 'http://p.example', urlFrom: {secretKeyRef: {name: s, key: url}}}}}",
+        "set exactly one of url and urlFrom",
+    ),
+    ("{webhook: {proxy: {url: 'http://me:secret@p.example'}}}", URL),
+    ("{webhook: {proxy: {url: 'socks5://p.example'}}}", URL),
 ];
