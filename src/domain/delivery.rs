@@ -15,7 +15,7 @@ use super::destination::{Endpoint, Identity, Webhook};
 use super::event::Event;
 use super::id;
 use super::request::Passage;
-use super::request::body::{Attributes, FormError};
+use super::request::body::{Attributes, FormError, gzip};
 use super::shape::{RenderError, Rendered};
 use super::signature::Signer;
 
@@ -87,7 +87,15 @@ pub fn prepare(
     attempt: Attempt,
 ) -> Result<WebhookRequest, PrepareError> {
     let rendered = webhook.payload.render(event, destination, attempt)?;
-    let (rendered, attributes) = webhook.request.body.apply(rendered)?;
+    let (mut rendered, mut attributes) = webhook.request.body.apply(rendered)?;
+    if webhook
+        .request
+        .gzip_above
+        .is_some_and(|most| rendered.body.len() > most)
+    {
+        rendered.body = gzip(&rendered.body);
+        attributes.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+    }
     Ok(WebhookRequest {
         method: webhook.request.method.clone(),
         endpoint: webhook.endpoint.clone(),

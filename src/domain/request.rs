@@ -20,6 +20,8 @@ pub struct RequestForm {
     pub method: Method,
     /// What becomes of a rendered body.
     pub body: BodyForm,
+    /// Bodies over so many bytes are compressed.
+    pub gzip_above: Option<usize>,
     /// How they get to their receiver, when it is not the plain way.
     pub passage: Option<Arc<Passage>>,
 }
@@ -29,6 +31,7 @@ impl Default for RequestForm {
         Self {
             method: Method::POST,
             body: BodyForm::default(),
+            gzip_above: None,
             passage: None,
         }
     }

@@ -65,12 +65,12 @@ impl Tokens {
         }
     }
 
-    /// The token of a client: the one that is kept, or the one that `fetch` gets. `stale` is one that the receiver has
+    /// The token of a client: the one that is kept, or the one that `fetch` gets. `refused` is one that the receiver has
     /// refused; it is not handed out again.
     pub(super) async fn get<F>(
         &self,
         client: &ClientCredentials,
-        stale: Option<&Token>,
+        refused: Option<&Token>,
         fetch: impl FnOnce() -> F,
     ) -> Result<Token, Failure>
     where
@@ -79,11 +79,11 @@ impl Tokens {
         let asked = Instant::now();
         let slot = self.slot(client.fingerprint(), asked);
         let mut state = slot.state.lock().await;
-        if let Some(stale) = stale
+        if let Some(refused) = refused
             && state
                 .token
                 .as_ref()
-                .is_some_and(|token| token.number == stale.number)
+                .is_some_and(|token| token.number == refused.number)
         {
             state.token = None;
         }

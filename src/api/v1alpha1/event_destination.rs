@@ -12,7 +12,9 @@ use super::common::{
     URL_MESSAGE, URL_RULE, duration_rule, header_name_rule,
 };
 use super::email::EmailTarget;
-use super::request::{AuthSpec, CloudEventsMode, ContentType, ProxySpec, RequestMethod, TlsSpec};
+use super::request::{
+    AuthSpec, CloudEventsMode, CompressionSpec, ContentType, ProxySpec, RequestMethod, TlsSpec,
+};
 use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
 
 /// Sends events to a webhook or by e-mail.
@@ -146,6 +148,10 @@ pub struct WebhookTarget {
     /// Format `CloudEvent`: how it is sent, `Structured` (default) as JSON, or `Binary` with attributes in headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_events: Option<CloudEventsMode>,
+
+    /// Compression of large bodies, for receivers that understand it. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionSpec>,
 
     /// How requests say who sends them: user name and password, a token, or OAuth 2.0. Default: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]

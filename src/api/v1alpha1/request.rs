@@ -66,7 +66,7 @@ pub struct OAuth2ClientCredentials {
     /// Scopes to ask for, at most 64. Default: none is named, the server chooses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
-    #[x_kube(validation = Rule::new(r#"self.all(scope, scope.matches('^[!#-\\[\\]-~]+$'))"#).message("a scope is visible ASCII without spaces, quotes and backslashes; name each in an item of its own"))]
+    #[x_kube(validation = Rule::new(r"self.all(scope, scope.matches('^[!#-\\[\\]-~]+$'))").message("a scope is visible ASCII without spaces, quotes and backslashes; name each in an item of its own"))]
     pub scopes: Vec<String>,
     /// Parameter `audience`, which some servers need. At most 2048 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,4 +189,14 @@ pub struct ProxySpec {
 pub struct ProxyLoginSource {
     /// Secret of type `kubernetes.io/basic-auth` in the same namespace; its keys are `username` and `password`.
     pub secret_ref: LocalReference,
+}
+
+/// When bodies are compressed.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CompressionSpec {
+    /// Bodies of more bytes than this are sent with `Content-Encoding: gzip`, 0 to 1048576. The signature covers the
+    /// compressed bytes.
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub gzip_above_bytes: i32,
 }

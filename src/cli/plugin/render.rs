@@ -340,6 +340,9 @@ fn show(
         }
         report.line("");
     }
+    if request.headers.contains_key(header::CONTENT_ENCODING) {
+        report.note("note: the body is compressed with gzip, as spec.webhook.compression says");
+    }
     if let Some(passage) = &request.passage {
         explain(passage, report);
     }

@@ -19,7 +19,7 @@ use crate::domain::request::body::BodyForm;
 use crate::domain::request::{Passage, RequestForm};
 use crate::domain::secret::Secret;
 use crate::domain::shape::{CLOUD_EVENT_JSON, JSON, TEXT};
-use crate::domain::template::Template;
+use crate::domain::template::{MAX_OUTPUT, Template};
 use crate::domain::tls::{self, Part, Tls};
 
 const AUTH: &str = "spec.webhook.auth";
@@ -108,6 +108,16 @@ impl Check<'_> {
             RequestMethod::Patch => Method::PATCH,
         };
         asked.form.body = self.body_form(target);
+        if let Some(compression) = &target.compression {
+            match usize::try_from(compression.gzip_above_bytes) {
+                Ok(most) if most <= MAX_OUTPUT => asked.form.gzip_above = Some(most),
+                _ => {
+                    let message = format!("must be between 0 and {MAX_OUTPUT}");
+                    self.faults
+                        .invalid("spec.webhook.compression.gzipAboveBytes", message);
+                }
+            }
+        }
         if let Some(tls) = &target.tls {
             passage.tls = self.tls(tls);
         }

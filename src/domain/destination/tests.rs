@@ -284,7 +284,7 @@ fn what_is_wrong_with_a_ready_format_names_its_field() {
     }
 }
 
-fn token(more: serde_json::Value) -> serde_json::Value {
+fn token(more: &serde_json::Value) -> serde_json::Value {
     let mut client = json!({
         "tokenURL": "https://login.example.com/token", "clientID": "me",
         "clientSecretFrom": {"secretKeyRef": {"name": "s", "key": "secret"}},
@@ -383,20 +383,20 @@ fn what_is_wrong_with_auth_names_its_field() {
             "auth: this format sets the header Authorization itself; remove auth".to_owned(),
         ),
         (
-            token(json!({"tokenURL": "http://169.254.169.254/token"})),
+            token(&json!({"tokenURL": "http://169.254.169.254/token"})),
             format!("{oauth2}.tokenURL: "),
         ),
         (
-            token(json!({"clientIDFrom": {"secretKeyRef": {"name": "s", "key": "p"}}})),
+            token(&json!({"clientIDFrom": {"secretKeyRef": {"name": "s", "key": "p"}}})),
             format!("{oauth2}: set exactly one of clientID and clientIDFrom"),
         ),
         (
-            token(json!({"clientSecretFrom": {"secretKeyRef": {"name": "s", "key": "none"}}})),
+            token(&json!({"clientSecretFrom": {"secretKeyRef": {"name": "s", "key": "none"}}})),
             format!("{oauth2}.clientSecretFrom: Secret \"s\" has no key \"none\"; add it"),
         ),
-        (token(json!({"scopes": ["a b"]})), format!("{oauth2}.scopes: at most 64")),
+        (token(&json!({"scopes": ["a b"]})), format!("{oauth2}.scopes: at most 64")),
         (
-            token(json!({"parameters": {"client_secret": "x"}})),
+            token(&json!({"parameters": {"client_secret": "x"}})),
             format!("{oauth2}.parameters: at most 16"),
         ),
         (
@@ -414,7 +414,7 @@ fn what_is_wrong_with_auth_names_its_field() {
 #[test]
 fn a_client_of_a_token_endpoint_does_not_show_its_secret() {
     let webhook = webhook(
-        token(json!({"scopes": ["a", "b"], "authStyle": "Body"})),
+        token(&json!({"scopes": ["a", "b"], "authStyle": "Body"})),
         &[("s/secret", b"hunter2")],
     );
     assert!(webhook.headers.is_empty());

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::{HeaderName, HeaderValue};
 use url::form_urlencoded::byte_serialize;
 
@@ -199,6 +202,15 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Compresses a body; the same bytes give the same bytes, so every attempt sends what the first one sent.
+#[must_use]
+pub fn gzip(body: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::default());
+    // Writing into memory does not fail.
+    let _ = encoder.write_all(body);
+    encoder.finish().map(Bytes::from).unwrap_or_default()
+}
+
 /// The attributes of a CloudEvent in JSON as headers, and its data (HTTP protocol binding 1.0, §3.1).
 fn binary(text: &str) -> Result<(Attributes, &str), FormError> {
     let members = reader::members(text);
@@ -245,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    fn rendered(body: &str) -> Rendered {
+    fn json_body(body: &str) -> Rendered {
         Rendered {
             content_type: JSON,
             body: Bytes::copy_from_slice(body.as_bytes()),
@@ -253,7 +265,7 @@ mod tests {
     }
 
     fn as_form(body: &str) -> Result<String, FormError> {
-        let (rendered, attributes) = BodyForm::Form.apply(rendered(body))?;
+        let (rendered, attributes) = BodyForm::Form.apply(json_body(body))?;
         assert_eq!((rendered.content_type, attributes.len()), (FORM, 0));
         Ok(String::from_utf8(rendered.body.to_vec()).unwrap())
     }
@@ -295,7 +307,7 @@ mod tests {
     fn attributes_become_headers_and_data_the_body() {
         let event = r#"{"specversion":"1.0","id":"a b","type":"x","message":"Euro € \"100%\" 😀","n":7,
             "datacontenttype":"application/json","data":{"a": 1}}"#;
-        let (rendered, attributes) = BodyForm::Binary.apply(rendered(event)).unwrap();
+        let (rendered, attributes) = BodyForm::Binary.apply(json_body(event)).unwrap();
         assert_eq!(
             (rendered.content_type, &rendered.body[..]),
             (JSON, &br#"{"a": 1}"#[..])
@@ -316,8 +328,22 @@ mod tests {
             ]
         );
         let long = json!({"id": "x".repeat(MAX_ATTRIBUTES), "data": 1}).to_string();
-        let refused = BodyForm::Binary.apply(super::tests::rendered(&long));
+        let refused = BodyForm::Binary.apply(json_body(&long));
         assert_eq!(refused, Err(FormError::TooManyAttributes));
+    }
+
+    #[test]
+    fn compressed_bytes_are_the_same_each_time_and_read_back() {
+        use std::io::Read as _;
+        let body = r#"{"a": "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"}"#.repeat(100);
+        let compressed = gzip(body.as_bytes());
+        assert_eq!(compressed, gzip(body.as_bytes()));
+        assert!(compressed.len() < body.len() / 10);
+        let mut read = String::new();
+        flate2::read::GzDecoder::new(&compressed[..])
+            .read_to_string(&mut read)
+            .unwrap();
+        assert_eq!(read, body);
     }
 
     proptest! {

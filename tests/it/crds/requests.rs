@@ -156,6 +156,18 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "{webhook: {cloudEvents: Binary, contentType: application/json, payload: {format: CloudEvent}}}",
         "contentType, cloudEvents and a header Content-Type exclude each other",
     ),
+    // Compression.
+    ("{webhook: {compression: {gzipAboveBytes: 0}}}", ACCEPTED),
+    ("{webhook: {compression: {gzipAboveBytes: 1048576}}}", ACCEPTED),
+    (
+        "{webhook: {compression: {gzipAboveBytes: 1048577}}}",
+        "should be less than or equal to 1048576",
+    ),
+    (
+        "{webhook: {compression: {gzipAboveBytes: -1}}}",
+        "should be greater than or equal to 0",
+    ),
+    ("{webhook: {compression: {}}}", "gzipAboveBytes: Required value"),
     // The proxy.
     (
         "{webhook: {proxy: {url: 'http://proxy.example.com:3128', authFrom: {secretRef: {name: s}}}}}",

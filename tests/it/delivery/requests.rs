@@ -116,3 +116,33 @@ async fn method_and_form_are_as_asked_and_the_signature_covers_what_is_sent() {
     assert_eq!(labelled.header("content-type"), "application/json");
     assert_eq!(labelled.json()["specversion"], "1.0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_are_compressed_and_the_signature_covers_the_compressed_bytes() {
+    use std::io::Read as _;
+    let stage = Stage::set("requests").await;
+    stage.destination(
+        "gzip",
+        "/gzip",
+        &json!({"webhook": {"compression": {"gzipAboveBytes": 2000}}}),
+    );
+    let secret = stage.secret("gzip-signing", "secret").await;
+    for (text, encoding) in [("small".to_owned(), ""), ("large ".repeat(1000), "gzip")] {
+        let before = stage.receiver.received("/gzip").len();
+        stage.publish("x", &json!({"text": text})).await;
+        let request = stage.receiver.wait_for("/gzip", before + 1).await.remove(before);
+        assert_eq!(request.header("content-encoding"), encoding);
+        assert_eq!(super::signing::verdict(&request, &secret), Ok(()));
+        let mut body = Vec::new();
+        if encoding.is_empty() {
+            body.extend_from_slice(&request.body);
+        } else {
+            assert!(request.body.len() < text.len() / 4);
+            flate2::read::GzDecoder::new(&request.body[..])
+                .read_to_end(&mut body)
+                .unwrap();
+        }
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["data"]["text"], text);
+    }
+}
