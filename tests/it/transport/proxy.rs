@@ -67,7 +67,7 @@ fn with_login(proxy: &Program, login: &str) -> String {
     proxy.fact("url").replace("http://", &format!("http://{login}@"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_proxy_tunnels_https_and_passes_http_on() {
     let mut proxy = Program::node("proxy.mjs", &json!({"user": "me", "password": "hunter2"}));
     let url = with_login(&proxy, "me:hunter2");
@@ -138,10 +138,10 @@ async fn a_proxy_tunnels_https_and_passes_http_on() {
 
     let seen = proxy.ask("seen");
     assert_eq!(seen["requests"], json!([plain.address().to_string()]));
-    assert_eq!(
-        seen["tunnels"],
-        json!([secure.address().to_string(), secure.address().to_string()])
-    );
+    let tunnels = seen["tunnels"].as_array().expect("a list");
+    assert_eq!(tunnels.len(), secure.accepted(), "{seen}");
+    let address = secure.address().to_string();
+    assert!(tunnels.iter().all(|one| *one == address), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
