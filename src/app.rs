@@ -225,6 +225,7 @@ impl App {
         let queue = start_queue(&settings, &mut registry, clock.clone())?;
         let transport = HttpTransport::new(TransportSettings {
             policy: egress.clone(),
+            proxies: EgressPolicy::new(settings.allow_egress.iter().chain(&settings.allow_proxy).copied()),
             ..TransportSettings::default()
         })
         .context("cannot set up the HTTP client")?;

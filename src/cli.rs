@@ -70,6 +70,16 @@ pub struct RunArgs {
         value_parser = network
     )]
     pub allow_egress: Vec<IpNet>,
+    /// Networks that the proxies of webhooks may be in although they are private; those of `--allow-egress` are such, too.
+    /// Whoever may write an `EventDestination` reaches through such a proxy what the proxy lets them. Repeat the flag or
+    /// separate with commas.
+    #[arg(
+        long,
+        env = "POSTRIDER_ALLOW_PROXY",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub allow_proxy: Vec<IpNet>,
     /// Folder that describes the SMTP server of e-mail destinations that name none: files `host`, `port`, `security`,
     /// `username`, `password`, `from`, `ca` and `allowUnencrypted`, as a mounted Secret has them. Default: none.
     #[arg(long, env = "POSTRIDER_SMTP_DIR", value_name = "DIR")]

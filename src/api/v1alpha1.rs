@@ -9,6 +9,7 @@ pub mod common;
 pub mod email;
 pub mod event_destination;
 pub mod event_project;
+pub mod request;
 pub mod signing;
 
 pub use common::{DurationString, LocalReference, SecretKeyRef, SecretKeySource};

@@ -5,6 +5,8 @@
 //! except `X-Postrider-Attempt`, `webhook-timestamp` and with it the signature. Host, Content-Length and whatever
 //! else HTTP itself needs is left to the transport.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
@@ -12,6 +14,8 @@ use jiff::Timestamp;
 use super::destination::{Endpoint, Identity, Webhook};
 use super::event::Event;
 use super::id;
+use super::request::Passage;
+use super::request::body::{Attributes, FormError, gzip};
 use super::shape::{RenderError, Rendered};
 use super::signature::Outgoing;
 use super::template::field::FieldError;
@@ -43,6 +47,8 @@ pub struct WebhookRequest {
     pub headers: HeaderMap,
     /// The exact bytes that were signed.
     pub body: Bytes,
+    /// How it gets to its receiver, when it is not the plain way.
+    pub passage: Option<Arc<Passage>>,
 }
 
 /// Facts of one attempt.
@@ -60,6 +66,9 @@ pub enum PrepareError {
     /// The format or template met an event it cannot render.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// The body cannot have the form that `contentType` or `cloudEvents` asks for.
+    #[error(transparent)]
+    Form(#[from] FormError),
     /// A template of a field, such as a header or a subject, met an event it cannot render.
     #[error(transparent)]
     Field(#[from] FieldError),
@@ -79,26 +88,35 @@ pub fn prepare(
     attempt: Attempt,
 ) -> Result<WebhookRequest, PrepareError> {
     let rendered = webhook.payload.render(event, destination, attempt)?;
+    let (mut rendered, mut attributes) = webhook.request.body.apply(rendered)?;
+    if webhook
+        .request
+        .gzip_above
+        .is_some_and(|most| rendered.body.len() > most)
+    {
+        rendered.body = gzip(&rendered.body);
+        attributes.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+    }
     let endpoint = match &webhook.templates.url {
         Some(url) => Endpoint::filled(url.render(event, destination, attempt)?),
         None => webhook.endpoint.clone(),
     };
-    let method = Method::POST;
     let mut headers = own_headers(webhook, event, destination, attempt)?;
-    describe(&mut headers, &rendered, event, destination, attempt);
+    describe(&mut headers, attributes, &rendered, event, destination, attempt);
     let outgoing = Outgoing {
         id: &event.id,
         now: attempt.now,
         body: &rendered.body,
         url: endpoint.expose().as_str(),
-        method: method.as_str(),
+        method: webhook.request.method.as_str(),
     };
     webhook.signer.sign(&outgoing, &mut headers);
     Ok(WebhookRequest {
-        method,
+        method: webhook.request.method.clone(),
         endpoint,
         headers,
         body: rendered.body,
+        passage: webhook.request.passage.clone(),
     })
 }
 
@@ -138,11 +156,16 @@ fn own_headers(
 /// Sets what Postrider says of the delivery.
 fn describe(
     headers: &mut HeaderMap,
+    attributes: Attributes,
     rendered: &Rendered,
     event: &Event,
     destination: &Identity,
     attempt: Attempt,
 ) {
+    // What the event says of itself wins, as what Postrider says does.
+    for (name, value) in attributes {
+        headers.insert(name, value);
+    }
     headers
         .entry(header::CONTENT_TYPE)
         .or_insert(HeaderValue::from_static(rendered.content_type));

@@ -7,6 +7,7 @@
 mod check;
 mod email;
 mod ready;
+mod request;
 mod signing;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use super::format::{self, Service};
 use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
 use super::pattern::TypePattern;
+use super::request::RequestForm;
 use super::retry::RetryPolicy;
 use super::secret::Secret;
 use super::shape::Payload;
@@ -122,6 +124,8 @@ pub struct Webhook {
     pub payload: Payload,
     /// Signs the body.
     pub signer: Signer,
+    /// What else requests need.
+    pub request: RequestForm,
 }
 
 /// Placeholders in a webhook's URL and headers.
@@ -231,6 +235,7 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
                 source.secret_key_ref.clone(),
             ));
         }
+        references.extend(request::references(webhook));
         for (index, header) in webhook.headers.iter().enumerate() {
             if let Some(source) = &header.value_from {
                 references.push((

@@ -1,10 +1,13 @@
 //! The whole way with the real binary: publish, store, deliver, fail, recover, stop.
 
+mod auth;
 mod health;
+mod identity;
 mod lifecycle;
 mod mail;
 mod notifications;
 mod ready;
+mod requests;
 mod rotation;
 mod schemes;
 mod signing;

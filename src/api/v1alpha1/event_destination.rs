@@ -12,6 +12,9 @@ use super::common::{
     URL_TEMPLATE_RULE, duration_rule, header_name_rule,
 };
 use super::email::EmailTarget;
+use super::request::{
+    AuthSpec, CloudEventsMode, CompressionSpec, ContentType, ProxySpec, RequestMethod, TlsSpec,
+};
 pub use super::signing::{
     AlsoSigning, LastRotation, SignatureAlgorithm, SignatureEncoding, SignatureStatus, SigningScheme,
     SigningSpec,
@@ -111,6 +114,12 @@ pub struct EventDestinationSpec {
 #[x_kube(validation = Rule::new("(has(self.payload) && has(self.payload.format) && self.payload.format == 'Telegram') == (has(self.formatOptions) && has(self.formatOptions.chatID))").message("formatOptions.chatID belongs to format Telegram, which needs it").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new("!has(self.formatOptions) || (has(self.payload) && has(self.payload.format) && !(self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']))").message("formatOptions belongs to the ready formats of services, such as Slack; set payload.format").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new(HEADERS_RULE).message(HEADERS_MESSAGE))]
+#[x_kube(validation = Rule::new("!has(self.contentType) || (!has(self.cloudEvents) && (!has(self.headers) || self.headers.all(one, one.name.lowerAscii() != 'content-type')))").message("contentType, cloudEvents and a header Content-Type exclude each other").field_path(".contentType"))]
+#[x_kube(validation = Rule::new("!has(self.contentType) || !has(self.payload) || !has(self.payload.format) || self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']").message("the ready formats of services have a content type of their own; remove contentType").field_path(".contentType"))]
+#[x_kube(validation = Rule::new("!has(self.contentType) || self.contentType != 'application/cloudevents+json' || (has(self.payload) && (!has(self.payload.format) || self.payload.format == 'CloudEvent'))").message("contentType application/cloudevents+json belongs to format CloudEvent, or to a template that is one").field_path(".contentType"))]
+#[x_kube(validation = Rule::new("!has(self.cloudEvents) || (has(self.payload) && has(self.payload.format) && self.payload.format == 'CloudEvent')").message("cloudEvents belongs to format CloudEvent; set payload.format").field_path(".cloudEvents"))]
+#[x_kube(validation = Rule::new("!has(self.tls) || !has(self.url) || self.url.lowerAscii().startsWith('https:')").message("tls needs an https URL").field_path(".tls"))]
+#[x_kube(validation = Rule::new("!has(self.auth) || !has(self.headers) || self.headers.all(one, one.name.lowerAscii() != 'authorization')").message("auth sets the header Authorization; remove it from headers").field_path(".headers"))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
     /// URL of the endpoint, `http` or `https`, at most 2048 characters. Path and query may hold `{{ $.event.… }}`
@@ -133,6 +142,35 @@ pub struct WebhookTarget {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, one.name.lowerAscii() == other.name.lowerAscii()))").message("each header may be set once; upper and lower case are the same name"))]
     pub headers: Vec<HeaderSpec>,
+
+    /// Method of requests: `POST` (default), `PUT` or `PATCH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<RequestMethod>,
+
+    /// Form of the body: JSON, a form, or text. Default: what the payload's format or template is. Not for the ready
+    /// formats of services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<ContentType>,
+
+    /// Format `CloudEvent`: how it is sent, `Structured` (default) as JSON, or `Binary` with attributes in headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_events: Option<CloudEventsMode>,
+
+    /// Compression of large bodies, for receivers that understand it. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionSpec>,
+
+    /// How requests say who sends them: user name and password, a token, or OAuth 2.0. Default: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSpec>,
+
+    /// Authorities of the receiver's certificate, a client certificate, the receiver's name. Only for `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+
+    /// HTTP proxy that requests go through. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxySpec>,
 
     /// Form of the request body: `format` or `template`. Default: the format that belongs to the event's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]

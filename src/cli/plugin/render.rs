@@ -31,6 +31,7 @@ use crate::domain::event::{Draft, Event, parse};
 use crate::domain::filter::Facts;
 use crate::domain::id::EventId;
 use crate::domain::project::ProjectFacts;
+use crate::domain::request::Passage;
 use crate::domain::secret::Secret;
 use crate::domain::signature::Signer;
 use crate::domain::signature::key::generate;
@@ -362,5 +363,40 @@ fn show(
         }
         report.line("");
     }
+    if request.headers.contains_key(header::CONTENT_ENCODING) {
+        report.note("note: the body is compressed with gzip, as spec.webhook.compression says");
+    }
+    if let Some(passage) = &request.passage {
+        explain(passage, report);
+    }
     report.out.extend_from_slice(&request.body);
+}
+
+/// Says what of a request's way the request itself does not show.
+fn explain(passage: &Passage, report: &mut Report) {
+    if let Some(credentials) = &passage.credentials {
+        report.note(format!(
+            "note: the header authorization is left out: its token is fetched from {}",
+            credentials.endpoint().origin()
+        ));
+    }
+    if let Some(proxy) = &passage.proxy {
+        report.note(format!(
+            "note: the request goes through the proxy {}",
+            proxy.origin()
+        ));
+    }
+    let Some(tls) = &passage.tls else { return };
+    if !tls.authorities.is_empty() {
+        let count = tls.authorities.len();
+        report.note(format!(
+            "note: TLS trusts {count} authorities of spec.webhook.tls.caFrom and no others"
+        ));
+    }
+    if tls.client.is_some() {
+        report.note("note: TLS shows the certificate of spec.webhook.tls.clientCertificateFrom");
+    }
+    if let Some(name) = &tls.server_name {
+        report.note(format!("note: TLS expects a certificate for {}", name.to_str()));
+    }
 }

@@ -7,6 +7,7 @@ use crate::api::v1alpha1::event_destination::PayloadFormat;
 use crate::domain::destination::RequestTemplates;
 use crate::domain::egress::EgressPolicy;
 use crate::domain::event::sample;
+use crate::domain::request::RequestForm;
 use crate::domain::shape::Payload;
 use crate::domain::signature::{Received, Signer};
 
@@ -18,6 +19,7 @@ fn made(own: &[(HeaderName, HeaderValue)], attempt: Attempt) -> (HeaderMap, Byte
         templates: RequestTemplates::default(),
         payload: Payload::Format(PayloadFormat::Default),
         signer: Signer::standard(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(),
+        request: RequestForm::default(),
     };
     let request = prepare(&webhook, &sample::identity(), &event, attempt).unwrap();
     (request.headers, request.body)

@@ -20,6 +20,7 @@ use crate::domain::fault::{Faults, field_path};
 use crate::domain::filter::Filter;
 use crate::domain::health::DisablePolicy;
 use crate::domain::pattern::TypePattern;
+use crate::domain::request::RequestForm;
 use crate::domain::retry::{LONGEST_MAX_AGE, MAX_ATTEMPTS, RetryPolicy};
 use crate::domain::secret::Secret;
 use crate::domain::shape::Payload;
@@ -86,6 +87,18 @@ impl Check<'_> {
         spec: &EventDestinationSpec,
         target: &WebhookTarget,
     ) -> Option<Webhook> {
+        let asked = self.request(identity, target);
+        let webhook = self.undressed(identity, spec, target);
+        self.dressed(webhook?, asked?)
+    }
+
+    /// The webhook without what its requests need beyond URL, headers, body and signature.
+    fn undressed(
+        &mut self,
+        identity: &Identity,
+        spec: &EventDestinationSpec,
+        target: &WebhookTarget,
+    ) -> Option<Webhook> {
         if let Some(service) = ready_service(target) {
             if target
                 .payload
@@ -119,6 +132,7 @@ impl Check<'_> {
             },
             payload: payload?,
             signer: signer?,
+            request: RequestForm::default(),
         })
     }
 

@@ -7,6 +7,7 @@ use super::{Endpoint, RequestTemplates, Webhook};
 use crate::api::v1alpha1::event_destination::{FormatOptions, SeverityLevel, WebhookTarget};
 use crate::domain::format::{ConnectionFault, Level, Needs, Options, Part, ReadyFormat, Service};
 use crate::domain::pattern::TypePattern;
+use crate::domain::request::RequestForm;
 use crate::domain::secret::Secret;
 use crate::domain::shape::Payload;
 use crate::domain::signature::Signer;
@@ -78,6 +79,7 @@ impl Check<'_> {
             },
             payload: Payload::Ready(Box::new(ReadyFormat::new(service, options?, key.as_ref()))),
             signer: signer?,
+            request: RequestForm::default(),
         })
     }
 

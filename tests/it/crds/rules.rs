@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::destinations::DESTINATIONS;
+use super::requests::REQUESTS;
 use super::signing::SIGNING;
 use crate::support::{Cluster, TempNamespace};
 
@@ -72,7 +73,7 @@ const PROJECT: &[(&str, &str)] = &[
 /// Words that stand for something long, largest numbers first so that none is a part of another.
 fn expand(case: &str) -> String {
     let mut text = case.replace("KEY", "keyFrom: {secretKeyRef: {name: s, key: k}}");
-    text = text.replace("KEY", "keyFrom: {secretKeyRef: {name: s, key: k}}");
+    text = text.replace("SECRET", "clientSecretFrom: {secretKeyRef: {name: s, key: k}}");
     for length in [2048, 257, 256, 129, 128, 65] {
         text = text.replace(&format!("LONG{length}"), &"a".repeat(length));
     }
@@ -174,6 +175,12 @@ async fn destinations_are_accepted_and_refused_as_they_should() {
     let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
     let cases = [DESTINATIONS, SIGNING].concat();
     check("EventDestination", "eventdestinations", base, &cases).await;
+}
+
+#[tokio::test]
+async fn requests_are_accepted_and_refused_as_they_should() {
+    let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
+    check("EventDestination", "eventdestinations", base, REQUESTS).await;
 }
 
 #[tokio::test]
