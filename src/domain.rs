@@ -15,6 +15,7 @@ pub mod format;
 pub mod health;
 pub mod id;
 pub mod notifications;
+pub mod operation;
 pub mod outcome;
 pub mod pattern;
 pub mod project;

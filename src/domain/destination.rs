@@ -180,11 +180,16 @@ impl Subscription {
         }
     }
 
+    /// Whether events of a type are meant, project and filter apart.
+    #[must_use]
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.events.iter().any(|pattern| pattern.asks_for(event_type))
+    }
+
     /// Whether an event of that project and type is meant, filter apart; namespaces have been compared before.
     #[must_use]
     pub fn matches(&self, project: &str, event_type: &str) -> bool {
-        self.project.as_deref().is_none_or(|name| name == project)
-            && self.events.iter().any(|pattern| pattern.matches(event_type))
+        self.project.as_deref().is_none_or(|name| name == project) && self.wants(event_type)
     }
 }
 

@@ -12,6 +12,7 @@ use super::budget::Share;
 use super::complaint::Sum;
 use super::filters;
 use super::lane::Lane;
+use super::operations::{self, Told};
 use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
 use crate::domain::delivery::{self, Attempt};
 use crate::domain::destination::{Destination, Target, Webhook};
@@ -40,7 +41,7 @@ pub(crate) async fn make(
     drop(shares);
 }
 
-async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, lease: Lease) {
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
     let started = Instant::now();
@@ -89,6 +90,9 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         &result,
         started.elapsed(),
     );
+    if let Some(told) = result.told {
+        operations::tell(core, &destination.identity, told).await;
+    }
     let settlement = Settlement {
         lease,
         completion: result.completion,
@@ -196,6 +200,8 @@ struct Conclusion {
     health: Option<Box<Health>>,
     signal: Option<Signal>,
     exhausted: bool,
+    /// What others are to be told.
+    told: Option<Box<Told>>,
 }
 
 fn conclude(
@@ -224,7 +230,7 @@ fn conclude(
         Some(RetryDecision::Exhausted) | None => Completion::Finished,
     };
     let exhausted = failed && completion == Completion::Finished;
-    let (signal, health) = lane.with(|state| {
+    let (signal, health, told) = lane.with(|state| {
         let is_current = destination.identity.generation == state.health.generation;
         let signal = if is_current {
             state.health.record(&destination.disable, outcome, began, now)
@@ -244,10 +250,20 @@ fn conclude(
         if exhausted {
             state.health.record_exhausted();
         }
+        let told = operations::note(
+            state,
+            destination,
+            &lease.stored,
+            outcome,
+            is_current,
+            exhausted,
+            now,
+        );
         state.active = true;
         let first_success = state.health.delivered == 1 && !failed;
         let lasting = failed || signal.is_some() || first_success;
-        (signal, lasting.then(|| Box::new(state.health.clone())))
+        let lasting = lasting || told.is_some();
+        (signal, lasting.then(|| Box::new(state.health.clone())), told)
     });
     if health.is_some() && (signal.is_some() || exhausted || !failed) {
         core.changes.push(lane.uid.clone());
@@ -257,6 +273,7 @@ fn conclude(
         health,
         signal,
         exhausted,
+        told,
     }
 }
 

@@ -16,6 +16,7 @@ use super::Core;
 use super::attempt;
 use super::budget::{self, Asker, Budget, LaneShares, Share};
 use super::metrics::Bound;
+use super::operations::Telling;
 use super::queue::{Completion, Lease, Outlook, QueueError, Reach, Settlement};
 use crate::domain::destination::Destination;
 use crate::domain::health::Health;
@@ -52,6 +53,8 @@ pub(crate) struct State {
     pub(crate) next_attempt: Option<Timestamp>,
     /// The store failed an attempt; nothing is leased before then.
     pub(crate) paused_until: Option<Timestamp>,
+    /// What was lately told of it.
+    pub(crate) telling: Telling,
 }
 
 impl Lane {
@@ -63,6 +66,7 @@ impl Lane {
             active: false,
             next_attempt: None,
             paused_until: None,
+            telling: Telling::default(),
         };
         Self {
             uid,

@@ -52,6 +52,13 @@ struct TestLabels {
     outcome: &'static str,
 }
 
+/// Labels of [`EngineMetrics::operational`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationalLabels {
+    r#type: &'static str,
+    outcome: &'static str,
+}
+
 /// A bound over all lanes that makes one wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -71,6 +78,7 @@ pub struct EngineMetrics {
     unmatched: Counter,
     filtered: Family<FilteredLabels, Counter>,
     broken: Counter,
+    operational: Family<OperationalLabels, Counter>,
     tests: Family<TestLabels, Counter>,
 }
 
@@ -84,6 +92,7 @@ impl Default for EngineMetrics {
             unmatched: Counter::default(),
             filtered: Family::default(),
             broken: Counter::default(),
+            operational: Family::default(),
             tests: Family::default(),
         }
     }
@@ -127,6 +136,11 @@ impl EngineMetrics {
             "Times that a destination's filter did not let an event through, by reason",
             self.filtered.clone(),
         );
+        registry.register(
+            "operational_events",
+            "Events about destinations' health, by type and by what became of them: stored or dropped",
+            self.operational.clone(),
+        );
         registry.register("test_sends", "Test sends by outcome", self.tests.clone());
     }
 
@@ -169,6 +183,13 @@ impl EngineMetrics {
             Bound::Bytes => "bytes",
         };
         self.waits.get_or_create(&WaitLabels { bound }).inc();
+    }
+
+    /// An event about a destination's health was stored, or dropped because too many waited for the store.
+    pub(crate) fn told(&self, r#type: &'static str, outcome: &'static str) {
+        self.operational
+            .get_or_create(&OperationalLabels { r#type, outcome })
+            .inc();
     }
 
     pub(crate) fn broken(&self) {

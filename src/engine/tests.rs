@@ -4,6 +4,7 @@ mod budget;
 mod filters;
 mod fixture;
 mod mail;
+mod operations;
 mod tester;
 
 use std::sync::Arc;

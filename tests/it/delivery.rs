@@ -4,6 +4,7 @@ mod health;
 mod lifecycle;
 mod mail;
 mod notifications;
+mod policy;
 mod ready;
 mod signing;
 mod testing;

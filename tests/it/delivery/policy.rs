@@ -1,0 +1,3 @@
+//! The policy of a destination on a real control plane: each field of `spec.delivery` does what its page says.
+
+mod operational;
