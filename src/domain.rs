@@ -18,6 +18,7 @@ pub mod notifications;
 pub mod operation;
 pub mod outcome;
 pub mod pattern;
+pub mod policy;
 pub mod project;
 pub mod retry;
 pub mod schema;

@@ -6,6 +6,7 @@
 
 mod check;
 mod email;
+mod policy;
 mod ready;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use super::format::{self, Service};
 use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
 use super::pattern::TypePattern;
+use super::policy::Policy;
 use super::retry::RetryPolicy;
 use super::secret::Secret;
 use super::shape::Payload;
@@ -84,6 +86,8 @@ pub struct Destination {
     pub max_in_flight: u32,
     /// When to give up on the receiver.
     pub disable: DisablePolicy,
+    /// What it asks for beyond the usual.
+    pub policy: Policy,
 }
 
 /// Where a destination's events go.
@@ -326,6 +330,7 @@ impl Destination {
         let target = check.target(&identity, spec);
         let (timeout, retry, max_in_flight) = check.delivery(spec.delivery.clone().unwrap_or_default());
         let disable = check.disable(&spec.auto_disable.clone().unwrap_or_default());
+        let policy = check.policy(spec);
         match target {
             Some(target) if check.faults.is_empty() => Ok(Self {
                 subscription: Subscription::of(spec),
@@ -336,6 +341,7 @@ impl Destination {
                 retry,
                 max_in_flight,
                 disable,
+                policy,
             }),
             _ => Err(check.faults),
         }

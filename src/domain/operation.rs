@@ -93,12 +93,11 @@ pub fn notice(health: &mut Health, policy: &DisablePolicy, ended: Ended, now: Ti
     if ended.is_operational || !ended.counts {
         return None;
     }
-    let (reached, notice) = match &health.disabled {
-        Some(disabled) => (100, Notice::Disabled(disabled.reason)),
-        None => {
-            let percent = reached(progress(policy, health, now))?;
-            (percent, Notice::Failing { percent })
-        }
+    let (reached, notice) = if let Some(disabled) = &health.disabled {
+        (100, Notice::Disabled(disabled.reason))
+    } else {
+        let percent = reached(progress(policy, health, now))?;
+        (percent, Notice::Failing { percent })
     };
     if health.announced >= reached {
         return None;

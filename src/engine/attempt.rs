@@ -20,7 +20,8 @@ use crate::domain::email::settled::Settled;
 use crate::domain::email::{self, Email, settled};
 use crate::domain::event::Event;
 use crate::domain::health::{Health, Signal};
-use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
+use crate::domain::outcome::{Failure, FailureReason, Outcome};
+use crate::domain::policy::replies;
 use crate::domain::retry::{self, RetryDecision};
 
 /// Why a delivery is dropped that its destination's filter does not let through.
@@ -188,7 +189,12 @@ async fn send(
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };
     match core.transport.send(request, destination.timeout).await {
-        Ok(reply) => outcome::classify(&reply, webhook.payload.reading(), core.clock.now()),
+        Ok(reply) => replies::read(
+            destination.policy.success.as_ref(),
+            &reply,
+            webhook.payload.reading(),
+            core.clock.now(),
+        ),
         Err(failure) => Outcome::Failed(failure),
     }
 }

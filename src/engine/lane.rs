@@ -3,6 +3,8 @@
 //! The task looks at everything anew each time it wakes: the destination as configured now, its health, what is due.
 //! It wakes when an event was stored for it, its destination changed, an attempt ended, or time has come.
 
+mod pacing;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 
+use self::pacing::Pacing;
+pub(crate) use self::pacing::Restraint;
 use super::Core;
 use super::attempt;
 use super::budget::{self, Asker, Budget, LaneShares, Share};
@@ -51,6 +55,8 @@ pub(crate) struct State {
     pub(crate) active: bool,
     /// When the next attempt is due, for status.
     pub(crate) next_attempt: Option<Timestamp>,
+    /// What of the policy keeps due deliveries waiting, for status.
+    pub(crate) waiting_for: Option<Restraint>,
     /// The store failed an attempt; nothing is leased before then.
     pub(crate) paused_until: Option<Timestamp>,
     /// What was lately told of it.
@@ -65,6 +71,7 @@ impl Lane {
             window,
             active: false,
             next_attempt: None,
+            waiting_for: None,
             paused_until: None,
             telling: Telling::default(),
         };
@@ -131,6 +138,8 @@ struct Task<'a> {
     was_parked: bool,
     /// Its namespace is not watched, which was logged.
     unwatched: bool,
+    /// What the destination's policy asks of the lane.
+    pacing: Pacing,
 }
 
 /// Empties a lane until its destination is gone or the engine stops.
@@ -146,6 +155,7 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
         most: usize::MAX,
         was_parked: false,
         unwatched: false,
+        pacing: Pacing::default(),
     };
     while !core.stopping.is_cancelled() {
         let step = tokio::select! {
@@ -325,6 +335,10 @@ impl Task<'_> {
         if next_due.is_none_or(|due| due > now) {
             return wait_until(lane, next_due);
         }
+        let free = match self.pacing.room(core, destination, free) {
+            Ok(free) => free,
+            Err(until) => return wait_because(lane, until, Restraint::RateLimit),
+        };
         let asker = if failing { Asker::Failing } else { self.asker() };
         let Some(first) = self.held.take().or_else(|| core.places.try_take(asker, 1)) else {
             return self.wait_for_turn(Bound::Requests, asker, 1).await;
@@ -359,6 +373,7 @@ impl Task<'_> {
                 (place, load),
             );
             self.attempts.spawn(attempt);
+            self.pacing.took(core, destination);
         }
         // By now the other places and leases are given back.
         if let Some((asker, units)) = lacking {
@@ -535,6 +550,12 @@ async fn sleep_until(core: &Core, until: Option<Timestamp>) {
 }
 
 fn wait_until(lane: &Lane, until: Option<Timestamp>) -> Step {
-    lane.with(|state| state.next_attempt = until);
+    lane.with(|state| (state.next_attempt, state.waiting_for) = (until, None));
     Step::Wait(until)
+}
+
+/// Waits for what the policy says.
+fn wait_because(lane: &Lane, until: Timestamp, waiting: Restraint) -> Step {
+    lane.with(|state| (state.next_attempt, state.waiting_for) = (Some(until), Some(waiting)));
+    Step::Wait(Some(until))
 }

@@ -59,6 +59,12 @@ struct OperationalLabels {
     outcome: &'static str,
 }
 
+/// Labels of [`EngineMetrics::policy_waits`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    reason: &'static str,
+}
+
 /// A bound over all lanes that makes one wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -75,6 +81,7 @@ pub struct EngineMetrics {
     duration: Histogram,
     signals: Family<SignalLabels, Counter>,
     waits: Family<WaitLabels, Counter>,
+    policy_waits: Family<PolicyLabels, Counter>,
     unmatched: Counter,
     filtered: Family<FilteredLabels, Counter>,
     broken: Counter,
@@ -89,6 +96,7 @@ impl Default for EngineMetrics {
             duration: Histogram::new(SECONDS),
             signals: Family::default(),
             waits: Family::default(),
+            policy_waits: Family::default(),
             unmatched: Counter::default(),
             filtered: Family::default(),
             broken: Counter::default(),
@@ -120,6 +128,11 @@ impl EngineMetrics {
             "in_flight_waits",
             "Times a destination had to wait because as much is in flight as may be",
             self.waits.clone(),
+        );
+        registry.register(
+            "policy_waits",
+            "Times that due deliveries of a destination had to wait by its own policy, by reason",
+            self.policy_waits.clone(),
         );
         registry.register(
             "attempts_broken",
@@ -183,6 +196,11 @@ impl EngineMetrics {
             Bound::Bytes => "bytes",
         };
         self.waits.get_or_create(&WaitLabels { bound }).inc();
+    }
+
+    /// Due deliveries begin to wait.
+    pub(crate) fn policy_waits(&self, reason: &'static str) {
+        self.policy_waits.get_or_create(&PolicyLabels { reason }).inc();
     }
 
     /// An event about a destination's health was stored, or dropped because too many waited for the store.

@@ -5,6 +5,7 @@ mod filters;
 mod fixture;
 mod mail;
 mod operations;
+mod policy;
 mod tester;
 
 use std::sync::Arc;
