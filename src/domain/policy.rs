@@ -3,9 +3,12 @@
 //! Each part is a pure decision in a module of its own; a destination that uses none of them has the default, which
 //! asks nothing. What waits and when it goes on is the lane's business.
 
+pub mod key;
+pub mod order;
 pub mod rate;
 pub mod replies;
 
+use self::order::Order;
 use self::rate::Rate;
 use self::replies::Statuses;
 
@@ -16,4 +19,6 @@ pub struct Policy {
     pub success: Option<Statuses>,
     /// How many deliveries may be tried in a time.
     pub rate: Option<Rate>,
+    /// In which order deliveries are made; `None`: in none.
+    pub order: Option<Order>,
 }

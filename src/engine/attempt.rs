@@ -11,7 +11,7 @@ use super::Core;
 use super::budget::Share;
 use super::complaint::Sum;
 use super::filters;
-use super::lane::Lane;
+use super::lane::{Lane, Turn};
 use super::operations::{self, Told};
 use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
 use crate::domain::delivery::{self, Attempt};
@@ -34,20 +34,28 @@ pub(crate) async fn make(
     destination: Arc<Destination>,
     lease: Lease,
     shares: (Share, Share),
+    mut turn: Option<Turn>,
 ) {
     tokio::select! {
-        () = run(&core, &lane, &destination, lease) => {}
+        () = run(&core, &lane, &destination, lease, turn.as_mut()) => {}
         () = core.aborting.cancelled() => {}
     }
     drop(shares);
+    drop(turn);
 }
 
-async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, lease: Lease) {
+async fn run(
+    core: &Arc<Core>,
+    lane: &Lane,
+    destination: &Destination,
+    lease: Lease,
+    turn: Option<&mut Turn>,
+) {
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
     let started = Instant::now();
     if filters::refuses(core, destination, &lease.stored).await {
-        return drop_filtered(core, lane, destination, lease).await;
+        return drop_filtered(core, lane, destination, lease, turn).await;
     }
     let mut note = None;
     let outcome = match (&lease.stored, &destination.target) {
@@ -100,7 +108,14 @@ async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, lease: Le
         health: result.health,
         note,
     };
-    if let Err(error) = core.queue.settle(vec![settlement]).await {
+    let completion = settlement.completion;
+    let settled = core.queue.settle(vec![settlement]).await;
+    if settled.is_ok()
+        && let Some(turn) = turn
+    {
+        turn.stored(completion);
+    }
+    if let Err(error) = settled {
         let (what, now) = ("attempts' outcomes were not stored", Instant::now());
         if let Some(Sum { lanes, times }) = core.complaints.note(what, error.reason(), &lane.uid, now) {
             tracing::error!(
@@ -113,7 +128,13 @@ async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, lease: Le
 }
 
 /// Lets go of a delivery that the destination's filter, as it is now, does not let through.
-async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+async fn drop_filtered(
+    core: &Core,
+    lane: &Lane,
+    destination: &Destination,
+    lease: Lease,
+    turn: Option<&mut Turn>,
+) {
     if let Stored::Event(event) = &lease.stored {
         tracing::info!(
             destination.namespace = %destination.identity.key.namespace,
@@ -132,7 +153,12 @@ async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, leas
         note: None,
     };
     match core.queue.settle(vec![settlement]).await {
-        Ok(()) => core.metrics.dropped(1, FILTERED),
+        Ok(()) => {
+            core.metrics.dropped(1, FILTERED);
+            if let Some(turn) = turn {
+                turn.stored(Completion::Finished);
+            }
+        }
         Err(error) => {
             tracing::error!(
                 reason = error.reason(), %error, destination.uid = %lane.uid,

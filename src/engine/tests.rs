@@ -5,6 +5,7 @@ mod filters;
 mod fixture;
 mod mail;
 mod operations;
+mod order;
 mod policy;
 mod tester;
 

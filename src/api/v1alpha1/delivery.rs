@@ -1,6 +1,7 @@
 //! The parts of `EventDestination.spec.delivery` that say more than how hard to try.
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{DurationString, duration_rule};
@@ -31,4 +32,14 @@ pub struct RateLimitSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub burst: Option<i32>,
+}
+
+/// `Fifo` delivers strictly in the order of acceptance; `None` (default) does not wait.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Ordering {
+    /// In no order.
+    #[default]
+    None,
+    /// In the order of acceptance, in all or for each key.
+    Fifo,
 }

@@ -11,7 +11,9 @@ use super::common::{
     DEFAULT_HEADERS, DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource,
     URL_MESSAGE, URL_RULE, duration_rule, header_name_rule,
 };
-use super::delivery::{FAILURES_MESSAGE, FAILURES_RULE, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE};
+use super::delivery::{
+    FAILURES_MESSAGE, FAILURES_RULE, Ordering, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE,
+};
 use super::email::EmailTarget;
 use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
 
@@ -352,6 +354,7 @@ pub enum SignatureEncoding {
 
 /// How hard to try.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.orderingKey) || (has(self.ordering) && self.ordering == 'Fifo')").message("orderingKey belongs to ordering: Fifo").field_path(".orderingKey"))]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySpec {
     /// One deadline over connecting, TLS, the request and the whole answer; of an e-mail over everything up to the
@@ -379,6 +382,16 @@ pub struct DeliverySpec {
     /// At most so many deliveries in a time, retries included. What is over it waits and spends no attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitSpec>,
+    /// `Fifo` delivers strictly in the order of acceptance: while one event is tried again, those behind it wait.
+    /// Default: `None`, which does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<Ordering>,
+    /// `Fifo`: what events are in order of, as a path such as `$.event.user.id` or text with `{{ … }}` placeholders, at
+    /// most 512 bytes. Events with the same value wait for each other and for no others; those that lack it are one
+    /// group. Default: all events of the destination are in one order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub ordering_key: Option<String>,
 }
 
 /// When to try again.
@@ -525,7 +538,8 @@ pub struct DeliveryStatus {
     /// When the destination was disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_time: Option<Time>,
-    /// What of `spec.delivery` keeps deliveries waiting that are due: `RateLimit`.
+    /// What of `spec.delivery` keeps deliveries waiting that are due: `RateLimit`, or `Order` when more wait for
+    /// those before them than is looked ahead at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// When the next attempt is due.

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::check::Check;
-use crate::api::v1alpha1::delivery::RateLimitSpec;
-use crate::api::v1alpha1::event_destination::{EventDestinationSpec, RetrySpec};
+use crate::api::v1alpha1::delivery::{Ordering, RateLimitSpec};
+use crate::api::v1alpha1::event_destination::{DeliverySpec, EventDestinationSpec, RetrySpec};
 use crate::domain::policy::Policy;
+use crate::domain::policy::key::Key;
+use crate::domain::policy::order::Order;
 use crate::domain::policy::rate::Rate;
 use crate::domain::policy::replies::{MAX_ENTRIES, RetryRules, Statuses};
 
@@ -20,6 +22,7 @@ impl Check<'_> {
         Policy {
             success: self.success(delivery.success.as_deref(), spec.email.is_some()),
             rate: delivery.rate_limit.as_ref().and_then(|rate| self.rate(rate)),
+            order: self.order(delivery),
         }
     }
 
@@ -68,6 +71,33 @@ impl Check<'_> {
                 path,
                 format!("give 1 to {MAX_ENTRIES} entries, or remove the list"),
             );
+        }
+    }
+
+    fn order(&mut self, delivery: &DeliverySpec) -> Option<Order> {
+        const PATH: &str = "spec.delivery.orderingKey";
+        let key = delivery.ordering_key.as_deref();
+        match delivery.ordering.unwrap_or_default() {
+            Ordering::Fifo => Some(Order {
+                key: key.and_then(|key| self.event_key(PATH, key)),
+            }),
+            Ordering::None => {
+                if key.is_some() {
+                    self.faults
+                        .invalid(PATH, "this belongs to ordering: Fifo; set it or remove this");
+                }
+                None
+            }
+        }
+    }
+
+    fn event_key(&mut self, path: &str, source: &str) -> Option<Key> {
+        match Key::parse(source) {
+            Ok(key) => Some(key),
+            Err(fault) => {
+                self.faults.invalid(path, fault);
+                None
+            }
         }
     }
 

@@ -130,8 +130,9 @@ mod tests {
             }
             for (index, first) in sent.iter().enumerate() {
                 for (count, last) in sent.iter().skip(index).enumerate() {
-                    let share = (last - first) as f64 / 1000.0 * f64::from(events) / per as f64;
-                    prop_assert!(count as f64 <= share + f64::from(burst) + 1e-3);
+                    let count = u64::try_from(count).unwrap();
+                    let share = (last - first) * u64::from(events) + u64::from(burst) * per * 1000;
+                    prop_assert!(count * per * 1000 <= share + 1);
                 }
             }
         }

@@ -11,6 +11,8 @@ use crate::engine::Core;
 pub(crate) enum Restraint {
     /// The rate is used up.
     RateLimit,
+    /// Those before them have not ended.
+    Order,
 }
 
 impl Restraint {
@@ -18,6 +20,7 @@ impl Restraint {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::RateLimit => "RateLimit",
+            Self::Order => "Order",
         }
     }
 }

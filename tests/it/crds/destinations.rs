@@ -131,6 +131,22 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
         "{delivery: {rateLimit: {events: 1, per: 1s, burst: 0}}}",
         "should be greater than or equal to 1",
     ),
+    // Order.
+    ("{delivery: {ordering: Fifo}}", ACCEPTED),
+    ("{delivery: {ordering: None}}", ACCEPTED),
+    (
+        "{delivery: {ordering: Fifo, orderingKey: $.event.user.id}}",
+        ACCEPTED,
+    ),
+    ("{delivery: {ordering: Lifo}}", "supported values"),
+    (
+        "{delivery: {orderingKey: $.event.user.id}}",
+        "orderingKey belongs to ordering: Fifo",
+    ),
+    (
+        "{delivery: {ordering: Fifo, orderingKey: ''}}",
+        "should be at least 1 chars long",
+    ),
     // Ready formats.
     ("{webhook: {payload: {format: Slack}}}", ACCEPTED),
     (
