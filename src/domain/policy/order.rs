@@ -7,7 +7,7 @@
 //! Bounds: [`MAX_HELD`] deliveries and [`MAX_HELD_BYTES`] of events that wait for one of their key to end, and
 //! [`MAX_BLOCKED`] keys with a failed delivery. At a bound no more deliveries are asked for until something ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -52,7 +52,7 @@ pub struct Queues<D> {
     held: BTreeMap<u64, Held<D>>,
     bytes: usize,
     /// Keys of which one is under way.
-    busy: HashMap<u128, ()>,
+    busy: HashSet<u128>,
     /// Keys of which one failed, and its next attempt.
     blocked: HashMap<u128, Timestamp>,
 }
@@ -62,7 +62,7 @@ impl<D> Default for Queues<D> {
         Self {
             held: BTreeMap::new(),
             bytes: 0,
-            busy: HashMap::new(),
+            busy: HashSet::new(),
             blocked: HashMap::new(),
         }
     }
@@ -80,19 +80,19 @@ impl<D> Queues<D> {
     }
 
     /// The oldest delivery whose key is free; it is under way from now on.
-    pub fn next(&mut self) -> Option<(u128, D)> {
+    pub fn take_next(&mut self) -> Option<(u128, D)> {
         let mut free = self
             .held
             .iter()
-            .filter(|(_, held)| !self.busy.contains_key(&held.key));
+            .filter(|(_, held)| !self.busy.contains(&held.key));
         let position = *free.next()?.0;
         let held = self.held.remove(&position)?;
         self.bytes = self.bytes.saturating_sub(held.bytes);
-        self.busy.insert(held.key, ());
+        self.busy.insert(held.key);
         Some((held.key, held.delivery))
     }
 
-    /// A delivery that [`next`](Self::next) gave did not start: it goes back to its place.
+    /// A delivery that [`take_next`](Self::take_next) gave did not start: it goes back to its place.
     pub fn put_back(&mut self, key: u128, position: u64, bytes: usize, delivery: D) {
         self.busy.remove(&key);
         self.bytes = self.bytes.saturating_add(bytes);

@@ -122,13 +122,12 @@ impl Task<'_> {
             }
         }
         held.is_unsorted |= held.queues.open(now);
-        let step = if !self.put_off(put_off).await {
-            Step::Again
-        } else if held.is_unsorted && !self.sort(now).await {
-            Step::Again
-        } else {
+        let is_sorted = self.put_off(put_off).await && (!held.is_unsorted || self.sort(now).await);
+        let step = if is_sorted {
             held.is_unsorted = false;
             self.start(&mut held, destination, limit, now, failing).await
+        } else {
+            Step::Again
         };
         self.in_order = Some(held);
         step
@@ -179,7 +178,7 @@ impl Task<'_> {
             if self.attempts.len() >= limit {
                 return Step::Wait(held.queues.next_opening());
             }
-            let Some((key, lease)) = held.queues.next() else {
+            let Some((key, lease)) = held.queues.take_next() else {
                 match self.fetch(held, destination, now).await {
                     Some(step) => return step,
                     None => continue,

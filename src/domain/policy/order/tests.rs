@@ -18,14 +18,14 @@ fn a_failed_delivery_blocks_its_key_alone() {
     for (position, key) in [(1, 7), (2, 7), (3, 8), (4, 7)] {
         assert_eq!(queues.offer(key, position, 10, position), Verdict::Kept);
     }
-    assert_eq!(queues.next(), Some((7, 1)));
-    assert_eq!(queues.next(), Some((8, 3)));
-    assert_eq!(queues.next(), None, "one of each key at a time");
+    assert_eq!(queues.take_next(), Some((7, 1)));
+    assert_eq!(queues.take_next(), Some((8, 3)));
+    assert_eq!(queues.take_next(), None, "one of each key at a time");
     assert_eq!(queues.failed(7, at(60)), [2, 4]);
     queues.done(8);
     assert_eq!(queues.offer(7, 5, 10, 5), Verdict::PutOff(5, at(60)));
     assert_eq!(queues.offer(8, 6, 10, 6), Verdict::Kept);
-    assert_eq!(queues.next(), Some((8, 6)));
+    assert_eq!(queues.take_next(), Some((8, 6)));
     assert_eq!(queues.next_opening(), Some(at(60)));
     assert!(!queues.open(at(59)) && queues.open(at(60)));
     assert_eq!(queues.offer(7, 1, 10, 1), Verdict::Kept);
@@ -38,12 +38,12 @@ fn what_is_looked_ahead_at_is_bounded() {
         queues.offer(1, position, 1, ());
     }
     assert_eq!(queues.room(), 0);
-    queues.next();
+    queues.take_next();
     assert_eq!(queues.room(), 1);
     let mut queues = Queues::default();
     queues.offer(1, 1, MAX_HELD_BYTES, ());
     assert_eq!(queues.room(), 0);
-    queues.next();
+    queues.take_next();
     assert_eq!(queues.room(), MAX_HELD);
     for key in 0..MAX_BLOCKED as u128 {
         queues.failed(key, at(1));
@@ -103,7 +103,7 @@ proptest! {
                 store.rewind(at(now));
             }
             while under_way.len() < 4 {
-                if let Some((key, position)) = queues.next() {
+                if let Some((key, position)) = queues.take_next() {
                     under_way.push((key, position));
                     continue;
                 }

@@ -57,9 +57,9 @@ async fn a_note_stays_with_its_delivery_until_it_is_finished(queue: Arc<dyn Queu
 
 async fn what_is_put_off_waits_without_an_attempt_and_goes_back_to_its_place(queue: Arc<dyn Queue>) {
     enqueue_numbered(&*queue, 0..3).await;
-    let mut leases = queue.lease(&lane("a"), at(10), 3).await.unwrap().leases;
-    let youngest = leases.split_off(1);
-    put_off(&*queue, leases, 1_000).await;
+    let mut first = queue.lease(&lane("a"), at(10), 3).await.unwrap().leases;
+    let youngest = first.split_off(1);
+    put_off(&*queue, first, 1_000).await;
     settle_all(&*queue, youngest, Completion::PutOffUntil(at(1_000)))
         .await
         .unwrap();
