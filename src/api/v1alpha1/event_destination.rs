@@ -413,8 +413,8 @@ pub struct RetrySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 64)))]
     #[x_kube(validation = Rule::new(FAILURES_RULE).message(FAILURES_MESSAGE))]
-    pub on: Option<Vec<String>>,
-    /// Failures after which an event is given up at once, unless `on` names them: `["4xx"]`.
+    pub retry_on: Option<Vec<String>>,
+    /// Failures after which an event is given up at once, unless `retryOn` names them: `["4xx"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 64)))]
     #[x_kube(validation = Rule::new(FAILURES_RULE).message(FAILURES_MESSAGE))]

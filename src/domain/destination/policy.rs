@@ -48,12 +48,12 @@ impl Check<'_> {
     }
 
     pub(super) fn retry_rules(&mut self, spec: &RetrySpec) -> RetryRules {
-        for (name, entries) in [("on", &spec.on), ("giveUpOn", &spec.give_up_on)] {
+        for (name, entries) in [("retryOn", &spec.retry_on), ("giveUpOn", &spec.give_up_on)] {
             if let Some(entries) = entries {
                 self.length(&format!("spec.delivery.retry.{name}"), entries.len());
             }
         }
-        match RetryRules::parse(spec.on.as_deref(), spec.give_up_on.as_deref()) {
+        match RetryRules::parse(spec.retry_on.as_deref(), spec.give_up_on.as_deref()) {
             Ok(rules) => rules,
             Err(faults) => {
                 for (list, index, fault) in faults {

@@ -112,21 +112,21 @@ struct Failures {
 pub type RuleFault = (&'static str, usize, String);
 
 impl RetryRules {
-    /// Reads the lists `on` and `giveUpOn`: statuses as in [`Statuses::parse`], and reasons.
+    /// Reads the lists `retryOn` and `giveUpOn`: statuses as in [`Statuses::parse`], and reasons.
     ///
     /// # Errors
     /// Every entry that is neither.
     pub fn parse(on: Option<&[String]>, give_up_on: Option<&[String]>) -> Result<Self, Vec<RuleFault>> {
         let mut faults = Vec::new();
         let rules = Self {
-            on: on.map(|entries| failures("on", entries, &mut faults)),
+            on: on.map(|entries| failures("retryOn", entries, &mut faults)),
             give_up_on: give_up_on.map(|entries| failures("giveUpOn", entries, &mut faults)),
         };
         if faults.is_empty() { Ok(rules) } else { Err(faults) }
     }
 
-    /// Whether a failure that could be tried again is: what `on` names is, what else `giveUpOn` names is not. Of the
-    /// rest nothing is when there is an `on` alone, everything otherwise.
+    /// Whether a failure that could be tried again is: what `retryOn` names is, what else `giveUpOn` names is not. Of the
+    /// rest nothing is when there is a `retryOn` alone, everything otherwise.
     #[must_use]
     pub fn allow(&self, failure: &Failure) -> bool {
         match (&self.on, &self.give_up_on) {
@@ -295,7 +295,7 @@ mod tests {
         )
         .unwrap_err();
         let places: Vec<_> = faults.iter().map(|(list, index, _)| (*list, *index)).collect();
-        assert_eq!(places, [("on", 1), ("on", 2), ("giveUpOn", 0)]);
+        assert_eq!(places, [("retryOn", 1), ("retryOn", 2), ("giveUpOn", 0)]);
         assert!(faults[0].2.contains("there are") && faults[0].2.contains("Timeout"));
         assert!(faults[1].2.contains("never tried again"));
     }

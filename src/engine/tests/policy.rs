@@ -25,8 +25,7 @@ async fn an_answer_that_counts_as_delivered_is_not_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_the_rules_do_not_name_ends_the_delivery() {
     let fixture = Fixture::new();
-    let retry =
-        json!({"retry": {"schedule": ["1s"], "maxAttempts": 4, "on": ["429", "5xx"], "giveUpOn": ["4xx"]}});
+    let retry = json!({"retry": {"schedule": ["1s"], "maxAttempts": 4, "retryOn": ["429", "5xx"], "giveUpOn": ["4xx"]}});
     for (name, status, attempts) in [("a", 404, 1), ("b", 500, 4), ("c", 302, 4)] {
         fixture.receiver(name, &retry, Script::Status(status));
         fixture.publish(name, 1).await;

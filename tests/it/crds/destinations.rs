@@ -93,7 +93,7 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     ("{filter: 5}", "must be of type string"),
     // What an answer means.
     (
-        "{delivery: {success: ['2xx', '409', '200-299'], retry: {on: ['5xx', '408', Timeout], giveUpOn: ['400-499']}}}",
+        "{delivery: {success: ['2xx', '409', '200-299'], retry: {retryOn: ['5xx', '408', Timeout], giveUpOn: ['400-499']}}}",
         ACCEPTED,
     ),
     ("{delivery: {success: []}}", "should have at least 1 items"),
@@ -101,7 +101,7 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     ("{delivery: {success: ['199']}}", STATUSES),
     ("{delivery: {success: ['6xx']}}", STATUSES),
     ("{delivery: {success: [Timeout]}}", STATUSES),
-    ("{delivery: {retry: {on: ['408-']}}}", FAILURES),
+    ("{delivery: {retry: {retryOn: ['408-']}}}", FAILURES),
     ("{delivery: {retry: {giveUpOn: [timeout]}}}", FAILURES),
     (
         "{webhook: null, email: {to: [a@b.example]}, delivery: {success: ['2xx']}}",

@@ -13,7 +13,7 @@ async fn answers_mean_what_the_destination_says() {
     stage.receiver.answer("/refuses", Manner::Status(422));
     let delivery = json!({"delivery": {
         "success": ["2xx", "409"],
-        "retry": {"schedule": ["50ms"], "maxAttempts": 9, "on": ["408", "429", "5xx"], "giveUpOn": ["4xx"]},
+        "retry": {"schedule": ["50ms"], "maxAttempts": 9, "retryOn": ["408", "429", "5xx"], "giveUpOn": ["4xx"]},
     }});
     stage.destination("has-it", "/has-it", &delivery);
     stage.destination("refuses", "/refuses", &delivery);
@@ -31,14 +31,14 @@ async fn answers_mean_what_the_destination_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_rule_is_told_with_its_place() {
     let stage = Stage::set("answers").await;
-    let delivery = json!({"delivery": {"success": ["299-200"], "retry": {"on": ["TimeOut"]}}});
+    let delivery = json!({"delivery": {"success": ["299-200"], "retry": {"retryOn": ["TimeOut"]}}});
     stage.apply_destination("hook", "/hook", &delivery);
     let stalled = |ed: &serde_json::Value| condition(ed, "Stalled")["status"] == "True";
     let ed = stage.until("ed", "hook", "the fault shows", stalled).await;
     let message = condition(&ed, "Ready")["message"].as_str().unwrap();
     for part in [
         "spec.delivery.success[0]: the range ends before it begins",
-        "spec.delivery.retry.on[0]: there is no reason \"TimeOut\"",
+        "spec.delivery.retry.retryOn[0]: there is no reason \"TimeOut\"",
     ] {
         assert!(message.contains(part), "{message}");
     }
