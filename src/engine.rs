@@ -21,6 +21,7 @@ mod filters;
 pub mod lane;
 mod lanes;
 pub mod metrics;
+mod operations;
 pub mod publish;
 pub mod queue;
 pub mod tester;
@@ -44,6 +45,7 @@ use self::directory::Directory;
 use self::filters::Filters;
 use self::lane::Lane;
 use self::metrics::EngineMetrics;
+use self::operations::Operations;
 use self::queue::Queue;
 use self::tester::Tests;
 use self::transport::{Mailer, Transport};
@@ -94,6 +96,7 @@ pub(crate) struct Core {
     pub(crate) loads: Budget,
     pub(crate) filters: Filters,
     pub(crate) tests: Tests,
+    pub(crate) operations: Operations,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
     /// What the store refuses the lanes.
@@ -135,6 +138,7 @@ impl Engine {
             loads: budget::loads(parts.max_in_flight_bytes),
             filters: Filters::default(),
             tests: Tests::default(),
+            operations: Operations::default(),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
             complaints: Complaints::default(),
@@ -280,6 +284,7 @@ async fn sweep(core: Arc<Core>) {
     loop {
         ticks.tick().await;
         sweep_lanes(&core).await;
+        operations::sweep(&core).await;
     }
 }
 

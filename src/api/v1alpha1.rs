@@ -6,6 +6,7 @@
 )]
 
 pub mod common;
+pub mod delivery;
 pub mod email;
 pub mod event_destination;
 pub mod event_project;

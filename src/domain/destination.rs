@@ -6,6 +6,7 @@
 
 mod check;
 mod email;
+mod policy;
 mod ready;
 mod request;
 mod signing;
@@ -31,6 +32,7 @@ use super::format::{self, Service};
 use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
 use super::pattern::TypePattern;
+use super::policy::Policy;
 use super::request::RequestForm;
 use super::retry::RetryPolicy;
 use super::secret::Secret;
@@ -89,6 +91,8 @@ pub struct Destination {
     pub max_in_flight: u32,
     /// When to give up on the receiver.
     pub disable: DisablePolicy,
+    /// What it asks for beyond the usual.
+    pub policy: Policy,
 }
 
 /// Where a destination's events go.
@@ -204,11 +208,16 @@ impl Subscription {
         }
     }
 
+    /// Whether events of a type are meant, project and filter apart.
+    #[must_use]
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.events.iter().any(|pattern| pattern.asks_for(event_type))
+    }
+
     /// Whether an event of that project and type is meant, filter apart; namespaces have been compared before.
     #[must_use]
     pub fn matches(&self, project: &str, event_type: &str) -> bool {
-        self.project.as_deref().is_none_or(|name| name == project)
-            && self.events.iter().any(|pattern| pattern.matches(event_type))
+        self.project.as_deref().is_none_or(|name| name == project) && self.wants(event_type)
     }
 }
 
@@ -290,6 +299,7 @@ impl Destination {
         let target = check.target(&identity, spec);
         let (timeout, retry, max_in_flight) = check.delivery(spec.delivery.clone().unwrap_or_default());
         let disable = check.disable(&spec.auto_disable.clone().unwrap_or_default());
+        let policy = check.policy(spec);
         match target {
             Some(target) if check.faults.is_empty() => Ok(Self {
                 subscription: Subscription::of(spec),
@@ -300,6 +310,7 @@ impl Destination {
                 retry,
                 max_in_flight,
                 disable,
+                policy,
             }),
             _ => Err(check.faults),
         }

@@ -11,7 +11,8 @@ use super::Core;
 use super::budget::Share;
 use super::complaint::Sum;
 use super::filters;
-use super::lane::Lane;
+use super::lane::{Lane, Turn};
+use super::operations::{self, Told};
 use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
 use crate::domain::delivery::{self, Attempt};
 use crate::domain::destination::{Destination, Target, Webhook};
@@ -19,7 +20,8 @@ use crate::domain::email::settled::Settled;
 use crate::domain::email::{self, Email, settled};
 use crate::domain::event::Event;
 use crate::domain::health::{Health, Signal};
-use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
+use crate::domain::outcome::{Failure, FailureReason, Outcome};
+use crate::domain::policy::replies;
 use crate::domain::retry::{self, RetryDecision};
 
 /// Why a delivery is dropped that its destination's filter does not let through.
@@ -32,20 +34,28 @@ pub(crate) async fn make(
     destination: Arc<Destination>,
     lease: Lease,
     shares: (Share, Share),
+    mut turn: Option<Turn>,
 ) {
     tokio::select! {
-        () = run(&core, &lane, &destination, lease) => {}
+        () = run(&core, &lane, &destination, lease, turn.as_mut()) => {}
         () = core.aborting.cancelled() => {}
     }
     drop(shares);
+    drop(turn);
 }
 
-async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+async fn run(
+    core: &Arc<Core>,
+    lane: &Lane,
+    destination: &Destination,
+    lease: Lease,
+    turn: Option<&mut Turn>,
+) {
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
     let started = Instant::now();
     if filters::refuses(core, destination, &lease.stored).await {
-        return drop_filtered(core, lane, destination, lease).await;
+        return drop_filtered(core, lane, destination, lease, turn).await;
     }
     let mut note = None;
     let outcome = match (&lease.stored, &destination.target) {
@@ -89,13 +99,23 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         &result,
         started.elapsed(),
     );
+    if let Some(told) = result.told {
+        operations::tell(core, &destination.identity, told).await;
+    }
     let settlement = Settlement {
         lease,
         completion: result.completion,
         health: result.health,
         note,
     };
-    if let Err(error) = core.queue.settle(vec![settlement]).await {
+    let completion = settlement.completion;
+    let settled = core.queue.settle(vec![settlement]).await;
+    if settled.is_ok()
+        && let Some(turn) = turn
+    {
+        turn.stored(completion);
+    }
+    if let Err(error) = settled {
         let (what, now) = ("attempts' outcomes were not stored", Instant::now());
         if let Some(Sum { lanes, times }) = core.complaints.note(what, error.reason(), &lane.uid, now) {
             tracing::error!(
@@ -108,7 +128,13 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
 }
 
 /// Lets go of a delivery that the destination's filter, as it is now, does not let through.
-async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+async fn drop_filtered(
+    core: &Core,
+    lane: &Lane,
+    destination: &Destination,
+    lease: Lease,
+    turn: Option<&mut Turn>,
+) {
     if let Stored::Event(event) = &lease.stored {
         tracing::info!(
             destination.namespace = %destination.identity.key.namespace,
@@ -127,7 +153,12 @@ async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, leas
         note: None,
     };
     match core.queue.settle(vec![settlement]).await {
-        Ok(()) => core.metrics.dropped(1, FILTERED),
+        Ok(()) => {
+            core.metrics.dropped(1, FILTERED);
+            if let Some(turn) = turn {
+                turn.stored(Completion::Finished);
+            }
+        }
         Err(error) => {
             tracing::error!(
                 reason = error.reason(), %error, destination.uid = %lane.uid,
@@ -184,7 +215,12 @@ async fn send(
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };
     match core.transport.send(request, destination.timeout).await {
-        Ok(reply) => outcome::classify(&reply, webhook.payload.reading(), core.clock.now()),
+        Ok(reply) => replies::read(
+            destination.policy.success.as_ref(),
+            &reply,
+            webhook.payload.reading(),
+            core.clock.now(),
+        ),
         Err(failure) => Outcome::Failed(failure),
     }
 }
@@ -196,6 +232,8 @@ struct Conclusion {
     health: Option<Box<Health>>,
     signal: Option<Signal>,
     exhausted: bool,
+    /// What others are to be told.
+    told: Option<Box<Told>>,
 }
 
 fn conclude(
@@ -224,7 +262,7 @@ fn conclude(
         Some(RetryDecision::Exhausted) | None => Completion::Finished,
     };
     let exhausted = failed && completion == Completion::Finished;
-    let (signal, health) = lane.with(|state| {
+    let (signal, health, told) = lane.with(|state| {
         let is_current = destination.identity.generation == state.health.generation;
         let signal = if is_current {
             state.health.record(&destination.disable, outcome, began, now)
@@ -244,10 +282,20 @@ fn conclude(
         if exhausted {
             state.health.record_exhausted();
         }
+        let told = operations::note(
+            state,
+            destination,
+            &lease.stored,
+            outcome,
+            is_current,
+            exhausted,
+            now,
+        );
         state.active = true;
         let first_success = state.health.delivered == 1 && !failed;
         let lasting = failed || signal.is_some() || first_success;
-        (signal, lasting.then(|| Box::new(state.health.clone())))
+        let lasting = lasting || told.is_some();
+        (signal, lasting.then(|| Box::new(state.health.clone())), told)
     });
     if health.is_some() && (signal.is_some() || exhausted || !failed) {
         core.changes.push(lane.uid.clone());
@@ -257,6 +305,7 @@ fn conclude(
         health,
         signal,
         exhausted,
+        told,
     }
 }
 

@@ -426,5 +426,7 @@ impl Matches {
     }
 }
 
+mod watchers;
+
 #[cfg(test)]
 mod tests;

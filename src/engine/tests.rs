@@ -4,6 +4,9 @@ mod budget;
 mod filters;
 mod fixture;
 mod mail;
+mod operations;
+mod order;
+mod policy;
 mod tester;
 
 use std::sync::Arc;

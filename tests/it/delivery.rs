@@ -6,6 +6,7 @@ mod identity;
 mod lifecycle;
 mod mail;
 mod notifications;
+mod policy;
 mod ready;
 mod requests;
 mod rotation;

@@ -423,6 +423,7 @@ fn delivery(view: &LaneView) -> Delivery<'_> {
         pending: view.depth.pending,
         parked: view.parked,
         next_attempt: view.next_attempt,
+        waiting_for: view.waiting_for,
     }
 }
 

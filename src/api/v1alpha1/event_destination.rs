@@ -11,6 +11,9 @@ use super::common::{
     DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource, URL_MESSAGE,
     URL_TEMPLATE_RULE, duration_rule, header_name_rule,
 };
+use super::delivery::{
+    FAILURES_MESSAGE, FAILURES_RULE, Ordering, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE,
+};
 use super::email::EmailTarget;
 use super::request::{
     AuthSpec, CloudEventsMode, CompressionSpec, ContentType, ProxySpec, RequestMethod, TlsSpec,
@@ -67,6 +70,7 @@ use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("has(self.webhook) != has(self.email)").message("set exactly one target: spec.webhook or spec.email"))]
+#[x_kube(validation = Rule::new("!has(self.email) || !has(self.delivery) || !has(self.delivery.success)").message("success belongs to webhooks; a mail server's answers are fixed").field_path(".delivery"))]
 #[serde(rename_all = "camelCase")]
 pub struct EventDestinationSpec {
     /// The project whose events are sent. Default: every `EventProject` of the namespace.
@@ -341,6 +345,7 @@ pub enum SeverityLevel {
 
 /// How hard to try.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.orderingKey) || (has(self.ordering) && self.ordering == 'Fifo')").message("orderingKey belongs to ordering: Fifo").field_path(".orderingKey"))]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySpec {
     /// One deadline over connecting, TLS, the request and the whole answer; of an e-mail over everything up to the
@@ -359,6 +364,25 @@ pub struct DeliverySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new(duration_rule("self", "1s", "720h")).message("maxAge must be a duration between 1s and 720h, such as 15s or 1h30m"))]
     pub max_age: Option<DurationString>,
+    /// Statuses of webhooks' answers that count as delivered, 1 to 32 codes, ranges or classes: `["2xx", "409"]`.
+    /// Default: `["2xx"]`. No redirect is ever followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 7)))]
+    #[x_kube(validation = Rule::new(STATUSES_RULE).message(STATUSES_MESSAGE))]
+    pub success: Option<Vec<String>>,
+    /// At most so many deliveries in a time, retries included. What is over it waits and spends no attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSpec>,
+    /// `Fifo` delivers strictly in the order of acceptance: while one event is tried again, those behind it wait.
+    /// Default: `None`, which does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<Ordering>,
+    /// `Fifo`: what events are in order of, as a path such as `$.event.user.id` or text with `{{ … }}` placeholders, at
+    /// most 512 bytes. Events with the same value wait for each other and for no others; those that lack it are one
+    /// group. Default: all events of the destination are in one order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub ordering_key: Option<String>,
 }
 
 /// When to try again.
@@ -375,6 +399,17 @@ pub struct RetrySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
+    /// Failures that are tried again, 1 to 32 statuses, ranges, classes or reasons:
+    /// `["408", "429", "500-599", Timeout]`. Default: all that can be. Alone it means these and no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 64)))]
+    #[x_kube(validation = Rule::new(FAILURES_RULE).message(FAILURES_MESSAGE))]
+    pub retry_on: Option<Vec<String>>,
+    /// Failures after which an event is given up at once, unless `retryOn` names them: `["4xx"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 64)))]
+    #[x_kube(validation = Rule::new(FAILURES_RULE).message(FAILURES_MESSAGE))]
+    pub give_up_on: Option<Vec<String>>,
 }
 
 /// When to give up on a receiver, and how to find out that it works again.
@@ -505,6 +540,10 @@ pub struct DeliveryStatus {
     /// When the destination was disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_time: Option<Time>,
+    /// What of `spec.delivery` keeps deliveries waiting that are due: `RateLimit`, or `Order` when more wait for
+    /// those before them than is looked ahead at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
     /// When the next attempt is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,

@@ -327,6 +327,7 @@ impl Check<'_> {
             .unwrap_or(DEFAULT_MAX_IN_FLIGHT);
         let retry = spec.retry.unwrap_or_default();
         let mut policy = RetryPolicy {
+            rules: self.retry_rules(&retry),
             max_age,
             ..RetryPolicy::default()
         };
@@ -420,7 +421,7 @@ impl Check<'_> {
         duration
     }
 
-    fn count(&mut self, path: &str, count: Option<i32>, most: u32) -> Option<u32> {
+    pub(super) fn count(&mut self, path: &str, count: Option<i32>, most: u32) -> Option<u32> {
         let count = count?;
         let fits = u32::try_from(count)
             .ok()

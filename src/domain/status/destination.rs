@@ -65,6 +65,8 @@ pub struct Delivery<'a> {
     pub parked: u64,
     /// When the next attempt is due.
     pub next_attempt: Option<Timestamp>,
+    /// What of the policy keeps due deliveries waiting.
+    pub waiting_for: Option<&'static str>,
 }
 
 impl Delivery<'_> {
@@ -332,6 +334,7 @@ fn numbers(facts: &DestinationFacts<'_>, delivery: Delivery<'_>) -> DeliveryStat
         }),
         failing_since: health.failing_since.map(seconds),
         disabled_time: disabled.map(|disabled| seconds(disabled.since)),
+        waiting_for: delivery.waiting_for.map(ToOwned::to_owned),
         next_attempt_time: delivery.next_attempt.map(seconds),
         ..DeliveryStatus::default()
     })

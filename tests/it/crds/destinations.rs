@@ -15,6 +15,11 @@ const KEY_FROM: &str =
 const CHAT_ID: &str = "formatOptions.chatID belongs to format Telegram, which needs it";
 const NO_READY_FORMAT: &str =
     "formatOptions belongs to the ready formats of services, such as Slack; set payload.format";
+const STATUSES: &str =
+    "use statuses such as \"409\", ranges such as \"200-299\" or classes such as \"2xx\" in each entry";
+const FAILURES: &str =
+    "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons";
+const PER: &str = "per must be a duration between 1s and 24h, such as 1s or 1m";
 const TAG: &str = "a tag's name begins with a letter and has at most 32 letters, digits";
 
 pub(super) const DESTINATIONS: &[(&str, &str)] = &[
@@ -85,6 +90,62 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     ("{filter: 'event.data.total > 100'}", ACCEPTED),
     ("{filter: ''}", "should be at least 1 chars long"),
     ("{filter: 5}", "must be of type string"),
+    // What an answer means.
+    (
+        "{delivery: {success: ['2xx', '409', '200-299'], retry: {retryOn: ['5xx', '408', Timeout], giveUpOn: ['400-499']}}}",
+        ACCEPTED,
+    ),
+    ("{delivery: {success: []}}", "should have at least 1 items"),
+    ("{delivery: {success: [409]}}", "must be of type string"),
+    ("{delivery: {success: ['199']}}", STATUSES),
+    ("{delivery: {success: ['6xx']}}", STATUSES),
+    ("{delivery: {success: [Timeout]}}", STATUSES),
+    ("{delivery: {retry: {retryOn: ['408-']}}}", FAILURES),
+    ("{delivery: {retry: {giveUpOn: [timeout]}}}", FAILURES),
+    (
+        "{webhook: null, email: {to: [a@b.example]}, delivery: {success: ['2xx']}}",
+        "success belongs to webhooks",
+    ),
+    // The rate.
+    ("{delivery: {rateLimit: {events: 50, per: 1m}}}", ACCEPTED),
+    (
+        "{delivery: {rateLimit: {events: 100000, per: 24h, burst: 100000}}}",
+        ACCEPTED,
+    ),
+    (
+        "{delivery: {rateLimit: {per: 1m}}}",
+        "spec.delivery.rateLimit.events: Required value",
+    ),
+    (
+        "{delivery: {rateLimit: {events: 1}}}",
+        "spec.delivery.rateLimit.per: Required value",
+    ),
+    (
+        "{delivery: {rateLimit: {events: 0, per: 1m}}}",
+        "should be greater than or equal to 1",
+    ),
+    ("{delivery: {rateLimit: {events: 1, per: 500ms}}}", PER),
+    ("{delivery: {rateLimit: {events: 1, per: 25h}}}", PER),
+    (
+        "{delivery: {rateLimit: {events: 1, per: 1s, burst: 0}}}",
+        "should be greater than or equal to 1",
+    ),
+    // Order.
+    ("{delivery: {ordering: Fifo}}", ACCEPTED),
+    ("{delivery: {ordering: None}}", ACCEPTED),
+    (
+        "{delivery: {ordering: Fifo, orderingKey: $.event.user.id}}",
+        ACCEPTED,
+    ),
+    ("{delivery: {ordering: Lifo}}", "supported values"),
+    (
+        "{delivery: {orderingKey: $.event.user.id}}",
+        "orderingKey belongs to ordering: Fifo",
+    ),
+    (
+        "{delivery: {ordering: Fifo, orderingKey: ''}}",
+        "should be at least 1 chars long",
+    ),
     // Ready formats.
     ("{webhook: {payload: {format: Slack}}}", ACCEPTED),
     (

@@ -57,6 +57,11 @@ const PROJECT: &[(&str, &str)] = &[
         "use letters, digits, \"_\", \".\" and \"-\"",
     ),
     ("{eventTypes: [{name: LONG129}]}", "Too long"),
+    ("{eventTypes: [{name: postriders}]}", ACCEPTED),
+    (
+        "{eventTypes: [{name: postrider.mine}]}",
+        "names that begin with postrider. are Postrider's own; choose another name",
+    ),
     ("{eventTypes: [{name: a}, {name: a}]}", "Duplicate value"),
     (
         "{eventTypes: [{name: a, schema: true}]}",
