@@ -4,6 +4,7 @@
 
 pub mod catalogue;
 pub mod delivery;
+pub mod delivery_log;
 pub mod destination;
 pub mod duration;
 pub mod egress;

@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod budget;
 pub mod clock;
 mod complaint;
+pub mod deliveries;
 pub mod directory;
 mod filters;
 pub mod lane;
@@ -23,6 +24,7 @@ mod lanes;
 pub mod metrics;
 pub mod publish;
 pub mod queue;
+mod recording;
 pub mod tester;
 pub mod transport;
 pub mod view;
@@ -40,6 +42,7 @@ use tokio_util::task::TaskTracker;
 use self::budget::Budget;
 use self::clock::Clock;
 use self::complaint::Complaints;
+use self::deliveries::DeliveryLog;
 use self::directory::Directory;
 use self::filters::Filters;
 use self::lane::Lane;
@@ -60,6 +63,8 @@ pub struct Parts {
     pub directory: Arc<Directory>,
     /// The durable store.
     pub queue: Arc<dyn Queue>,
+    /// Keeps what became of attempts.
+    pub deliveries: Arc<dyn DeliveryLog>,
     /// Sends requests.
     pub transport: Arc<dyn Transport>,
     /// Sends mails.
@@ -86,6 +91,7 @@ pub struct Engine {
 pub(crate) struct Core {
     pub(crate) directory: Arc<Directory>,
     pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) deliveries: Arc<dyn DeliveryLog>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) mailer: Arc<dyn Mailer>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -127,6 +133,7 @@ impl Engine {
         let core = Arc::new(Core {
             directory: parts.directory,
             queue: parts.queue,
+            deliveries: parts.deliveries,
             transport: parts.transport,
             mailer: parts.mailer,
             clock: parts.clock,

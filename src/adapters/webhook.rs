@@ -21,6 +21,7 @@ mod classify;
 mod connect;
 pub(super) mod guard;
 mod metrics;
+pub(super) mod phases;
 pub(super) mod trust;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 
 pub use guard::{Lookup, system_lookup};
 pub use metrics::TransportMetrics;
@@ -43,7 +45,9 @@ pub use trust::Trust;
 use self::classify::Progress;
 use self::connect::{Answered, Connector};
 use self::guard::Guard;
+use self::phases::Phases;
 use crate::domain::delivery::WebhookRequest;
+use crate::domain::delivery_log::Timings;
 use crate::domain::egress::EgressPolicy;
 use crate::domain::outcome::{Failure, FailureReason, MAX_REPLY_KEPT, MAX_REPLY_READ, Reply};
 use crate::engine::transport::Transport;
@@ -207,6 +211,7 @@ impl HttpTransport {
             connection.set();
         }
         progress.status = Some(head.status.as_u16());
+        progress.head = Some(Instant::now());
         let excerpt = self.read(body, progress).await?;
         Ok(Reply {
             status: head.status.as_u16(),
@@ -263,6 +268,22 @@ impl Transport for HttpTransport {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
         }
+    }
+
+    async fn send_timed(
+        &self,
+        request: WebhookRequest,
+        deadline: Duration,
+    ) -> (Result<Reply, Failure>, Timings) {
+        let (began, phases) = (Instant::now(), Arc::new(Phases::default()));
+        let mut progress = Progress::default();
+        let exchange = phases.observe(self.exchange(request, &mut progress));
+        let result = match tokio::time::timeout(deadline, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(progress.timed_out(deadline)),
+        };
+        let head = progress.head.map(|head| head.duration_since(began));
+        (result, phases.timings(head, began.elapsed()))
     }
 }
 

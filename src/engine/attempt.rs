@@ -13,13 +13,15 @@ use super::complaint::Sum;
 use super::filters;
 use super::lane::Lane;
 use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
+use super::recording::{self, After, Noted};
 use crate::domain::delivery::{self, Attempt};
+use crate::domain::delivery_log::{RequestNotes, State};
 use crate::domain::destination::{Destination, Target, Webhook};
 use crate::domain::email::settled::Settled;
 use crate::domain::email::{self, Email, settled};
 use crate::domain::event::Event;
 use crate::domain::health::{Health, Signal};
-use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
+use crate::domain::outcome::{self, Failure, FailureReason, Outcome, Reply};
 use crate::domain::retry::{self, RetryDecision};
 
 /// Why a delivery is dropped that its destination's filter does not let through.
@@ -48,15 +50,22 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         return drop_filtered(core, lane, destination, lease).await;
     }
     let mut note = None;
+    let mut noted = Noted::default();
     let outcome = match (&lease.stored, &destination.target) {
-        (Stored::Event(event), _) if retry::is_too_old(&destination.retry, event.accepted, began) => {
+        (Stored::Event(event), _)
+            if retry::is_too_old(
+                &destination.retry,
+                lease.replayed.unwrap_or(event.accepted),
+                began,
+            ) =>
+        {
             Outcome::Failed(Failure::new(
                 FailureReason::TooOld,
                 "the event is over the destination's maxAge",
             ))
         }
         (Stored::Event(event), Target::Webhook(webhook)) => {
-            send(core, destination, webhook, event, number).await
+            send(core, destination, webhook, event, number, &mut noted).await
         }
         (Stored::Event(event), Target::Email(email)) => {
             let mut settled = match earlier(core, &lease).await {
@@ -69,7 +78,15 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
                     return lane.pause(core.clock.now());
                 }
             };
-            let outcome = mail(core, destination, email, event, number, &mut settled).await;
+            let outcome = mail(
+                core,
+                destination,
+                email,
+                event,
+                number,
+                (&mut settled, &mut noted),
+            )
+            .await;
             note = settled.to_note();
             outcome
         }
@@ -89,6 +106,15 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         &result,
         started.elapsed(),
     );
+    if core.deliveries.is_on() {
+        noted.timings.total = started.elapsed();
+        let after = After {
+            began,
+            outcome: &outcome,
+            completion: result.completion,
+        };
+        recording::attempted(core, &lease, number, after, noted);
+    }
     let settlement = Settlement {
         lease,
         completion: result.completion,
@@ -118,6 +144,15 @@ async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, leas
             outcome = "dropped",
             reason = FILTERED,
             "delivery dropped"
+        );
+    }
+    if core.deliveries.is_on() {
+        recording::dropped(
+            core,
+            &lease,
+            State::Dropped,
+            FILTERED,
+            "the destination's filter does not match",
         );
     }
     let settlement = Settlement {
@@ -153,7 +188,7 @@ async fn mail(
     email: &Email,
     event: &Event,
     number: u32,
-    settled: &mut Settled,
+    (settled, noted): (&mut Settled, &mut Noted),
 ) -> Outcome {
     let attempt = Attempt {
         number,
@@ -166,7 +201,9 @@ async fn mail(
     let fates = if mail.letters.is_empty() {
         Vec::new()
     } else {
-        core.mailer.mail(&mail, destination.timeout).await
+        let (fates, timings) = core.mailer.mail_timed(&mail, destination.timeout).await;
+        noted.timings = timings;
+        fates
     };
     settled::conclude(&email.recipients(), mail.recipients().zip(fates), settled)
 }
@@ -177,13 +214,30 @@ async fn send(
     webhook: &Webhook,
     event: &Event,
     number: u32,
+    noted: &mut Noted,
 ) -> Outcome {
     let now = core.clock.now();
     let request = match delivery::prepare(webhook, &destination.identity, event, Attempt { number, now }) {
         Ok(request) => request,
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };
-    match core.transport.send(request, destination.timeout).await {
+    if !core.deliveries.is_on() {
+        let sent = core.transport.send(request, destination.timeout).await;
+        return read(core, webhook, sent);
+    }
+    let mut notes = RequestNotes::of(&request);
+    if let Some(secret) = webhook.payload.body_secret() {
+        notes.mask(secret.expose());
+    }
+    let (sent, timings) = core.transport.send_timed(request, destination.timeout).await;
+    noted.timings = timings;
+    noted.excerpt = sent.as_ref().ok().and_then(|reply| notes.excerpt(&reply.excerpt));
+    noted.headers = notes.into_headers();
+    read(core, webhook, sent)
+}
+
+fn read(core: &Core, webhook: &Webhook, sent: Result<Reply, Failure>) -> Outcome {
+    match sent {
         Ok(reply) => outcome::classify(&reply, webhook.payload.reading(), core.clock.now()),
         Err(failure) => Outcome::Failed(failure),
     }
@@ -213,7 +267,7 @@ fn conclude(
             &destination.retry,
             failure,
             lease.attempts.saturating_add(1),
-            event.accepted,
+            lease.replayed.unwrap_or(event.accepted),
             now,
             rand::rng().random(),
         )),

@@ -40,6 +40,7 @@ async fn nothing_is_accepted_before_every_destination_is_known() {
     let fixture = Fixture::new();
     let directory = Arc::new(Directory::new());
     let (engine, _runner) = Engine::new(Parts {
+        deliveries: Arc::new(deliveries::NoLog),
         directory,
         queue: Arc::new(MemoryQueue::default()),
         transport: Arc::clone(&fixture.transport) as Arc<dyn Transport>,

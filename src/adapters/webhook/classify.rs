@@ -28,6 +28,8 @@ pub(super) struct Progress {
     pub(super) sent: Arc<AtomicBool>,
     /// The answer's head is here.
     pub(super) status: Option<u16>,
+    /// When that was.
+    pub(super) head: Option<tokio::time::Instant>,
 }
 
 impl Progress {

@@ -21,12 +21,14 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::guard::Guard;
 use super::metrics::{OpenConnection, TransportMetrics};
+use super::phases::Phases;
 use crate::domain::egress::Refusal;
 
 /// How long connecting and TLS may take together: as long as the longest deadline of a destination.
@@ -76,7 +78,7 @@ impl Connector {
         }))
     }
 
-    async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
+    async fn connect(self, uri: Uri, phases: Option<Arc<Phases>>) -> Result<Stream, ConnectError> {
         let Parts {
             guard,
             tcp,
@@ -94,11 +96,16 @@ impl Connector {
             guard.check(address).map_err(ConnectError::Refused)?;
         }
         let name = secure.then(|| ServerName::try_from(host.to_owned()));
+        let began = Instant::now();
         let tcp = tcp
             .clone()
             .call(uri)
             .await
             .map_err(|error| ConnectError::Tcp(error.into()))?;
+        let connected = Instant::now();
+        if let Some(phases) = &phases {
+            phases.connected(began);
+        }
         let open = metrics.opened();
         let Some(name) = name else {
             return Ok(Stream {
@@ -112,6 +119,9 @@ impl Connector {
             .connect(name, tcp.into_inner())
             .await
             .map_err(ConnectError::Tls)?;
+        if let Some(phases) = &phases {
+            phases.secured(connected);
+        }
         Ok(Stream {
             io: Io::Tls(Box::new(TokioIo::new(tls))),
             _open: open,
@@ -129,7 +139,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.clone().connect(uri));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.clone().connect(uri, Phases::current()));
         connecting
             .map(|result| result.unwrap_or(Err(ConnectError::TimedOut)))
             .boxed()
