@@ -342,12 +342,15 @@ impl App {
         let publish = PublishState {
             publisher: Arc::new(self.engine.clone()),
             authorizer: Arc::new(KubeAuthorizer::new(self.client.clone(), access)),
+            history: Arc::new(self.engine.clone()),
+            clock: Arc::new(SystemClock),
             metrics: self.http_metrics.clone(),
         };
         let context = controllers::Context {
             directory: Arc::clone(&self.directory),
             view: Arc::new(self.engine.clone()),
             tester: Arc::new(self.engine.clone()),
+            replayer: Arc::new(self.engine.clone()),
             clock: Arc::new(SystemClock),
             egress: self.egress,
             smtp: installed(self.settings.smtp_dir),

@@ -19,6 +19,7 @@ pub mod notifications;
 pub mod outcome;
 pub mod pattern;
 pub mod project;
+pub mod replay_request;
 pub mod retry;
 pub mod schema;
 pub mod secret;

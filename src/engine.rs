@@ -19,12 +19,14 @@ mod complaint;
 pub mod deliveries;
 pub mod directory;
 mod filters;
+pub mod history;
 pub mod lane;
 mod lanes;
 pub mod metrics;
 pub mod publish;
 pub mod queue;
 mod recording;
+pub mod replayer;
 pub mod tester;
 pub mod transport;
 pub mod view;
@@ -48,6 +50,7 @@ use self::filters::Filters;
 use self::lane::Lane;
 use self::metrics::EngineMetrics;
 use self::queue::Queue;
+use self::replayer::Replays;
 use self::tester::Tests;
 use self::transport::{Mailer, Transport};
 use self::view::Changes;
@@ -100,6 +103,7 @@ pub(crate) struct Core {
     pub(crate) loads: Budget,
     pub(crate) filters: Filters,
     pub(crate) tests: Tests,
+    pub(crate) replays: Replays,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
     /// What the store refuses the lanes.
@@ -142,6 +146,7 @@ impl Engine {
             loads: budget::loads(parts.max_in_flight_bytes),
             filters: Filters::default(),
             tests: Tests::default(),
+            replays: Replays::default(),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
             complaints: Complaints::default(),

@@ -72,6 +72,7 @@ pub struct EngineMetrics {
     filtered: Family<FilteredLabels, Counter>,
     broken: Counter,
     tests: Family<TestLabels, Counter>,
+    replayed: Counter,
 }
 
 impl Default for EngineMetrics {
@@ -85,6 +86,7 @@ impl Default for EngineMetrics {
             filtered: Family::default(),
             broken: Counter::default(),
             tests: Family::default(),
+            replayed: Counter::default(),
         }
     }
 }
@@ -128,6 +130,11 @@ impl EngineMetrics {
             self.filtered.clone(),
         );
         registry.register("test_sends", "Test sends by outcome", self.tests.clone());
+        registry.register(
+            "replayed_deliveries",
+            "Deliveries made by replays",
+            self.replayed.clone(),
+        );
     }
 
     /// An attempt ended; without a time when nothing was sent.
@@ -138,6 +145,11 @@ impl EngineMetrics {
         if let Some(elapsed) = elapsed {
             self.duration.observe(elapsed.as_secs_f64());
         }
+    }
+
+    /// Deliveries were made by a replay.
+    pub(crate) fn replayed(&self, count: u64) {
+        self.replayed.inc_by(count);
     }
 
     pub(crate) fn tested(&self, outcome: TestOutcome) {

@@ -3,6 +3,7 @@
 mod budget;
 mod filters;
 mod fixture;
+mod history;
 mod mail;
 mod tester;
 

@@ -1,5 +1,6 @@
 //! The whole way with the real binary: publish, store, deliver, fail, recover, stop.
 
+mod deliveries;
 mod health;
 mod lifecycle;
 mod mail;

@@ -25,6 +25,7 @@ use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::Observed;
 use super::references::{Referrer, Seen};
+use super::replays;
 use super::secrets::{self, Ensured, Wanted};
 use super::status;
 use super::trigger::object_ref;
@@ -363,6 +364,7 @@ async fn report(
         .and_then(|spec| signing_key_ref(&identity.key.name, spec))
         .map(|signing| signing.key);
     let test = test(shared, object, previous.as_deref(), state);
+    let replay = replays::result(shared, object, uid, previous.as_deref());
     let next = destination(&DestinationFacts {
         generation: identity.generation,
         configuration: match state {
@@ -374,11 +376,14 @@ async fn report(
         signing_secret: signing.as_ref(),
         delivery: view.as_ref().map(delivery),
         test: test.as_ref(),
+        replay: replay.as_ref(),
         reconcile_request: object.reconcile_request(),
         previous: previous.as_deref(),
         now: shared.context.clock.now(),
     });
-    status::write(shared, object, uid, next, spacing).await
+    let again = status::write(shared, object, uid, next, spacing).await?;
+    replays::start(shared, object, uid);
+    Ok(again)
 }
 
 /// Has a destination looked at again whose SMTP server is the installation's, which has changed.

@@ -5,12 +5,13 @@ use jiff::Timestamp;
 use super::{Change, Conditions, Truth, essence, find, seconds};
 use crate::api::ENABLE_ANNOTATION;
 use crate::api::conditions::{Condition, DELIVERING, READY, RECONCILING, STALLED, reason};
-use crate::api::v1alpha1::event_destination::{DeliveryStatus, LastFailure, LastTest};
+use crate::api::v1alpha1::event_destination::{DeliveryStatus, LastFailure, LastReplay, LastTest};
 use crate::api::v1alpha1::{EventDestinationStatus, SecretKeyRef};
 use crate::domain::destination::Destination;
 use crate::domain::duration;
 use crate::domain::fault::Faults;
 use crate::domain::health::{DisableReason, Disabled, Health};
+use crate::domain::replay_request::{ReplayCounts, ReplayResult};
 use crate::domain::test_send::{TestResult, echo};
 
 /// What is known of a destination.
@@ -26,6 +27,8 @@ pub struct DestinationFacts<'a> {
     pub delivery: Option<Delivery<'a>>,
     /// What came of a test that the status does not tell yet.
     pub test: Option<&'a TestResult>,
+    /// What came of a replay that the status does not tell yet.
+    pub replay: Option<&'a ReplayResult>,
     /// Token of the newest reconcile request.
     pub reconcile_request: Option<&'a str>,
     /// The status as it is.
@@ -117,6 +120,18 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
             || facts.previous.and_then(|status| status.last_test.clone()),
             |test| Some(last_test(test)),
         ),
+        last_handled_replay: facts.replay.map_or_else(
+            || {
+                facts
+                    .previous
+                    .and_then(|status| status.last_handled_replay.clone())
+            },
+            |replay| Some(replay.asked.to_string()),
+        ),
+        last_replay: facts.replay.map_or_else(
+            || facts.previous.and_then(|status| status.last_replay.clone()),
+            |replay| Some(last_replay(replay)),
+        ),
     };
     let change = change(facts.previous, &next);
     (next, change)
@@ -133,6 +148,22 @@ fn last_test(test: &TestResult) -> LastTest {
         message: test.message.clone(),
         reply: test.excerpt.clone(),
         completion_time: Some(seconds(test.completed)),
+    }
+}
+
+fn last_replay(replay: &ReplayResult) -> LastReplay {
+    let count = |count: fn(ReplayCounts) -> u64| {
+        let number = replay.counts.map(count);
+        number.map(|number| i64::try_from(number).unwrap_or(i64::MAX))
+    };
+    LastReplay {
+        requested: replay.asked.to_string(),
+        outcome: replay.outcome.as_str().to_owned(),
+        message: replay.message.clone(),
+        replayed: count(|counts| counts.made),
+        already_waiting: count(|counts| counts.open),
+        no_longer_stored: count(|counts| counts.gone),
+        completion_time: replay.completed.map(seconds),
     }
 }
 

@@ -22,6 +22,10 @@ use crate::engine::queue::{QueueError, Stored};
 
 /// Events that one step looks at.
 const LOOK: i64 = 4_096;
+/// The same when each has to be read for its type.
+const LOOK_INTO: i64 = 512;
+/// How far around the place that its acceptance suggests an event is looked for.
+const NEAR: [i64; 2] = [4_096, 65_536];
 /// How far acceptance may be from the order of positions: publishers are stamped before they queue for the writer.
 const DISORDER: i64 = 60 * 1_000_000_000;
 
@@ -340,33 +344,20 @@ fn places_of(connection: &Connection, id: &EventId) -> Result<Vec<i64>, rusqlite
         .collect::<Result<_, _>>()?;
     let mut places = Vec::new();
     for accepted in times {
-        let Some(mut from) = first_since(connection, accepted)? else {
+        let Some(near) = position(connection, accepted)? else {
             continue;
         };
-        // What was accepted within the span of disorder, in bounded looks.
-        for _ in 0..64 {
+        for reach in NEAR {
             let mut look = connection.prepare_cached(
-                "SELECT seq, accepted, id = ?2 FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 4096",
+                "SELECT seq FROM events WHERE seq >= ?1 AND seq < ?2 AND accepted = ?3 AND id = ?4 LIMIT 1",
             )?;
-            let mut rows = look.query((from, &column))?;
-            let mut last = None;
-            let mut over = false;
-            while let Some(row) = rows.next()? {
-                let (seq, at): (i64, i64) = (row.get(0)?, row.get(1)?);
-                last = Some(seq);
-                if row.get::<_, Option<bool>>(2)? == Some(true) && at == accepted {
-                    places.push(seq);
-                    over = true;
-                    break;
-                }
-                if at > accepted.saturating_add(DISORDER) {
-                    over = true;
-                    break;
-                }
-            }
-            match last {
-                Some(last) if !over => from = last.saturating_add(1),
-                _ => break,
+            let (first, end) = (near.saturating_sub(reach), near.saturating_add(reach));
+            let found = look
+                .query_row((first, end, accepted, &column), |row| row.get(0))
+                .optional()?;
+            if let Some(seq) = found {
+                places.push(seq);
+                break;
             }
         }
     }
@@ -375,6 +366,11 @@ fn places_of(connection: &Connection, id: &EventId) -> Result<Vec<i64>, rusqlite
 
 /// The position from which on events may have been accepted since then.
 fn first_since(connection: &Connection, since: i64) -> Result<Option<i64>, rusqlite::Error> {
+    position(connection, since.saturating_sub(DISORDER))
+}
+
+/// The position of the first event that was accepted at that time or after, as far as they are in order.
+fn position(connection: &Connection, wanted: i64) -> Result<Option<i64>, rusqlite::Error> {
     let edge = |which: &str| {
         let sql = format!("SELECT {which}(seq) FROM events");
         connection
@@ -384,7 +380,6 @@ fn first_since(connection: &Connection, since: i64) -> Result<Option<i64>, rusql
     let (Some(mut low), Some(last)) = (edge("min")?, edge("max")?) else {
         return Ok(None);
     };
-    let wanted = since.saturating_sub(DISORDER);
     let mut high = last.saturating_add(1);
     let mut next =
         connection.prepare_cached("SELECT seq, accepted FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
@@ -455,7 +450,8 @@ fn look_through(
     let mut statement = connection.prepare_cached(
         "SELECT seq, accepted, project, lanes FROM events WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
     )?;
-    let mut rows = statement.query((from, LOOK))?;
+    let most = event_type.map_or(LOOK, |_| LOOK_INTO);
+    let mut rows = statement.query((from, most))?;
     let mut looked = 0;
     while let Some(row) = rows.next()? {
         looked += 1;
@@ -480,7 +476,7 @@ fn look_through(
                 });
             }
         }
-        if looked >= LOOK || found.candidates.len() >= REPLAY_STEP {
+        if looked >= most || found.candidates.len() >= REPLAY_STEP {
             found.next = Some(seq.saturating_add(1).cast_unsigned());
             return Ok(found);
         }
