@@ -84,7 +84,9 @@ async fn a_question_sees_what_was_recorded_before_it() {
     let folder = TempDir::new().unwrap();
     for log in logs(&folder) {
         let all: Vec<Record> = (1..=9).map(|seq| record(seq, 1, State::Delivered)).collect();
-        all.iter().for_each(|one| log.record(one.clone()));
+        for one in &all {
+            log.record(one.clone());
+        }
         let mut page = log.list(&lane(), query(100)).await.unwrap();
         page.records.reverse();
         assert_eq!(page.records, all);
@@ -136,7 +138,9 @@ async fn a_delivery_is_told_by_its_last_attempt() {
 async fn pages_follow_each_other_in_both_directions() {
     let folder = TempDir::new().unwrap();
     for log in logs(&folder) {
-        (1..=25).for_each(|seq| log.record(record(seq, 1, State::Delivered)));
+        for seq in 1..=25 {
+            log.record(record(seq, 1, State::Delivered));
+        }
         for oldest_first in [false, true] {
             let mut found = Vec::new();
             let mut cursor = None;
