@@ -212,9 +212,13 @@ async fn a_damaged_file_is_begun_anew() {
 async fn a_file_of_another_format_is_begun_anew() {
     let folder = TempDir::new().unwrap();
     let settings = settings(&folder);
-    let other = rusqlite::Connection::open(&settings.path).unwrap();
-    other.pragma_update(None, "user_version", 7).unwrap();
-    drop(other);
+    let (log, _) = open(&settings);
+    log.record(record(1, 1, State::Delivered));
+    log.close().await;
+    let mut file = std::fs::read(&settings.path).unwrap();
+    // SQLite's `user_version`.
+    file[60..64].copy_from_slice(&7_u32.to_be_bytes());
+    std::fs::write(&settings.path, file).unwrap();
     let (log, metrics) = open(&settings);
     log.record(record(2, 1, State::Delivered));
     assert_eq!(seqs(&log.list(&lane(), query(9)).await.unwrap()), [2]);
