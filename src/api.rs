@@ -30,6 +30,9 @@ pub const TEST_ANNOTATION: &str = "postrider.dev/test";
 /// Asks for new signing keys in the place of the generated ones; a token is handled once and echoed in
 /// `status.lastHandledRotateSecret`.
 pub const ROTATE_ANNOTATION: &str = "postrider.dev/rotate-secret";
+/// Asks for a replay: `since=TIME token=TOKEN`, with `until=TIME`, `type=TYPE` and `failed` as wanted, `failed
+/// token=TOKEN` or `id=EVENT token=TOKEN`; a value is handled once and echoed in `status.lastHandledReplay`.
+pub const REPLAY_ANNOTATION: &str = "postrider.dev/replay";
 
 /// On a destination that a project's notifications made: `true` keeps its events and sends nothing.
 pub const SUSPEND_ANNOTATION: &str = "postrider.dev/suspend";
@@ -54,7 +57,12 @@ mod tests {
         let versions = [EventProject::api_version(&()), EventDestination::api_version(&())];
         assert_eq!(versions, [API_VERSION; 2]);
         assert_eq!(EventProject::group(&()), GROUP);
-        for name in [API_VERSION, RECONCILE_ANNOTATION, ENABLE_ANNOTATION] {
+        for name in [
+            API_VERSION,
+            RECONCILE_ANNOTATION,
+            ENABLE_ANNOTATION,
+            REPLAY_ANNOTATION,
+        ] {
             assert_eq!(name.split('/').next(), Some(GROUP));
         }
     }

@@ -34,6 +34,9 @@ use crate::adapters::webhook::{HttpTransport, TransportSettings, Trust, system_l
 use crate::cli::{CrdsArgs, RunArgs, manifests};
 use crate::domain::egress::EgressPolicy;
 use crate::engine::clock::{Clock, SystemClock};
+use crate::engine::deliveries::metrics::LogMetrics;
+use crate::engine::deliveries::sqlite::{self as log_file, SqliteLog};
+use crate::engine::deliveries::{DeliveryLog, NoLog};
 use crate::engine::directory::{Directory, DirectoryListener};
 use crate::engine::metrics::{EngineMetrics, LaneGauges};
 use crate::engine::queue::Queue;
@@ -174,6 +177,7 @@ struct App {
     registry: Registry,
     http_metrics: HttpMetrics,
     queue: StartedQueue,
+    deliveries: Arc<dyn DeliveryLog>,
     directory: Arc<Directory>,
     engine: Engine,
     runner: Runner,
@@ -223,6 +227,7 @@ impl App {
         let http_metrics = HttpMetrics::new();
         http_metrics.register(&mut registry);
         let queue = start_queue(&settings, &mut registry, clock.clone())?;
+        let deliveries = start_log(&settings, &mut registry, clock.clone())?;
         let transport = HttpTransport::new(TransportSettings {
             policy: egress.clone(),
             proxies: EgressPolicy::new(settings.allow_egress.iter().chain(&settings.allow_proxy).copied()),
@@ -245,6 +250,7 @@ impl App {
         let (engine, runner) = Engine::new(Parts {
             directory: Arc::clone(&directory),
             queue: Arc::clone(&queue.queue),
+            deliveries: Arc::clone(&deliveries),
             transport: Arc::new(transport),
             mailer: Arc::new(mailer),
             clock,
@@ -262,6 +268,7 @@ impl App {
             registry,
             http_metrics,
             queue,
+            deliveries,
             directory,
             engine,
             runner,
@@ -273,6 +280,7 @@ impl App {
     async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut stop = pin!(stop);
         let queue = Arc::clone(&self.queue.queue);
+        let deliveries = Arc::clone(&self.deliveries);
         let broken = std::mem::replace(&mut self.queue.broken, Box::pin(std::future::pending()));
         let readiness = Arc::new(AppReadiness::new(Arc::clone(&self.directory), Arc::clone(&queue)));
         let opened = std::mem::replace(&mut self.queue.opened, Box::pin(std::future::pending()));
@@ -305,6 +313,7 @@ impl App {
         readiness.stop();
         let failure = running.stop().await;
         queue.close().await;
+        deliveries.close().await;
         match (failure, unasked) {
             (Some(error), _) => Err(error),
             (None, Some(name)) => anyhow::bail!("{name} ended unasked"),
@@ -334,12 +343,15 @@ impl App {
         let publish = PublishState {
             publisher: Arc::new(self.engine.clone()),
             authorizer: Arc::new(KubeAuthorizer::new(self.client.clone(), access)),
+            history: Arc::new(self.engine.clone()),
+            clock: Arc::new(SystemClock),
             metrics: self.http_metrics.clone(),
         };
         let context = controllers::Context {
             directory: Arc::clone(&self.directory),
             view: Arc::new(self.engine.clone()),
             tester: Arc::new(self.engine.clone()),
+            replayer: Arc::new(self.engine.clone()),
             clock: Arc::new(SystemClock),
             egress: self.egress,
             smtp: installed(self.settings.smtp_dir),
@@ -453,4 +465,24 @@ fn start_queue(
         opened: Box::pin(opened),
         queue: Arc::new(queue),
     })
+}
+
+/// Starts the delivery log, in a file beside the queue's.
+fn start_log(
+    settings: &RunArgs,
+    registry: &mut Registry,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Arc<dyn DeliveryLog>> {
+    if settings.delivery_log_retention.is_zero() {
+        return Ok(Arc::new(NoLog));
+    }
+    let metrics = LogMetrics::default();
+    metrics.register(registry);
+    let file = log_file::Settings {
+        retention: settings.delivery_log_retention,
+        max_bytes: settings.delivery_log_max_bytes,
+        ..log_file::Settings::new(settings.data_dir.join("deliveries.db"))
+    };
+    let log = SqliteLog::start(file, metrics, clock).context("cannot start the delivery log")?;
+    Ok(Arc::new(log))
 }

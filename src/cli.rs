@@ -117,6 +117,13 @@ pub struct RunArgs {
     #[arg(long, env = "POSTRIDER_DEDUPLICATION_IDS", default_value_t = 5_000_000,
           value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
     pub deduplication_ids: u64,
+    /// For how long attempts stay in the delivery log; `0s` keeps no log.
+    #[arg(long, env = "POSTRIDER_DELIVERY_LOG_RETENTION", default_value = "72h", value_parser = log_retention)]
+    pub delivery_log_retention: Duration,
+    /// Room that the delivery log may take, in bytes; beyond, the oldest attempts are removed.
+    #[arg(long, env = "POSTRIDER_DELIVERY_LOG_MAX_BYTES", default_value_t = 256 << 20,
+          value_parser = clap::value_parser!(u64).range(4 << 20..))]
+    pub delivery_log_max_bytes: u64,
     /// Requests in flight over all destinations, 2 to 65536. Failing destinations share half of them.
     #[arg(long, env = "POSTRIDER_MAX_IN_FLIGHT", default_value_t = 1024,
           value_parser = clap::value_parser!(u32).range(2..=65536))]
@@ -178,6 +185,10 @@ fn bytes(text: &str, least: u64, most: u64) -> Result<u64, String> {
     }
 }
 
+fn log_retention(text: &str) -> Result<Duration, String> {
+    duration::parse(text).ok_or_else(|| "give a duration, such as 72h, or 0s for no log".to_owned())
+}
+
 /// The name of a namespace.
 fn namespace(text: &str) -> Result<String, String> {
     if is_namespace(text) {
@@ -220,6 +231,8 @@ mod tests {
             ("--max-body-bytes", "65Mi", "give 1024 to"),
             ("--queue-max-bytes", "10GB", "such as 1048576, 512Mi or 10Gi"),
             ("--queue-max-bytes", "1Ki", "give at least 1048576"),
+            ("--delivery-log-retention", "3 days", "such as 72h"),
+            ("--delivery-log-max-bytes", "5", "4194304"),
             ("--watch-namespace", "Foo_Bar", "no namespace"),
         ] {
             let error = Cli::try_parse_from(["postrider", "run", flag, value])

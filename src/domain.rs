@@ -4,6 +4,7 @@
 
 pub mod catalogue;
 pub mod delivery;
+pub mod delivery_log;
 pub mod destination;
 pub mod duration;
 pub mod egress;
@@ -24,6 +25,7 @@ pub mod pattern;
 pub mod policy;
 pub mod project;
 pub mod proxy;
+pub mod replay_request;
 pub mod request;
 pub mod retry;
 pub mod rotation;

@@ -16,14 +16,18 @@ pub mod attempt;
 pub mod budget;
 pub mod clock;
 mod complaint;
+pub mod deliveries;
 pub mod directory;
 mod filters;
+pub mod history;
 pub mod lane;
 mod lanes;
 pub mod metrics;
 mod operations;
 pub mod publish;
 pub mod queue;
+mod recording;
+pub mod replayer;
 pub mod tester;
 pub mod transport;
 pub mod view;
@@ -41,12 +45,14 @@ use tokio_util::task::TaskTracker;
 use self::budget::Budget;
 use self::clock::Clock;
 use self::complaint::Complaints;
+use self::deliveries::DeliveryLog;
 use self::directory::Directory;
 use self::filters::Filters;
 use self::lane::Lane;
 use self::metrics::EngineMetrics;
 use self::operations::Operations;
 use self::queue::Queue;
+use self::replayer::Replays;
 use self::tester::Tests;
 use self::transport::{Mailer, Transport};
 use self::view::Changes;
@@ -62,6 +68,8 @@ pub struct Parts {
     pub directory: Arc<Directory>,
     /// The durable store.
     pub queue: Arc<dyn Queue>,
+    /// Keeps what became of attempts.
+    pub deliveries: Arc<dyn DeliveryLog>,
     /// Sends requests.
     pub transport: Arc<dyn Transport>,
     /// Sends mails.
@@ -88,6 +96,7 @@ pub struct Engine {
 pub(crate) struct Core {
     pub(crate) directory: Arc<Directory>,
     pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) deliveries: Arc<dyn DeliveryLog>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) mailer: Arc<dyn Mailer>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -97,6 +106,7 @@ pub(crate) struct Core {
     pub(crate) filters: Filters,
     pub(crate) tests: Tests,
     pub(crate) operations: Operations,
+    pub(crate) replays: Replays,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
     /// What the store refuses the lanes.
@@ -130,6 +140,7 @@ impl Engine {
         let core = Arc::new(Core {
             directory: parts.directory,
             queue: parts.queue,
+            deliveries: parts.deliveries,
             transport: parts.transport,
             mailer: parts.mailer,
             clock: parts.clock,
@@ -139,6 +150,7 @@ impl Engine {
             filters: Filters::default(),
             tests: Tests::default(),
             operations: Operations::default(),
+            replays: Replays::default(),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
             complaints: Complaints::default(),

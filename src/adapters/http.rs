@@ -13,6 +13,7 @@ mod admin;
 mod auth;
 mod body;
 mod connection;
+mod deliveries;
 mod limits;
 mod metrics;
 mod parsing;

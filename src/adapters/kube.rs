@@ -23,6 +23,7 @@ mod notices;
 mod observed;
 mod project;
 mod references;
+mod replays;
 mod secrets;
 mod signing;
 mod status;

@@ -21,6 +21,7 @@ mod classify;
 mod connect;
 pub(super) mod guard;
 mod metrics;
+pub(super) mod phases;
 mod pools;
 mod proxy;
 mod token;
@@ -38,6 +39,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 
 pub use guard::{Lookup, system_lookup};
 pub use metrics::TransportMetrics;
@@ -46,9 +48,11 @@ pub use trust::Trust;
 use self::classify::Progress;
 use self::connect::{Answered, Connector, Route};
 use self::guard::Guard;
+use self::phases::Phases;
 use self::pools::Pools;
 use self::token::{Token, Tokens};
 use crate::domain::delivery::WebhookRequest;
+use crate::domain::delivery_log::Timings;
 use crate::domain::egress::EgressPolicy;
 use crate::domain::oauth2::{self, AccessToken, ClientCredentials};
 use crate::domain::outcome::{self, Failure, FailureReason, MAX_REPLY_KEPT, MAX_REPLY_READ, Reply};
@@ -227,6 +231,7 @@ impl HttpTransport {
             return Err(classify::proxy_status(407));
         }
         progress.status = Some(head.status.as_u16());
+        progress.head = Some(Instant::now());
         let excerpt = self.read(body, progress).await?;
         Ok(Reply {
             status: head.status.as_u16(),
@@ -333,6 +338,22 @@ impl Transport for HttpTransport {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
         }
+    }
+
+    async fn send_timed(
+        &self,
+        request: WebhookRequest,
+        deadline: Duration,
+    ) -> (Result<Reply, Failure>, Timings) {
+        let (began, phases) = (Instant::now(), Arc::new(Phases::default()));
+        let mut progress = Progress::default();
+        let exchange = phases.observe(self.exchange(request, &mut progress));
+        let result = match tokio::time::timeout(deadline, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(progress.timed_out(deadline)),
+        };
+        let head = progress.head.map(|head| head.duration_since(began));
+        (result, phases.timings(head, began.elapsed()))
     }
 }
 

@@ -294,6 +294,12 @@ impl ReadyFormat {
         }
     }
 
+    /// What the body carries of a Secret.
+    #[must_use]
+    pub const fn body_secret(&self) -> Option<&Secret<String>> {
+        self.routing_key.as_ref()
+    }
+
     /// Renders an event.
     #[must_use]
     pub fn render(&self, event: &Event, destination: &Identity) -> Rendered {

@@ -112,6 +112,12 @@ pub fn after(now: Timestamp, wait: Duration) -> Timestamp {
     now.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
+/// `now` less a span; the beginning of time when that overflows.
+#[must_use]
+pub fn before(now: Timestamp, span: Duration) -> Timestamp {
+    now.checked_sub(span).unwrap_or(Timestamp::MIN)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -24,6 +24,7 @@ use super::fault::field_path;
 use super::format::ReadyFormat;
 use super::outcome::Reading;
 use super::project::{AccountId, ProjectFacts};
+use super::secret::Secret;
 use super::template::Template;
 use crate::api::v1alpha1::event_destination::PayloadFormat;
 
@@ -114,6 +115,15 @@ impl std::fmt::Display for Place {
 }
 
 impl Payload {
+    /// What the body carries of a Secret.
+    #[must_use]
+    pub const fn body_secret(&self) -> Option<&Secret<String>> {
+        match self {
+            Self::Ready(ready) => ready.body_secret(),
+            Self::Format(_) | Self::Template(_) => None,
+        }
+    }
+
     /// How the receiver's replies are read.
     #[must_use]
     pub const fn reading(&self) -> Reading {

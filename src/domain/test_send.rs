@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::catalogue;
 use super::delivery::WebhookRequest;
-use super::destination::Subscription;
+use super::destination::{Endpoint, Subscription};
 use super::event::Event;
 use super::event::parse::{is_event_type, parse};
 use super::id::EventId;
@@ -269,9 +269,23 @@ impl TestResult {
 /// request may have told the receiver in confidence.
 #[must_use]
 pub fn excerpt(body: &[u8], request: &WebhookRequest) -> Option<String> {
+    let secrets: Vec<HeaderValue> = request
+        .headers
+        .values()
+        .filter(|value| value.is_sensitive())
+        .cloned()
+        .collect();
+    excerpt_without(body, &request.endpoint, &secrets)
+}
+
+/// The same, without the URL's path and query and without these values.
+#[must_use]
+pub fn excerpt_without(body: &[u8], endpoint: &Endpoint, secrets: &[HeaderValue]) -> Option<String> {
     let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in confidential(request) {
-        text = text.replace(&secret, REDACTED);
+    if body.len() >= MIN_SECRET {
+        for secret in confidential(endpoint, secrets) {
+            text = text.replace(&secret, REDACTED);
+        }
     }
     let text: String = text
         .chars()
@@ -287,10 +301,9 @@ pub fn excerpt(body: &[u8], request: &WebhookRequest) -> Option<String> {
 }
 
 /// What must not be shown, the longest first, so that no part of one is left over.
-fn confidential(request: &WebhookRequest) -> Vec<String> {
-    let url = request.endpoint.expose();
-    let headers = request.headers.values().filter(|value| value.is_sensitive());
-    let headers: Vec<&str> = headers.filter_map(|value| value.to_str().ok()).collect();
+fn confidential(endpoint: &Endpoint, secrets: &[HeaderValue]) -> Vec<String> {
+    let url = endpoint.expose();
+    let headers: Vec<&str> = secrets.iter().filter_map(|value| value.to_str().ok()).collect();
     let parts = headers.iter().flat_map(|header| header.split_whitespace());
     let segments = url.path_segments().into_iter().flatten();
     let queries: Vec<String> = url.query_pairs().map(|(_, value)| value.into_owned()).collect();

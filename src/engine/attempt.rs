@@ -14,13 +14,15 @@ use super::filters;
 use super::lane::{Lane, Turn};
 use super::operations::{self, Told};
 use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
+use super::recording::{self, After, Noted};
 use crate::domain::delivery::{self, Attempt};
+use crate::domain::delivery_log::{RequestNotes, State};
 use crate::domain::destination::{Destination, Target, Webhook};
 use crate::domain::email::settled::Settled;
 use crate::domain::email::{self, Email, settled};
 use crate::domain::event::Event;
 use crate::domain::health::{Health, Signal};
-use crate::domain::outcome::{Failure, FailureReason, Outcome};
+use crate::domain::outcome::{Failure, FailureReason, Outcome, Reply};
 use crate::domain::policy::replies;
 use crate::domain::retry::{self, RetryDecision};
 
@@ -58,15 +60,22 @@ async fn run(
         return drop_filtered(core, lane, destination, lease, turn).await;
     }
     let mut note = None;
+    let mut noted = Noted::default();
     let outcome = match (&lease.stored, &destination.target) {
-        (Stored::Event(event), _) if retry::is_too_old(&destination.retry, event.accepted, began) => {
+        (Stored::Event(event), _)
+            if retry::is_too_old(
+                &destination.retry,
+                lease.replayed.unwrap_or(event.accepted),
+                began,
+            ) =>
+        {
             Outcome::Failed(Failure::new(
                 FailureReason::TooOld,
                 "the event is over the destination's maxAge",
             ))
         }
         (Stored::Event(event), Target::Webhook(webhook)) => {
-            send(core, destination, webhook, event, number).await
+            send(core, destination, webhook, event, number, &mut noted).await
         }
         (Stored::Event(event), Target::Email(email)) => {
             let mut settled = match earlier(core, &lease).await {
@@ -79,7 +88,15 @@ async fn run(
                     return lane.pause(core.clock.now());
                 }
             };
-            let outcome = mail(core, destination, email, event, number, &mut settled).await;
+            let outcome = mail(
+                core,
+                destination,
+                email,
+                event,
+                number,
+                (&mut settled, &mut noted),
+            )
+            .await;
             note = settled.to_note();
             outcome
         }
@@ -101,6 +118,15 @@ async fn run(
     );
     if let Some(told) = result.told {
         operations::tell(core, &destination.identity, told).await;
+    }
+    if core.deliveries.is_on() {
+        noted.timings.total = started.elapsed();
+        let after = After {
+            began,
+            outcome: &outcome,
+            completion: result.completion,
+        };
+        recording::attempted(core, &lease, number, after, noted);
     }
     let settlement = Settlement {
         lease,
@@ -146,6 +172,15 @@ async fn drop_filtered(
             "delivery dropped"
         );
     }
+    if core.deliveries.is_on() {
+        recording::dropped(
+            core,
+            &lease,
+            State::Dropped,
+            FILTERED,
+            "the destination's filter does not match",
+        );
+    }
     let settlement = Settlement {
         lease,
         completion: Completion::Finished,
@@ -184,7 +219,7 @@ async fn mail(
     email: &Email,
     event: &Event,
     number: u32,
-    settled: &mut Settled,
+    (settled, noted): (&mut Settled, &mut Noted),
 ) -> Outcome {
     let attempt = Attempt {
         number,
@@ -197,7 +232,9 @@ async fn mail(
     let fates = if mail.letters.is_empty() {
         Vec::new()
     } else {
-        core.mailer.mail(&mail, destination.timeout).await
+        let (fates, timings) = core.mailer.mail_timed(&mail, destination.timeout).await;
+        noted.timings = timings;
+        fates
     };
     settled::conclude(&email.recipients(), mail.recipients().zip(fates), settled)
 }
@@ -208,13 +245,33 @@ async fn send(
     webhook: &Webhook,
     event: &Event,
     number: u32,
+    noted: &mut Noted,
 ) -> Outcome {
     let now = core.clock.now();
     let request = match delivery::prepare(webhook, &destination.identity, event, Attempt { number, now }) {
         Ok(request) => request,
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };
-    match core.transport.send(request, destination.timeout).await {
+    if !core.deliveries.is_on() {
+        let sent = core.transport.send(request, destination.timeout).await;
+        return read(core, destination, webhook, sent);
+    }
+    let mut written = RequestNotes::of(&request);
+    if let Some(secret) = webhook.payload.body_secret() {
+        written.mask(secret.expose());
+    }
+    let (sent, timings) = core.transport.send_timed(request, destination.timeout).await;
+    noted.timings = timings;
+    noted.excerpt = sent
+        .as_ref()
+        .ok()
+        .and_then(|reply| written.excerpt(&reply.excerpt));
+    noted.headers = written.into_headers();
+    read(core, destination, webhook, sent)
+}
+
+fn read(core: &Core, destination: &Destination, webhook: &Webhook, sent: Result<Reply, Failure>) -> Outcome {
+    match sent {
         Ok(reply) => replies::read(
             destination.policy.success.as_ref(),
             &reply,
@@ -251,7 +308,7 @@ fn conclude(
             &destination.retry,
             failure,
             lease.attempts.saturating_add(1),
-            event.accepted,
+            lease.replayed.unwrap_or(event.accepted),
             now,
             rand::rng().random(),
         )),

@@ -192,6 +192,16 @@ impl Directory {
         self.objects.read().destinations.get(uid).cloned()
     }
 
+    /// A destination by namespace and name.
+    #[must_use]
+    pub fn destination_named(&self, key: &ObjectKey) -> Option<Arc<Entry>> {
+        let objects = self.objects.read();
+        let uids = objects.namespaces.get(&key.namespace).into_iter().flatten();
+        uids.filter_map(|uid| objects.destinations.get(uid))
+            .find(|entry| entry.identity.key == *key)
+            .cloned()
+    }
+
     /// Whether a destination or project was seen to go, lately.
     #[must_use]
     pub fn was_removed(&self, uid: &Uid) -> bool {

@@ -87,6 +87,7 @@ pub struct EngineMetrics {
     broken: Counter,
     operational: Family<OperationalLabels, Counter>,
     tests: Family<TestLabels, Counter>,
+    replayed: Counter,
 }
 
 impl Default for EngineMetrics {
@@ -102,6 +103,7 @@ impl Default for EngineMetrics {
             broken: Counter::default(),
             operational: Family::default(),
             tests: Family::default(),
+            replayed: Counter::default(),
         }
     }
 }
@@ -155,6 +157,11 @@ impl EngineMetrics {
             self.operational.clone(),
         );
         registry.register("test_sends", "Test sends by outcome", self.tests.clone());
+        registry.register(
+            "replayed_deliveries",
+            "Deliveries made by replays",
+            self.replayed.clone(),
+        );
     }
 
     /// An attempt ended; without a time when nothing was sent.
@@ -165,6 +172,11 @@ impl EngineMetrics {
         if let Some(elapsed) = elapsed {
             self.duration.observe(elapsed.as_secs_f64());
         }
+    }
+
+    /// Deliveries were made by a replay.
+    pub(crate) fn replayed(&self, count: u64) {
+        self.replayed.inc_by(count);
     }
 
     pub(crate) fn tested(&self, outcome: TestOutcome) {

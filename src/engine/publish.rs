@@ -74,11 +74,45 @@ pub trait Publisher: Send + Sync {
     async fn publish(&self, project: Arc<Project>, drafts: Vec<Draft>) -> Result<Vec<Receipt>, PublishError>;
 }
 
-/// Says whether the bearer of a Kubernetes token may publish.
+/// Says what the bearer of a Kubernetes token may do.
 #[async_trait]
 pub trait Authorizer: Send + Sync {
-    /// Whether the bearer may `create` the `events` of the project of that name, which need not exist.
-    async fn may_publish(&self, token: &Secret<String>, key: &ObjectKey) -> Access;
+    /// Whether the bearer has a right to the object of that name, which need not exist.
+    async fn may(&self, token: &Secret<String>, key: &ObjectKey, right: Right) -> Access;
+
+    /// Whether the bearer may publish to the project of that name.
+    async fn may_publish(&self, token: &Secret<String>, key: &ObjectKey) -> Access {
+        self.may(token, key, Right::Publish).await
+    }
+}
+
+/// What a Kubernetes caller may be allowed to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Publish to a project.
+    Publish,
+    /// See the list of a destination's deliveries.
+    ListDeliveries,
+    /// See one of them with its attempts.
+    GetDelivery,
+    /// Have events delivered again.
+    Replay,
+    /// Cancel deliveries.
+    Cancel,
+}
+
+impl Right {
+    /// Verb, resource and subresource, as Kubernetes RBAC has them.
+    #[must_use]
+    pub const fn attributes(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Publish => ("create", "eventprojects", "events"),
+            Self::ListDeliveries => ("list", "eventdestinations", "deliveries"),
+            Self::GetDelivery => ("get", "eventdestinations", "deliveries"),
+            Self::Replay => ("create", "eventdestinations", "replay"),
+            Self::Cancel => ("create", "eventdestinations", "cancel"),
+        }
+    }
 }
 
 /// What an [`Authorizer`] found.

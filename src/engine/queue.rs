@@ -12,11 +12,13 @@
 //!   deliveries back to the place that their age gives them.
 //! - [`Queue::settle`] returns only after what it says is durable.
 //! - A delivery whose stored event is damaged is handed out as [`Stored::Corrupt`], never silently dropped.
+//! - An event has at most one delivery that waits or is under way in a lane, however often it is replayed.
 //! - A note that [`Queue::settle`] stored with a retry is what [`Queue::note`] answers until another replaces it or the
 //!   delivery leaves the queue.
 //!
 //! Lanes are named by the destination's uid. The queue knows nothing of destinations beyond that.
 
+pub mod asked;
 pub mod memory;
 pub mod metrics;
 pub mod sqlite;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use self::asked::{Again, Cancelled, Replayed, Retained, Waiting};
 use crate::domain::event::Event;
 use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
@@ -63,6 +66,8 @@ pub struct Lease {
     pub lane: Uid,
     /// When it was due.
     pub due: Timestamp,
+    /// When it was made, if by a replay: its age and its attempts count from then.
+    pub replayed: Option<Timestamp>,
     /// Bytes of its event, about.
     pub bytes: usize,
     /// Back-end's own key; gives the claim back when dropped.
@@ -261,6 +266,39 @@ pub trait Queue: HealthStore {
     /// # Errors
     /// When the store cannot be read.
     async fn note(&self, lease: &Lease) -> Result<Option<Box<[u8]>>, QueueError>;
+
+    /// Makes new deliveries of stored events to a lane that they went to, due now, as one step of a replay. An event whose
+    /// delivery waits or is under way gets no other one. Attempts and age count anew.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or the step does not fit into a project's quota: then nothing was made.
+    async fn replay(&self, lane: &Uid, again: Again, now: Timestamp) -> Result<Replayed, QueueError>;
+
+    /// Takes the delivery of the event at a position out of a lane, unless an attempt is under way.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    async fn cancel(&self, lane: &Uid, seq: u64) -> Result<Cancelled, QueueError>;
+
+    /// A stored event that went to a lane, by its id, for as long as ids are remembered; a `hint` at its position finds it
+    /// as long as it is stored.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    async fn find(&self, lane: &Uid, id: &EventId, hint: Option<u64>)
+    -> Result<Option<Retained>, QueueError>;
+
+    /// What waits in a lane, in the order in which it is due, after that place; at most `limit` and
+    /// [`WAITING_STEP`](asked::WAITING_STEP).
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    async fn waiting(
+        &self,
+        lane: &Uid,
+        after: Option<(i64, u64)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, QueueError>;
 
     /// Drops everything that waits in a lane, and its health, in bounded steps; returns how many deliveries.
     /// A lease that is out stays valid and settles to nothing.

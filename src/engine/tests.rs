@@ -3,6 +3,7 @@
 mod budget;
 mod filters;
 mod fixture;
+mod history;
 mod mail;
 mod operations;
 mod order;
@@ -43,6 +44,7 @@ async fn nothing_is_accepted_before_every_destination_is_known() {
     let fixture = Fixture::new();
     let directory = Arc::new(Directory::new());
     let (engine, _runner) = Engine::new(Parts {
+        deliveries: Arc::new(deliveries::NoLog),
         directory,
         queue: Arc::new(MemoryQueue::default()),
         transport: Arc::clone(&fixture.transport) as Arc<dyn Transport>,

@@ -1,6 +1,7 @@
 //! The whole way with the real binary: publish, store, deliver, fail, recover, stop.
 
 mod auth;
+mod deliveries;
 mod health;
 mod identity;
 mod lifecycle;

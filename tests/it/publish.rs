@@ -8,6 +8,7 @@ mod described;
 mod hostile;
 mod multiplexed;
 mod stop;
+mod told;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -25,7 +26,8 @@ use postrider::adapters::http::{
 use postrider::domain::id::{EventId, ObjectKey};
 use postrider::domain::project::{Project, Token};
 use postrider::domain::secret::Secret;
-use postrider::engine::publish::{Access, Authorizer, Draft, PublishError, Publisher, Receipt};
+use postrider::engine::clock::SystemClock;
+use postrider::engine::publish::{Access, Authorizer, Draft, PublishError, Publisher, Receipt, Right};
 use postrider::engine::queue::QueueError;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -125,7 +127,7 @@ struct Reviews;
 
 #[async_trait]
 impl Authorizer for Reviews {
-    async fn may_publish(&self, token: &Secret<String>, key: &ObjectKey) -> Access {
+    async fn may(&self, token: &Secret<String>, key: &ObjectKey, _: Right) -> Access {
         match token.expose().split('.').nth(1) {
             Some("allowed") => Access::Allowed,
             Some("team") if &*key.namespace == "team" => Access::Allowed,
@@ -202,6 +204,8 @@ impl Server {
         let state = PublishState {
             publisher: Arc::clone(&stub) as Arc<dyn Publisher>,
             authorizer: Arc::new(Reviews),
+            history: Arc::new(told::Nothing),
+            clock: Arc::new(SystemClock),
             metrics: metrics.clone(),
         };
         let lines = Arc::clone(&missing);

@@ -21,7 +21,7 @@ use crate::api::GROUP;
 use crate::domain::id::ObjectKey;
 use crate::domain::project::{Project, Token};
 use crate::domain::secret::Secret;
-use crate::engine::publish::{Access, Authorizer, Publisher};
+use crate::engine::publish::{Access, Authorizer, Publisher, Right};
 
 /// The longest token that is looked at. Service-account tokens have about 1,200 characters.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -80,6 +80,46 @@ pub(super) async fn authenticate(
             Kind::Forbidden,
             format!("the caller needs the verb `create` on `eventprojects/events` of group `{GROUP}`"),
         )),
+        Access::Unauthenticated => Err(wrong()),
+        Access::Unavailable => {
+            Err(Problem::new(Kind::Unavailable, "the token cannot be checked now").retry_after(5))
+        }
+    }
+}
+
+/// Whether a Kubernetes caller has a right to an object. Whether that exists is told to nobody else.
+pub(super) async fn authorize(
+    headers: &HeaderMap,
+    key: &ObjectKey,
+    right: Right,
+    authorizer: &dyn Authorizer,
+) -> Result<(), Problem> {
+    let Some(token) = bearer(headers) else {
+        return Err(Problem::new(
+            Kind::Unauthorized,
+            "send `Authorization: Bearer <token>` with a Kubernetes token",
+        ));
+    };
+    let wrong = || {
+        Problem::new(
+            Kind::Unauthorized,
+            "the token is no Kubernetes token that is valid here",
+        )
+    };
+    if !looks_like_jwt(token) {
+        return Err(wrong());
+    }
+    match authorizer.may(&Secret::new(token.to_owned()), key, right).await {
+        Access::Allowed => Ok(()),
+        Access::Denied => {
+            let (verb, resource, subresource) = right.attributes();
+            Err(Problem::new(
+                Kind::Forbidden,
+                format!(
+                    "the caller needs the verb `{verb}` on `{resource}/{subresource}` of group `{GROUP}`"
+                ),
+            ))
+        }
         Access::Unauthenticated => Err(wrong()),
         Access::Unavailable => {
             Err(Problem::new(Kind::Unavailable, "the token cannot be checked now").retry_after(5))
@@ -159,7 +199,7 @@ mod tests {
 
     #[async_trait]
     impl Authorizer for One {
-        async fn may_publish(&self, token: &Secret<String>, _: &ObjectKey) -> Access {
+        async fn may(&self, token: &Secret<String>, _: &ObjectKey, _: Right) -> Access {
             match token.expose().split('.').nth(1) {
                 Some("allowed") => Access::Allowed,
                 Some("denied") => Access::Denied,

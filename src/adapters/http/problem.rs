@@ -22,6 +22,10 @@ pub(super) enum Kind {
     Forbidden,
     NoRoute,
     NoProject,
+    NoDestination,
+    NoDelivery,
+    Conflict,
+    EventGone,
     MethodNotAllowed,
     RequestTimeout,
     BodyTooLarge,
@@ -49,11 +53,7 @@ impl Kind {
                 "The caller is not authenticated",
                 StatusCode::UNAUTHORIZED,
             ),
-            Self::Forbidden => (
-                "forbidden",
-                "The caller may not publish here",
-                StatusCode::FORBIDDEN,
-            ),
+            Self::Forbidden => ("forbidden", "The caller may not do this", StatusCode::FORBIDDEN),
             Self::NoRoute => (
                 "no-such-path",
                 "There is nothing at this path",
@@ -64,6 +64,22 @@ impl Kind {
                 "The project does not exist",
                 StatusCode::NOT_FOUND,
             ),
+            Self::NoDestination => (
+                "no-such-destination",
+                "The destination does not exist",
+                StatusCode::NOT_FOUND,
+            ),
+            Self::NoDelivery => (
+                "no-such-delivery",
+                "Nothing is known of the event here",
+                StatusCode::NOT_FOUND,
+            ),
+            Self::Conflict => (
+                "conflict",
+                "The delivery is not in a state for this",
+                StatusCode::CONFLICT,
+            ),
+            Self::EventGone => ("event-gone", "The event is no longer stored", StatusCode::GONE),
             Self::MethodNotAllowed => (
                 "method-not-allowed",
                 "The path does not take this method",

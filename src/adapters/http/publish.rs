@@ -22,8 +22,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::authenticate;
-use super::body::{Budget, read};
+use super::body::{Budget, Share, read};
 use super::connection::Handle;
+use super::deliveries::{self, Asked, Deliveries};
 use super::limits::{HttpSettings, Limit};
 use super::metrics::HttpMetrics;
 use super::parsing::{Parsed, Parsers};
@@ -34,6 +35,8 @@ use crate::api::v1alpha1::event_project::Validation;
 use crate::domain::event::refusal::{EventFault, EventFaults, ParseError};
 use crate::domain::id::ObjectKey;
 use crate::domain::project::Project;
+use crate::engine::clock::Clock;
+use crate::engine::history::History;
 use crate::engine::publish::{Authorizer, PublishError, Publisher, Receipt};
 use crate::engine::queue::QueueError;
 
@@ -53,6 +56,10 @@ pub struct PublishState {
     pub publisher: Arc<dyn Publisher>,
     /// Knows Kubernetes callers.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Knows what became of deliveries.
+    pub history: Arc<dyn History>,
+    /// Says what time it is.
+    pub clock: Arc<dyn Clock>,
     /// The servers' metrics.
     pub metrics: HttpMetrics,
 }
@@ -94,6 +101,7 @@ struct Inner {
 /// What a path names.
 enum Route<'a> {
     Events { namespace: &'a str, project: &'a str },
+    Deliveries(deliveries::Path),
     OpenApi,
     Nothing,
 }
@@ -106,6 +114,9 @@ impl<'a> Route<'a> {
         let Some(rest) = path.strip_prefix("/v1/namespaces/") else {
             return Self::Nothing;
         };
+        if let Some(path) = deliveries::Path::of(rest) {
+            return Self::Deliveries(path);
+        }
         let mut parts = rest.split('/');
         let (Some(namespace), Some("projects"), Some(project), Some("events"), None) = (
             parts.next(),
@@ -169,6 +180,7 @@ impl Inner {
                 let key = ObjectKey::new(namespace, project);
                 self.events(key, request).await
             }
+            Route::Deliveries(path) => self.deliveries(&path, request).await,
             Route::OpenApi => {
                 if !matches!(*request.method(), Method::GET | Method::HEAD) {
                     return Err(Problem::method("GET, HEAD"));
@@ -177,7 +189,8 @@ impl Inner {
             }
             Route::Nothing => Err(Problem::new(
                 Kind::NoRoute,
-                "events are published to /v1/namespaces/{namespace}/projects/{project}/events; see /openapi.json",
+                "events are published to /v1/namespaces/{namespace}/projects/{project}/events; what became of them is \
+                 below /v1/namespaces/{namespace}/eventdestinations/{name}/deliveries; see /openapi.json",
             )),
         }
     }
@@ -198,6 +211,50 @@ impl Inner {
             return Err(Problem::new(Kind::UnsupportedMediaType, detail));
         }
         Ok(project)
+    }
+
+    async fn deliveries(
+        &self,
+        path: &deliveries::Path,
+        request: Request<Incoming>,
+    ) -> Result<Response<Bytes>, Problem> {
+        let (head, body) = request.into_parts();
+        let state = &self.state;
+        let unread = !body.is_end_stream();
+        let api = Deliveries {
+            history: &*state.history,
+            authorizer: &*state.authorizer,
+            is_ready: state.publisher.is_ready(),
+        };
+        let asked = Asked {
+            method: &head.method,
+            headers: &head.headers,
+            query: head.uri.query(),
+        };
+        let answer = async {
+            let uid = api.admit(path, &asked).await?;
+            let (body, _share) = if path.has_body() {
+                let settings = HttpSettings {
+                    body_bytes: self.settings.body_bytes.min(deliveries::MAX_BODY),
+                    ..self.settings.clone()
+                };
+                read(&head.headers, body, &settings, &self.budget).await?
+            } else {
+                (Bytes::new(), Share::empty(&self.budget))
+            };
+            let now = state.clock.now();
+            let answer = api.answer(path, &uid, asked.query, &body, now);
+            let Ok(answer) = timeout(self.settings.answer_timeout, answer).await else {
+                state.metrics.hit(Limit::AnswerTimeout);
+                let detail = "there was no answer in time; ask again";
+                return Err(Problem::new(Kind::NoAnswer, detail).retry_after(5));
+            };
+            answer
+        };
+        match answer.await {
+            Err(problem) if unread && head.version <= Version::HTTP_11 => Ok(last(&problem)),
+            answer => answer,
+        }
     }
 
     async fn events(&self, key: ObjectKey, request: Request<Incoming>) -> Result<Response<Bytes>, Problem> {
@@ -359,7 +416,7 @@ fn accepted(receipts: &[Receipt], violations: &EventFaults) -> Bytes {
     body.into()
 }
 
-fn json(status: StatusCode, body: Bytes) -> Response<Bytes> {
+pub(super) fn json(status: StatusCode, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -1,8 +1,8 @@
-//! [`KubeAuthorizer`]: who a Kubernetes token belongs to, and whether its bearer may publish.
+//! [`KubeAuthorizer`]: who a Kubernetes token belongs to, and whether its bearer may do what is asked.
 //!
-//! Owns the two reviews (`TokenReview`, then `SubjectAccessReview`: `create` on `eventprojects/events` with the
-//! project's name) and a memory of their results. Invariants: a token is kept only as a digest together with the
-//! name it was used for; a yes is believed for 10 s and a no for 2 s, in two stores of 1,024 each, so that made-up
+//! Owns the two reviews (`TokenReview`, then `SubjectAccessReview` on the subresource that [`Right`] names, with the
+//! object's name) and a memory of their results. Invariants: a token is kept only as a digest together with the
+//! name and right it was used for; a yes is believed for 10 s and a no for 2 s, in two stores of 1,024 each, so that made-up
 //! tokens cannot push good ones out; at most 16 questions are asked at a time, one for each digest, and a caller
 //! waits at most 5 s for an answer; when it is not known, nobody is let in. A digest that had a yes within the last
 //! 10 min asks in lines and a waiting room of its own, 4 more at a time, where callers with made-up tokens cannot
@@ -29,7 +29,7 @@ use self::memory::{Fingerprint, Memory, fingerprint};
 use self::review::{ApiServer, Reviewer};
 use crate::domain::id::ObjectKey;
 use crate::domain::secret::Secret;
-use crate::engine::publish::{Access, Authorizer};
+use crate::engine::publish::{Access, Authorizer, Right};
 
 /// Longest wait for an answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -132,7 +132,7 @@ impl KubeAuthorizer {
         &self,
         room: &Room<LINES>,
         token: &Secret<String>,
-        key: &ObjectKey,
+        what: (&ObjectKey, Right),
         fingerprint: Fingerprint,
     ) -> Access {
         let waiting = Waiting::join(&room.waiting);
@@ -140,7 +140,7 @@ impl KubeAuthorizer {
             return Access::Unavailable;
         };
         let until = Instant::now() + DEADLINE;
-        timeout_at(until, self.ask(line, token, key, fingerprint, until))
+        timeout_at(until, self.ask(line, token, what, fingerprint, until))
             .await
             .unwrap_or(Access::Unavailable)
     }
@@ -149,7 +149,7 @@ impl KubeAuthorizer {
         &self,
         line: &tokio::sync::Mutex<()>,
         token: &Secret<String>,
-        key: &ObjectKey,
+        (key, right): (&ObjectKey, Right),
         fingerprint: Fingerprint,
         until: Instant,
     ) -> Access {
@@ -161,7 +161,7 @@ impl KubeAuthorizer {
         if Instant::now() >= until {
             return Access::Unavailable;
         }
-        let access = self.reviewer.review(token, key).await;
+        let access = self.reviewer.review(token, key, right).await;
         let evicted = self.memory.lock().keep(fingerprint, access, Instant::now());
         self.metrics.evictions.inc_by(evicted);
         access
@@ -170,17 +170,17 @@ impl KubeAuthorizer {
 
 #[async_trait]
 impl Authorizer for KubeAuthorizer {
-    async fn may_publish(&self, token: &Secret<String>, key: &ObjectKey) -> Access {
-        let fingerprint = fingerprint(token, key);
+    async fn may(&self, token: &Secret<String>, key: &ObjectKey, right: Right) -> Access {
+        let fingerprint = fingerprint(token, key, right);
         if let Some(access) = self.remembered(&fingerprint) {
             self.metrics.count("remembered");
             return access;
         }
         let known = self.memory.lock().knows(&fingerprint, Instant::now());
         let access = if known {
-            self.wait(&self.renewals, token, key, fingerprint).await
+            self.wait(&self.renewals, token, (key, right), fingerprint).await
         } else {
-            self.wait(&self.strangers, token, key, fingerprint).await
+            self.wait(&self.strangers, token, (key, right), fingerprint).await
         };
         self.metrics.count(match access {
             Access::Allowed => "allowed",

@@ -25,6 +25,7 @@ use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::retry;
 use crate::engine::clock::Clock;
 use crate::engine::directory::{Directory, Kind};
+use crate::engine::replayer::Replayer;
 use crate::engine::tester::Tester;
 use crate::engine::view::DeliveryView;
 
@@ -49,6 +50,8 @@ pub struct Context {
     pub view: Arc<dyn DeliveryView>,
     /// Makes test sends.
     pub tester: Arc<dyn Tester>,
+    /// Makes replays.
+    pub replayer: Arc<dyn Replayer>,
     /// Base of the publish URL that projects show.
     pub public_url: url::Url,
     /// Says what time it is.

@@ -23,6 +23,7 @@ use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::Observed;
 use super::references::{Referrer, Seen};
+use super::replays;
 use super::secrets::{self, Ensured};
 use super::signing;
 use super::status;
@@ -352,6 +353,7 @@ async fn report(
         signing::refuse(object, previous.as_deref(), uid, shared);
     }
     let (signatures, rotation) = signing::told(uid, previous.as_deref(), shared);
+    let replay = replays::result(shared, object, uid, previous.as_deref());
     let next = destination(&DestinationFacts {
         generation: identity.generation,
         configuration: match state {
@@ -365,11 +367,14 @@ async fn report(
         test: test.as_ref(),
         signatures: &signatures,
         rotation: rotation.as_ref(),
+        replay: replay.as_ref(),
         reconcile_request: object.reconcile_request(),
         previous: previous.as_deref(),
         now: shared.context.clock.now(),
     });
-    status::write(shared, object, uid, next, spacing).await
+    let again = status::write(shared, object, uid, next, spacing).await?;
+    replays::start(shared, object, uid);
+    Ok(again)
 }
 
 /// Has a destination looked at again whose SMTP server is the installation's, which has changed.

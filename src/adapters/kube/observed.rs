@@ -20,10 +20,12 @@ use serde_json::Value;
 use crate::api::conditions::Condition;
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::api::{
-    ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION, ROTATE_ANNOTATION, TEST_ANNOTATION,
+    ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION, REPLAY_ANNOTATION, ROTATE_ANNOTATION,
+    TEST_ANNOTATION,
 };
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::status::newest_request;
+use crate::domain::test_send::echo;
 use crate::engine::directory::Kind;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -112,8 +114,12 @@ impl<K: Watched> Observed<K> {
     }
 
     pub(super) fn enable_request(&self) -> Option<&str> {
-        self.annotation(ENABLE_ANNOTATION)
-            .filter(|token| !token.is_empty())
+        // An empty value asks, too; a long one is a token by its beginning.
+        self.annotation(ENABLE_ANNOTATION).map(echo)
+    }
+
+    pub(super) fn replay_request(&self) -> Option<&str> {
+        self.annotation(REPLAY_ANNOTATION)
     }
 
     pub(super) fn test_request(&self) -> Option<&str> {
@@ -129,6 +135,7 @@ impl<K: Watched> Observed<K> {
             self.annotation(RECONCILE_ANNOTATION),
             self.annotation(FLUX_RECONCILE_ANNOTATION),
         ])
+        .map(echo)
     }
 
     /// What an owned object says of this one. It does not block the owner's deletion, which would need the right to

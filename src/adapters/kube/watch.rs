@@ -147,6 +147,7 @@ impl<K: Watched> Intake<K> {
         object.enable_request().hash(&mut hasher);
         object.test_request().hash(&mut hasher);
         object.rotate_request().hash(&mut hasher);
+        object.replay_request().hash(&mut hasher);
         object.reconcile_request().hash(&mut hasher);
         let print = hasher.finish();
         let trigger = object_ref(&key);

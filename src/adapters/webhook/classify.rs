@@ -31,6 +31,8 @@ pub(super) struct Progress {
     pub(super) status: Option<u16>,
     /// The request waits for its token.
     pub(super) awaits_token: bool,
+    /// When that was.
+    pub(super) head: Option<tokio::time::Instant>,
 }
 
 impl Progress {

@@ -21,12 +21,14 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::guard::Guard;
 use super::metrics::{OpenConnection, TransportMetrics};
+use super::phases::Phases;
 use super::proxy::{Dialer, Duplex, ProxyError};
 use crate::domain::egress::Refusal;
 
@@ -88,7 +90,7 @@ impl Connector {
         }))
     }
 
-    async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
+    async fn connect(self, uri: Uri, phases: Option<Arc<Phases>>) -> Result<Stream, ConnectError> {
         let Parts {
             guard,
             tcp,
@@ -118,11 +120,16 @@ impl Connector {
             let stream = dialer.dial(target.as_deref()).await?;
             return proxied(stream, name, tls, metrics.opened()).await;
         }
+        let began = Instant::now();
         let tcp = tcp
             .clone()
             .call(uri)
             .await
             .map_err(|error| ConnectError::Tcp(error.into()))?;
+        let connected = Instant::now();
+        if let Some(phases) = &phases {
+            phases.connected(began);
+        }
         let open = metrics.opened();
         let Some(name) = name else {
             return Ok(Stream {
@@ -136,6 +143,9 @@ impl Connector {
             .connect(name, tcp.into_inner())
             .await
             .map_err(ConnectError::Tls)?;
+        if let Some(phases) = &phases {
+            phases.secured(connected);
+        }
         Ok(Stream {
             io: Io::Tls(Box::new(TokioIo::new(tls))),
             _open: open,
@@ -190,7 +200,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.clone().connect(uri));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.clone().connect(uri, Phases::current()));
         connecting
             .map(|result| result.unwrap_or(Err(ConnectError::TimedOut)))
             .boxed()

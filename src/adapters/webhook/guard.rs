@@ -20,7 +20,9 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use hyper_util::client::legacy::connect::dns::Name;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use super::phases::Phases;
 use crate::domain::egress::{EgressPolicy, Refusal};
 
 /// Most lookups that run at once.
@@ -161,6 +163,15 @@ impl tower_service::Service<Name> for Guard {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        self.clone().resolve(name).boxed()
+        let (guard, phases) = (self.clone(), Phases::current());
+        async move {
+            let began = Instant::now();
+            let found = guard.resolve(name).await;
+            if let Some(phases) = phases {
+                phases.looked_up(began);
+            }
+            found
+        }
+        .boxed()
     }
 }

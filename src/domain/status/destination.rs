@@ -6,13 +6,14 @@ use super::{Change, Conditions, Truth, essence, find, seconds};
 use crate::api::ENABLE_ANNOTATION;
 use crate::api::conditions::{Condition, DELIVERING, READY, RECONCILING, STALLED, reason};
 use crate::api::v1alpha1::event_destination::{
-    DeliveryStatus, LastFailure, LastRotation, LastTest, SignatureStatus,
+    DeliveryStatus, LastFailure, LastReplay, LastRotation, LastTest, SignatureStatus,
 };
 use crate::api::v1alpha1::{EventDestinationStatus, SecretKeyRef};
 use crate::domain::destination::Destination;
 use crate::domain::duration;
 use crate::domain::fault::Faults;
 use crate::domain::health::{DisableReason, Disabled, Health};
+use crate::domain::replay_request::{ReplayCounts, ReplayResult};
 use crate::domain::rotation::RotationResult;
 use crate::domain::test_send::{TestResult, echo};
 
@@ -33,6 +34,8 @@ pub struct DestinationFacts<'a> {
     pub signatures: &'a [SignatureStatus],
     /// What came of a request for new keys that the status does not tell yet.
     pub rotation: Option<&'a RotationResult>,
+    /// What came of a replay that the status does not tell yet.
+    pub replay: Option<&'a ReplayResult>,
     /// Token of the newest reconcile request.
     pub reconcile_request: Option<&'a str>,
     /// The status as it is.
@@ -138,6 +141,18 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
             || facts.previous.and_then(|status| status.last_rotation.clone()),
             |rotation| Some(last_rotation(rotation)),
         ),
+        last_handled_replay: facts.replay.map_or_else(
+            || {
+                facts
+                    .previous
+                    .and_then(|status| status.last_handled_replay.clone())
+            },
+            |replay| Some(replay.asked.to_string()),
+        ),
+        last_replay: facts.replay.map_or_else(
+            || facts.previous.and_then(|status| status.last_replay.clone()),
+            |replay| Some(last_replay(replay)),
+        ),
     };
     let change = change(facts.previous, &next);
     (next, change)
@@ -174,6 +189,22 @@ fn last_test(test: &TestResult) -> LastTest {
         message: test.message.clone(),
         reply: test.excerpt.clone(),
         completion_time: Some(seconds(test.completed)),
+    }
+}
+
+fn last_replay(replay: &ReplayResult) -> LastReplay {
+    let count = |count: fn(ReplayCounts) -> u64| {
+        let number = replay.counts.map(count);
+        number.map(|number| i64::try_from(number).unwrap_or(i64::MAX))
+    };
+    LastReplay {
+        requested: replay.asked.to_string(),
+        outcome: replay.outcome.as_str().to_owned(),
+        message: replay.message.clone(),
+        replayed: count(|counts| counts.made),
+        already_waiting: count(|counts| counts.open),
+        no_longer_stored: count(|counts| counts.gone),
+        completion_time: replay.completed.map(seconds),
     }
 }
 

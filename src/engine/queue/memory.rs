@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use super::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, WAITING_STEP, Waiting};
 use super::{
     Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Outlook, Queue,
     QueueError, QueueState, Reach, Release, Settlement, Stored,
@@ -28,6 +29,9 @@ struct Delivery {
     attempts: u32,
     claim: Option<u64>,
     note: Option<Box<[u8]>>,
+    /// When it began to wait, in milliseconds since 1970.
+    age: i64,
+    replayed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +45,8 @@ struct Inner {
     lanes: HashMap<Uid, Lane>,
     ids: HashMap<(Uid, EventId), Timestamp>,
     pending: HashMap<Uid, u64>,
+    /// Every event with its lanes; none is ever removed.
+    events: BTreeMap<u64, (Arc<Event>, Arc<[Uid]>)>,
     last_seq: u64,
     last_token: u64,
     fault: Option<QueueError>,
@@ -155,7 +161,7 @@ impl Inner {
             Completion::RetryAt(due) => (due, delivery.attempts.saturating_add(1)),
             Completion::PutOffUntil(due) => (due, delivery.attempts),
         };
-        let due = due.max(delivery.event.accepted);
+        let due = due.max(Timestamp::from_millisecond(delivery.age).unwrap_or_default());
         let again = Delivery {
             attempts,
             claim: None,
@@ -163,6 +169,95 @@ impl Inner {
             ..delivery
         };
         lane.deliveries.insert((due.as_millisecond(), key.1), again);
+    }
+}
+
+impl Delivery {
+    fn describe(&self, key: Key) -> Open {
+        Open {
+            due: Timestamp::from_millisecond(key.0).unwrap_or_default(),
+            attempts: self.attempts,
+            in_flight: self.claim.is_some(),
+            replayed: self.replayed,
+        }
+    }
+}
+
+impl Inner {
+    fn replay(&mut self, uid: &Uid, again: &Again, now: i64, limit: u64) -> Result<Replayed, QueueError> {
+        let mut replayed = Replayed::default();
+        let mut wanted: Vec<u64> = match again {
+            Again::Positions(positions) => {
+                replayed.next = (positions.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
+                positions.iter().take(REPLAY_STEP).copied().collect()
+            }
+            Again::Accepted {
+                since,
+                until,
+                event_type,
+                from,
+            } => {
+                let of_type = |event: &Event| {
+                    event_type
+                        .as_ref()
+                        .is_none_or(|kind| *kind == event.content.event_type)
+                };
+                let found = self.events.range(*from..).filter(|(_, (event, lanes))| {
+                    event.accepted >= *since
+                        && event.accepted < *until
+                        && lanes.contains(uid)
+                        && of_type(event)
+                });
+                let mut found: Vec<u64> = found.map(|(seq, _)| *seq).take(REPLAY_STEP + 1).collect();
+                replayed.next = found.get(REPLAY_STEP).copied();
+                found.truncate(REPLAY_STEP);
+                found
+            }
+        };
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut fresh = Vec::new();
+        for seq in wanted {
+            let stored = self.events.get(&seq).filter(|(_, lanes)| lanes.contains(uid));
+            let Some((event, _)) = stored else {
+                replayed.gone += 1;
+                continue;
+            };
+            let lane = self.lanes.get(uid);
+            if lane.is_some_and(|lane| lane.deliveries.keys().any(|key| key.1 == seq)) {
+                replayed.open += 1;
+            } else {
+                fresh.push((seq, Arc::clone(event)));
+            }
+        }
+        for (_, event) in &fresh {
+            let project = &event.project.uid;
+            let more = fresh
+                .iter()
+                .filter(|(_, other)| other.project.uid == *project)
+                .count();
+            let pending = self.pending.get(project).copied().unwrap_or(0);
+            if pending.saturating_add(more as u64) > limit {
+                return Err(QueueError::ProjectFull { pending, limit });
+            }
+        }
+        for (seq, event) in fresh {
+            let at = now.max(event.accepted.as_millisecond().saturating_add(1));
+            *self.pending.entry(event.project.uid.clone()).or_default() += 1;
+            let delivery = Delivery {
+                bytes: event.content.to_stored().map_or(0, |stored| stored.len()),
+                event,
+                attempts: 0,
+                claim: None,
+                note: None,
+                age: at,
+                replayed: true,
+            };
+            let lane = self.lanes.entry(uid.clone()).or_default();
+            lane.deliveries.insert((at, seq), delivery);
+            replayed.made += 1;
+        }
+        Ok(replayed)
     }
 }
 
@@ -201,6 +296,9 @@ impl Queue for MemoryQueue {
             inner.last_seq += 1;
             let key = (event.accepted.as_millisecond(), inner.last_seq);
             let bytes = event.content.to_stored().map_or(0, |stored| stored.len());
+            inner
+                .events
+                .insert(key.1, (Arc::clone(&event), Arc::clone(&lanes)));
             for uid in lanes.iter() {
                 let delivery = Delivery {
                     event: Arc::clone(&event),
@@ -208,6 +306,8 @@ impl Queue for MemoryQueue {
                     attempts: 0,
                     claim: None,
                     note: None,
+                    age: key.0,
+                    replayed: false,
                 };
                 inner
                     .lanes
@@ -251,6 +351,9 @@ impl Queue for MemoryQueue {
                 attempts: delivery.attempts,
                 lane: lane.clone(),
                 due: Timestamp::from_millisecond(key.0).unwrap_or_default(),
+                replayed: delivery
+                    .replayed
+                    .then(|| Timestamp::from_millisecond(delivery.age).unwrap_or_default()),
                 bytes: delivery.bytes,
                 claim: Claim {
                     seq: key.1,
@@ -271,9 +374,7 @@ impl Queue for MemoryQueue {
             return Ok(0);
         };
         let free = lane.deliveries.iter().filter(|(_, held)| held.claim.is_none());
-        let mut moves: Vec<(Key, Key)> = free
-            .map(|(key, held)| (*key, (held.event.accepted.as_millisecond(), key.1)))
-            .collect();
+        let mut moves: Vec<(Key, Key)> = free.map(|(key, held)| (*key, (held.age, key.1))).collect();
         match reach {
             Reach::DueBy(now) => moves.retain(|(key, _)| key.0 <= now.as_millisecond()),
             Reach::Oldest => {
@@ -311,6 +412,80 @@ impl Queue for MemoryQueue {
         let held = inner.lanes.get(&lease.lane);
         let delivery = held.and_then(|lane| lane.deliveries.get(&key));
         Ok(delivery.and_then(|delivery| delivery.note.clone()))
+    }
+
+    async fn replay(&self, lane: &Uid, again: Again, now: Timestamp) -> Result<Replayed, QueueError> {
+        let mut inner = self.inner.lock();
+        inner.check()?;
+        inner.replay(lane, &again, now.as_millisecond(), self.project_limit)
+    }
+
+    async fn cancel(&self, lane: &Uid, seq: u64) -> Result<Cancelled, QueueError> {
+        let mut inner = self.inner.lock();
+        inner.check()?;
+        let held = inner.lanes.get_mut(lane);
+        let Some(held) = held else {
+            return Ok(Cancelled::NotWaiting);
+        };
+        let Some(key) = held.deliveries.keys().find(|key| key.1 == seq).copied() else {
+            return Ok(Cancelled::NotWaiting);
+        };
+        if held.deliveries.get(&key).is_some_and(|held| held.claim.is_some()) {
+            return Ok(Cancelled::InFlight);
+        }
+        let Some(delivery) = held.deliveries.remove(&key) else {
+            return Ok(Cancelled::NotWaiting);
+        };
+        inner.finished(&delivery.event.project.uid, 1);
+        Ok(Cancelled::Done {
+            attempts: delivery.attempts,
+        })
+    }
+
+    async fn find(
+        &self,
+        lane: &Uid,
+        id: &EventId,
+        _hint: Option<u64>,
+    ) -> Result<Option<Retained>, QueueError> {
+        let inner = self.inner.lock();
+        inner.check()?;
+        let found = inner
+            .events
+            .iter()
+            .find(|(_, (event, lanes))| event.id == *id && lanes.contains(lane));
+        Ok(found.map(|(seq, (event, _))| {
+            let held = inner.lanes.get(lane);
+            let open = held.and_then(|held| held.deliveries.iter().find(|(key, _)| key.1 == *seq));
+            Retained {
+                seq: *seq,
+                event: Arc::clone(event),
+                open: open.map(|(key, delivery)| delivery.describe(*key)),
+            }
+        }))
+    }
+
+    async fn waiting(
+        &self,
+        lane: &Uid,
+        after: Option<(i64, u64)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, QueueError> {
+        let inner = self.inner.lock();
+        inner.check()?;
+        let held = inner.lanes.get(lane).map(|lane| lane.deliveries.iter());
+        let waiting = held
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| after.is_none_or(|after| **key > after));
+        let waiting = waiting
+            .take(limit.min(WAITING_STEP))
+            .map(|(key, delivery)| Waiting {
+                place: *key,
+                stored: Stored::Event(Arc::clone(&delivery.event)),
+                open: delivery.describe(*key),
+            });
+        Ok(waiting.collect())
     }
 
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {
@@ -355,10 +530,7 @@ impl Queue for MemoryQueue {
         let Some(lane) = inner.lanes.get(lane) else {
             return Depth::default();
         };
-        let accepted = lane
-            .deliveries
-            .values()
-            .map(|held| held.event.accepted.as_millisecond());
+        let accepted = lane.deliveries.values().map(|held| held.age);
         let mut free = lane.deliveries.iter().filter(|(_, held)| held.claim.is_none());
         Depth {
             pending: lane.deliveries.len() as u64,

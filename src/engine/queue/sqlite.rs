@@ -16,10 +16,11 @@
 //! | `lanes(number, uid, dropped)`, `projects(number, uid)`, `facts(number, json)` | names, so that rows stay small. New facts of a project get a new row: an event keeps those it was accepted with |
 //! | `health(lane, json)` | `Health` of destinations |
 //! | `notes(lane, seq, note)` | what attempts left for later ones of the same delivery |
+//! | `replays(lane, seq, at)` | when a delivery was made that a replay has made |
 //! | `meta(name, value)` | `seq`: highest position given before anything was trimmed |
 //!
-//! Within a format, tables are only added. A file that has no `notes` yet gets the table when it is opened; the version
-//! before can go on with a file that has it, and goes by what it knows: e-mails are nothing it sends.
+//! Within a format, tables are only added. A file that has no `notes` or `replays` yet gets the table when it is opened;
+//! the version before can go on with a file that has it, and goes by what it knows: e-mails are nothing it sends.
 //!
 //! # Who does what
 //!
@@ -47,10 +48,12 @@
 //! A settlement that cannot be written is retried for [`Settings::settle_patience`]; then its lease is given back. For
 //! want of room it is retried for as long as it takes, and nothing is leased meanwhile.
 
+mod asked;
 mod checksum;
 mod complaint;
 mod dropping;
 mod fault;
+mod healths;
 mod inbox;
 mod keeper;
 mod lanes;
@@ -60,6 +63,7 @@ mod pool;
 mod progress;
 mod raw;
 mod reader;
+mod replays;
 mod reserve;
 mod rewind;
 mod room;
@@ -84,20 +88,22 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use self::asked::Asked;
 use self::inbox::{Inbox, Op, Settling};
 use self::lanes::{Grant, Lanes, Limits};
 use self::progress::Progress;
 use self::reserve::Reserve;
 use self::rows::Row;
+pub(in crate::engine) use self::rows::{IdColumn, read_id};
 use self::store::Settle;
 use self::threads::Threads;
+use super::asked::{Again, Cancelled, Replayed, Retained, WAITING_STEP, Waiting};
 use super::metrics::QueueMetrics;
 use super::{
-    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState,
-    Reach, Release, Settlement,
+    Claim, Depth, Enqueued, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState, Reach, Release,
+    Settlement,
 };
-use crate::domain::health::Health;
-use crate::domain::id::Uid;
+use crate::domain::id::{EventId, Uid};
 use crate::domain::retry;
 use crate::engine::clock::Clock;
 
@@ -181,6 +187,8 @@ struct Shared {
     reader_slot: Mutex<reader::Slot>,
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
     reserve: Reserve,
+    /// What replays have opened lately.
+    again: Mutex<replays::Recent>,
     threads: Threads,
     /// Settlements wait for room: nothing is leased.
     stuck: AtomicBool,
@@ -285,6 +293,7 @@ impl SqliteQueue {
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
             reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
+            again: Mutex::default(),
             threads: Threads::default(),
             stuck: AtomicBool::new(false),
             openings: AtomicU64::new(0),
@@ -346,6 +355,7 @@ impl SqliteQueue {
     fn lease_of(&self, lane: &Uid, grant: Grant) -> Lease {
         let Grant {
             key: (due, seq),
+            replayed,
             stored,
             attempts,
             cost,
@@ -358,6 +368,7 @@ impl SqliteQueue {
             attempts,
             lane: lane.clone(),
             due: Timestamp::from_millisecond(due).unwrap_or_default(),
+            replayed: replayed.and_then(|at| Timestamp::from_millisecond(at).ok()),
             bytes: cost,
             claim: Claim {
                 seq: seq.cast_unsigned(),
@@ -497,6 +508,44 @@ impl Queue for SqliteQueue {
         self.ask(|reply| Op::Note(lane, seq, reply)).await
     }
 
+    async fn replay(&self, lane: &Uid, again: Again, now: Timestamp) -> Result<Replayed, QueueError> {
+        self.check()?;
+        let now = now.as_millisecond();
+        self.ask(|reply| Op::Asked(Asked::Replay(lane.clone(), again, now, reply)))
+            .await
+    }
+
+    async fn cancel(&self, lane: &Uid, seq: u64) -> Result<Cancelled, QueueError> {
+        self.check()?;
+        self.ask(|reply| Op::Asked(Asked::Cancel(lane.clone(), seq.cast_signed(), reply)))
+            .await
+    }
+
+    async fn find(
+        &self,
+        lane: &Uid,
+        id: &EventId,
+        hint: Option<u64>,
+    ) -> Result<Option<Retained>, QueueError> {
+        self.check()?;
+        let hint = hint.map(u64::cast_signed);
+        self.ask(|reply| Op::Asked(Asked::Find(lane.clone(), id.clone(), hint, reply)))
+            .await
+    }
+
+    async fn waiting(
+        &self,
+        lane: &Uid,
+        after: Option<(i64, u64)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, QueueError> {
+        self.check()?;
+        let after = after.map_or(rewind::START, |(due, seq)| (due, seq.cast_signed()));
+        let limit = limit.min(WAITING_STEP);
+        self.ask(|reply| Op::Asked(Asked::Waiting(lane.clone(), after, limit, reply)))
+            .await
+    }
+
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {
         self.check()?;
         self.ask(|reply| Op::Drop(lane.clone(), reply)).await
@@ -546,21 +595,5 @@ impl Queue for SqliteQueue {
             }
         }
         drop(closing);
-    }
-}
-
-#[async_trait]
-impl HealthStore for SqliteQueue {
-    async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError> {
-        self.check()?;
-        self.ask(Op::LoadHealth).await
-    }
-
-    async fn save_health(&self, healths: Vec<(Uid, Health)>) -> Result<(), QueueError> {
-        self.check()?;
-        if healths.is_empty() {
-            return Ok(());
-        }
-        self.ask(|reply| Op::Health(healths, reply)).await
     }
 }

@@ -186,6 +186,7 @@ impl Fixture {
         let transport = Arc::new(ScriptedTransport::default());
         let mailer = Arc::new(ScriptedMailer::default());
         let (engine, runner) = Engine::new(Parts {
+            deliveries: Arc::new(deliveries::memory::MemoryLog::default()),
             directory: Arc::clone(&directory),
             queue,
             transport: Arc::clone(&transport) as Arc<dyn Transport>,

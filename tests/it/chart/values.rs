@@ -10,7 +10,7 @@ const EVERYTHING: &str = r#"{
     "publicURL": "https://events.acme.example",
     "egress": {"allow": ["10.96.0.0/12", "fd00:10:96::/112"]},
     "smtp": {"secretName": "smtp"},
-    "limits": {"maxBodyBytes": 2097152, "queueMaxBytes": 107374182400, "retentionBytes": 0, "deduplicationIds": 20000000},
+    "limits": {"maxBodyBytes": 2097152, "queueMaxBytes": 107374182400, "retentionBytes": 0, "deduplicationIds": 20000000, "deliveryLogRetention": "24h", "deliveryLogMaxBytes": 1073741824},
     "log": {"format": "text", "filter": "info,postrider::engine=debug"},
     "gracePeriodSeconds": 60,
     "persistence": {"size": "200Gi", "storageClassName": "fast", "accessMode": "ReadWriteOncePod", "annotations": {"a": "b"}},

@@ -40,6 +40,30 @@ pub(super) fn check_problem(problem: &Value) {
     );
 }
 
+/// Checks an answer of the delivery API.
+pub(super) fn check_described(method: &str, below: &str, status: u16, body: &Value) {
+    let path = below.split('?').next().unwrap();
+    let path = match path.split_once('/').map(|(_, id)| id.split_once(':')) {
+        Some(Some((_, action))) => format!("/{{id}}:{action}"),
+        Some(None) => "/{id}".to_owned(),
+        None => path.to_owned(),
+    };
+    let path = format!("/v1/namespaces/{{namespace}}/eventdestinations/{{name}}/deliveries{path}");
+    let operation = &DOCUMENT["paths"][&path][method.to_lowercase()];
+    let response = &operation["responses"][status.to_string()];
+    assert!(
+        response.is_object(),
+        "{method} {path}: {status} is not documented"
+    );
+    let reference = response["content"]["application/json"]["schema"]["$ref"].as_str();
+    let name = reference.map_or("Problem", |at| at.rsplit('/').next().unwrap());
+    let errors: Vec<_> = schema(name)
+        .iter_errors(body)
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{method} {path}: {body}: {errors:?}");
+}
+
 /// Every value of a key, anywhere.
 fn all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
     match value {

@@ -71,4 +71,5 @@ macro_rules! conformance {
 mod acceptance;
 mod lanes;
 mod leases;
+mod replays;
 mod retries;

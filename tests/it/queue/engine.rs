@@ -17,6 +17,7 @@ use postrider::domain::id::{ObjectKey, Uid};
 use postrider::domain::outcome::{Failure, Reply};
 use postrider::domain::project::{Project, Token};
 use postrider::engine::clock::SystemClock;
+use postrider::engine::deliveries::NoLog;
 use postrider::engine::directory::{Directory, DirectoryListener, Entry, EntryState, Kind};
 use postrider::engine::metrics::EngineMetrics;
 use postrider::engine::publish::{PublishError, Publisher};
@@ -91,6 +92,7 @@ impl Running {
             sent: Mutex::default(),
         });
         let (engine, runner) = Engine::new(Parts {
+            deliveries: Arc::new(NoLog),
             directory: Arc::clone(&directory),
             queue: Arc::clone(&queue) as Arc<dyn Queue>,
             transport: Arc::clone(&receiver) as Arc<dyn Transport>,

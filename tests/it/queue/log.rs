@@ -64,7 +64,8 @@ async fn a_lost_sector_of_the_log_costs_only_what_was_in_it() {
         let state = again.state();
         assert_eq!(state.unavailable, None, "byte {at_byte}");
         assert!(
-            seen.len() >= 395,
+            // The sector that lists what is on a page costs the page.
+            seen.len() >= 380,
             "byte {at_byte}: {} of 400, {state:?}",
             seen.len()
         );

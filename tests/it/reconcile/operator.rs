@@ -10,9 +10,11 @@ use postrider::adapters::kube::{self as controllers, Context, KubeMetrics};
 use postrider::domain::destination::Destination;
 use postrider::domain::egress::EgressPolicy;
 use postrider::domain::id::Uid;
+use postrider::domain::replay_request::ReplayRequest;
 use postrider::domain::test_send::{TestRequest, TestResult};
 use postrider::engine::clock::SystemClock;
 use postrider::engine::directory::{Directory, Entry};
+use postrider::engine::replayer::{Replayer, Stand};
 use postrider::engine::tester::Tester;
 use postrider::engine::view::{Changes, DeliveryView, LaneView};
 use prometheus_client::registry::Registry;
@@ -43,6 +45,16 @@ impl DeliveryView for Played {
 
     fn store_repaired(&self) -> Option<String> {
         self.repaired.lock().clone()
+    }
+}
+
+impl Replayer for Played {
+    fn announce(&self, _: &Uid, _: &ReplayRequest) {}
+
+    fn start(&self, _: &Uid, _: &str) {}
+
+    fn stand(&self, _: &Uid, _: &str) -> Stand {
+        Stand::Unknown
     }
 }
 
@@ -93,6 +105,7 @@ impl Operator {
             directory: Arc::clone(&directory),
             view: Arc::clone(&played) as Arc<dyn DeliveryView>,
             tester: Arc::clone(&played) as Arc<dyn Tester>,
+            replayer: Arc::clone(&played) as Arc<dyn Replayer>,
             public_url: url::Url::parse("https://events.example/").unwrap(),
             clock: Arc::new(SystemClock),
             random: controllers::system_random(),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::domain::id::ObjectKey;
 use crate::domain::secret::Secret;
-use crate::engine::publish::Access;
+use crate::engine::publish::{Access, Right};
 
 /// Results remembered, of each kind.
 const REMEMBERED: usize = 1_024;
@@ -23,11 +23,12 @@ pub(super) const NO: Duration = Duration::from_secs(2);
 pub(super) type Fingerprint = [u8; 32];
 
 /// Digest of token and key. The parts of a key cannot hold a NUL, nor can a token from a header.
-pub(super) fn fingerprint(token: &Secret<String>, key: &ObjectKey) -> Fingerprint {
+pub(super) fn fingerprint(token: &Secret<String>, key: &ObjectKey, right: Right) -> Fingerprint {
     let mut digest = Sha256::new();
     for part in [
         key.namespace.as_bytes(),
         key.name.as_bytes(),
+        &[right as u8],
         token.expose().as_bytes(),
     ] {
         digest.update(part);
@@ -133,7 +134,11 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Fingerprint {
-        fingerprint(&Secret::new(text.to_owned()), &ObjectKey::new("a", "b"))
+        fingerprint(
+            &Secret::new(text.to_owned()),
+            &ObjectKey::new("a", "b"),
+            Right::Publish,
+        )
     }
 
     #[test]

@@ -8,12 +8,12 @@ use kube::{Api, Client};
 
 use crate::domain::id::ObjectKey;
 use crate::domain::secret::Secret;
-use crate::engine::publish::Access;
+use crate::engine::publish::{Access, Right};
 
 /// Asks an API server.
 #[async_trait]
 pub(super) trait Reviewer: Send + Sync {
-    async fn review(&self, token: &Secret<String>, key: &ObjectKey) -> Access;
+    async fn review(&self, token: &Secret<String>, key: &ObjectKey, right: Right) -> Access;
 }
 
 /// [`Reviewer`] over the API server.
@@ -27,13 +27,13 @@ impl ApiServer {
 
 #[async_trait]
 impl Reviewer for ApiServer {
-    async fn review(&self, token: &Secret<String>, key: &ObjectKey) -> Access {
-        match self.ask(token, key).await {
+    async fn review(&self, token: &Secret<String>, key: &ObjectKey, right: Right) -> Access {
+        match self.ask(token, key, right).await {
             Ok(access) => access,
             Err(error) => {
                 tracing::warn!(
-                    project.namespace = %key.namespace,
-                    project.name = %key.name,
+                    object.namespace = %key.namespace,
+                    object.name = %key.name,
                     %error,
                     "a caller's token cannot be checked"
                 );
@@ -44,7 +44,12 @@ impl Reviewer for ApiServer {
 }
 
 impl ApiServer {
-    async fn ask(&self, token: &Secret<String>, key: &ObjectKey) -> Result<Access, kube::Error> {
+    async fn ask(
+        &self,
+        token: &Secret<String>,
+        key: &ObjectKey,
+        right: Right,
+    ) -> Result<Access, kube::Error> {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: Some(token.expose().clone()),
@@ -61,7 +66,7 @@ impl ApiServer {
             _ => return Ok(Access::Unauthenticated),
         };
         let review = SubjectAccessReview {
-            spec: question(user, key),
+            spec: question(user, key, right),
             ..SubjectAccessReview::default()
         };
         let review = Api::all(self.0.clone())
@@ -74,15 +79,16 @@ impl ApiServer {
     }
 }
 
-/// May this user create the project's events?
-fn question(user: UserInfo, key: &ObjectKey) -> SubjectAccessReviewSpec {
+/// Has this user the right?
+fn question(user: UserInfo, key: &ObjectKey, right: Right) -> SubjectAccessReviewSpec {
+    let (verb, resource, subresource) = right.attributes();
     SubjectAccessReviewSpec {
         resource_attributes: Some(ResourceAttributes {
             group: Some(crate::api::GROUP.to_owned()),
             version: Some("*".to_owned()),
-            resource: Some("eventprojects".to_owned()),
-            subresource: Some("events".to_owned()),
-            verb: Some("create".to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource: Some(subresource.to_owned()),
+            verb: Some(verb.to_owned()),
             namespace: Some(key.namespace.to_string()),
             name: Some(key.name.to_string()),
             ..ResourceAttributes::default()

@@ -24,7 +24,7 @@ impl Drop for Ended<'_> {
 
 #[async_trait]
 impl Reviewer for Scripted {
-    async fn review(&self, token: &Secret<String>, _key: &ObjectKey) -> Access {
+    async fn review(&self, token: &Secret<String>, _key: &ObjectKey, _right: Right) -> Access {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
@@ -130,7 +130,10 @@ async fn a_good_token_is_renewed_however_many_made_up_ones_wait() {
     let good = token("good");
     assert_eq!(authorizer.may_publish(&good, &key).await, Access::Allowed);
     tokio::time::advance(YES + Duration::from_secs(1)).await;
-    assert_eq!(authorizer.remembered(&fingerprint(&good, &key)), None);
+    assert_eq!(
+        authorizer.remembered(&fingerprint(&good, &key, Right::Publish)),
+        None
+    );
     asked.store(0, Ordering::SeqCst);
     let made_up: Vec<_> = (0..2 * WAITING)
         .map(|number| token(&format!("bad-{number}")))

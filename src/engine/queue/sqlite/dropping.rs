@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::fault::StoreError;
 use super::inbox::Reply;
-use super::notes;
 use super::store::Store;
 use super::writer::{Phase, SETTLE_AGAIN, Writer};
+use super::{notes, replays};
 use crate::domain::id::Uid;
 
 /// Deliveries that dropping a lane removes per transaction.
@@ -88,6 +88,7 @@ fn drop_some(store: &mut Store, number: i64) -> Result<u64, StoreError> {
             }
         }
         notes::forget_some(connection, number, DROP_STEP)?;
+        replays::forget_some(connection, number, DROP_STEP)?;
         let mut delete = connection.prepare_cached(
             "DELETE FROM deliveries WHERE lane = ?1 AND (due, seq) IN
              (SELECT due, seq FROM deliveries WHERE lane = ?1 ORDER BY due, seq LIMIT ?2)",

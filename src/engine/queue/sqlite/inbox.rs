@@ -50,6 +50,8 @@ pub(super) enum Op {
     Drop(Uid, Reply<u64>),
     /// Put deliveries back to the place of their age; answers where to go on.
     Rewind(super::rewind::Rewind, Reply<super::rewind::Step>),
+    /// What people ask for.
+    Asked(super::asked::Asked),
     /// Remove old events.
     Trim(
         super::keeper::Trim,

@@ -8,8 +8,8 @@
 //! (moved to `old_ids`), but never further back than `max_ids`.
 //!
 //! Which events are open is read from the deliveries in the same read transaction as the events, [`SPAN`] positions at
-//! a time. The set can only shrink afterwards: deliveries are written together with their event and never again. Open
-//! events are skipped, and looked at again later, so seldom that it costs at most a twentieth of a processor.
+//! a time. The set can only shrink afterwards, but for replays, which the writer knows of: see
+//! [`Recent`](super::replays::Recent). Open events are skipped, and looked at again later, so seldom that it costs at most a twentieth of a processor.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -56,6 +56,8 @@ pub(super) struct Trim {
     pub(super) used_before: i64,
     /// Ids of events up to this position are forgotten in any case.
     pub(super) up_to: i64,
+    /// When the events were found to be finished: see [`Recent`](super::replays::Recent).
+    pub(super) planned: u64,
 }
 
 /// What the writer answers.
@@ -65,6 +67,8 @@ pub(super) struct Trimmed {
     pub(super) used: u64,
     /// Ids that were forgotten although they were not old enough.
     pub(super) evicted: u64,
+    /// Events were left because they are to be delivered again.
+    pub(super) spared: bool,
 }
 
 struct Keeper {
@@ -75,6 +79,8 @@ struct Keeper {
     skipped: Option<Instant>,
     /// How long looking took since the cursor was at the start.
     spent: Duration,
+    /// When the last plan was made, in replays.
+    planned: u64,
     /// The file that is open, as it was first seen, and how often one was opened by then.
     opened: Option<(u64, Identity)>,
 }
@@ -86,6 +92,7 @@ pub(super) fn run(shared: &Arc<Shared>, stop: &Receiver<()>) {
         cursor: 0,
         skipped: None,
         spent: Duration::ZERO,
+        planned: 0,
         opened: None,
     };
     let interval = shared.settings.retention_interval;
@@ -235,6 +242,7 @@ impl Keeper {
         };
         let from = self.cursor;
         let started = Instant::now();
+        self.planned = self.shared.again.lock().epoch();
         let (plan, cursor, skipped) = self.read(|connection| plan(connection, from, limits))?;
         self.spent += started.elapsed();
         self.cursor = cursor;
@@ -244,11 +252,12 @@ impl Keeper {
         Ok(plan)
     }
 
-    fn trim(&self, trim: Trim, now: i64, up_to: i64) -> Result<u64, StoreError> {
+    fn trim(&mut self, trim: Trim, now: i64, up_to: i64) -> Result<u64, StoreError> {
         let count = trim.events.len() as u64;
         let trim = Trim {
             used_before: now.saturating_sub(ID_WINDOW),
             up_to,
+            planned: self.planned,
             ..trim
         };
         let (reply, answer) = sync_channel(1);
@@ -260,6 +269,9 @@ impl Keeper {
         let trimmed = answer.recv().map_err(gone)??;
         self.shared.metrics.trimmed.inc_by(count);
         self.shared.metrics.ids_evicted.inc_by(trimmed.evicted);
+        if trimmed.spared {
+            self.skipped.get_or_insert_with(Instant::now);
+        }
         Ok(trimmed.used)
     }
 
@@ -442,6 +454,7 @@ pub(super) fn trim(store: &mut Store, trim: &Trim) -> Result<Trimmed, StoreError
     Ok(Trimmed {
         used: total.saturating_sub(free),
         evicted,
+        spared: false,
     })
 }
 

@@ -21,6 +21,7 @@
 //!
 //! Writing and reading the disk is left to the writer and the reader.
 
+mod asked;
 mod moved;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -59,7 +60,7 @@ pub(super) struct Hot {
     pub(super) attempts: u32,
     /// Number of its project.
     pub(super) project: i64,
-    /// When it was accepted, in milliseconds since 1970; never after it is due.
+    /// When it was accepted, or made by a replay, in milliseconds since 1970; never after it is due.
     pub(super) accepted: i64,
     /// Bytes it is charged with.
     pub(super) cost: usize,
@@ -91,6 +92,8 @@ pub(super) enum Settled {
 pub(super) struct Grant {
     /// Its key.
     pub(super) key: Key,
+    /// When it was made, if by a replay, in milliseconds since 1970.
+    pub(super) replayed: Option<i64>,
     /// Its event.
     pub(super) stored: Stored,
     /// Attempts made.
@@ -125,6 +128,8 @@ pub(super) struct ClaimRow {
     pub(super) attempts: u32,
     /// When it was accepted, in milliseconds since 1970.
     pub(super) accepted: i64,
+    /// A replay made it.
+    pub(super) replayed: bool,
 }
 
 /// Where a refill reads.
@@ -321,6 +326,7 @@ impl Lanes {
             let token = self.tokens;
             grants.push(Grant {
                 key,
+                replayed: hot.replayed(),
                 stored: hot.stored.clone(),
                 attempts: hot.attempts,
                 cost: hot.cost,
@@ -368,6 +374,7 @@ impl Lanes {
             project: hot.project,
             attempts: hot.attempts,
             accepted: hot.accepted,
+            replayed: hot.replayed().is_some(),
         })
     }
 

@@ -11,6 +11,7 @@ use super::Shared;
 use super::fault::StoreError;
 use super::inbox::Op;
 use super::lanes::{Found, Hot, Key};
+use super::replays;
 use super::rows::{FactsCache, accepted_millis, read_event};
 use super::schema;
 use crate::domain::id::Uid;
@@ -100,6 +101,7 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
         }
     }
     shared.lanes.lock().unknown(lane, *number, &mut found);
+    let replays = replays::any(&transaction, *number)?;
     let mut read = Vec::with_capacity(found.len());
     let mut bytes = 0_usize;
     for Found {
@@ -127,8 +129,14 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
         };
         let accepted = match &stored {
             Stored::Event(event) => event.accepted.as_millisecond().min(key.0),
-            Stored::Corrupt { .. } => accepted_millis(&transaction, key)?,
+            Stored::Corrupt { .. } => accepted_millis(&transaction, *number, key)?,
         };
+        let made = if replays {
+            replays::made(&transaction, *number, key.1)?
+        } else {
+            None
+        };
+        let accepted = made.map_or(accepted, |made| made.min(key.0));
         read.push((
             key,
             Hot {

@@ -230,6 +230,7 @@ impl Writer {
                     events: events.to_vec(),
                     used_before: now.saturating_sub(ID_WINDOW),
                     up_to,
+                    planned: self.shared.again.lock().epoch(),
                     ..Trim::default()
                 };
                 let done = self.making_room(0, |store| {
@@ -358,8 +359,10 @@ impl Writer {
     /// Removes what the keeper found, and gives free pages back. The keeper is told what went wrong.
     pub(super) fn tidy(&mut self, op: Op) {
         let failed = match op {
-            Op::Trim(trim, done) => {
+            Op::Trim(mut trim, done) => {
+                let spared = self.shared.again.lock().spare(&mut trim);
                 let trimmed = self.making_room(0, |store| keeper::trim(store, &trim));
+                let trimmed = trimmed.map(|trimmed| keeper::Trimmed { spared, ..trimmed });
                 let failed = trimmed.as_ref().err().cloned();
                 done.send(trimmed).ok();
                 failed

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
 use super::fault::StoreError;
+use super::replays;
 use crate::domain::event::{Content, Event};
 use crate::domain::id::{EventId, Uid};
 use crate::domain::project::ProjectFacts;
@@ -22,7 +23,7 @@ const MAX_FACTS: usize = 4096;
 
 /// An id as stored: 16 bytes when it is a UUID in its usual form, else text.
 #[derive(Clone, Debug)]
-pub(super) enum IdColumn<'a> {
+pub(in crate::engine) enum IdColumn<'a> {
     /// A UUID.
     Uuid(Uuid),
     /// Anything else.
@@ -31,7 +32,7 @@ pub(super) enum IdColumn<'a> {
 
 impl<'a> IdColumn<'a> {
     /// The stored form of an id.
-    pub(super) fn new(id: &'a EventId) -> Self {
+    pub(in crate::engine) fn new(id: &'a EventId) -> Self {
         let text = id.as_str();
         if text.len() == uuid::fmt::Hyphenated::LENGTH
             && let Ok(uuid) = Uuid::try_parse(text)
@@ -53,7 +54,7 @@ impl ToSql for IdColumn<'_> {
 }
 
 /// Reads an id; `None` when it cannot be one.
-pub(super) fn read_id(value: ValueRef<'_>) -> Option<EventId> {
+pub(in crate::engine) fn read_id(value: ValueRef<'_>) -> Option<EventId> {
     match value {
         ValueRef::Blob(bytes) => Uuid::from_slice(bytes).ok().map(EventId::from_uuid),
         ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(EventId::parse),
@@ -177,12 +178,16 @@ impl FactsCache {
     }
 }
 
-/// When the event of a delivery was accepted, in milliseconds since 1970; when that cannot be read, or is after it is
-/// due, when it is due.
+/// When the event of a delivery was accepted, or a replay made the delivery, in milliseconds since 1970; when that cannot
+/// be read, or is after it is due, when it is due.
 pub(super) fn accepted_millis(
     connection: &Connection,
+    lane: i64,
     (due, seq): (i64, i64),
 ) -> Result<i64, rusqlite::Error> {
+    if let Some(made) = replays::made(connection, lane, seq)? {
+        return Ok(made.min(due));
+    }
     let mut statement = connection.prepare_cached("SELECT accepted FROM events WHERE seq = ?1")?;
     let mut rows = statement.query([seq])?;
     let Some(row) = rows.next()? else {

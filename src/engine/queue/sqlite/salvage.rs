@@ -264,6 +264,10 @@ fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
             "INSERT OR IGNORE INTO notes VALUES(?1, ?2, ?3)",
         ),
         (
+            "SELECT lane, seq, at FROM replays WHERE typeof(seq) = 'integer' AND typeof(at) = 'integer'",
+            "INSERT OR IGNORE INTO replays VALUES(?1, ?2, ?3)",
+        ),
+        (
             "SELECT name, value FROM meta",
             "INSERT OR IGNORE INTO meta VALUES(?1, ?2)",
         ),

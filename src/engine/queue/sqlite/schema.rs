@@ -62,6 +62,13 @@ pub(super) const NOTES: &str = "
         PRIMARY KEY(lane, seq)) WITHOUT ROWID;
 ";
 
+/// When deliveries were made that a replay has made, in every file of the format, as [`NOTES`] are. The version before goes
+/// on with such deliveries as if they were old: their age counts from their event's acceptance.
+pub(super) const REPLAYS: &str = "
+    CREATE TABLE IF NOT EXISTS replays(lane INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY(lane, seq)) WITHOUT ROWID;
+";
+
 /// Kibibytes of cache of the writer: the rightmost pages of every tree, and much of the ids.
 const WRITER_CACHE: i64 = 12 * 1024;
 
@@ -134,6 +141,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Sto
         transaction.commit()?;
     }
     connection.execute_batch(NOTES)?;
+    connection.execute_batch(REPLAYS)?;
     limit(&connection, max_bytes)?;
     Ok(connection)
 }
@@ -198,7 +206,7 @@ pub(super) fn read_contents(connection: &Connection) -> Result<Contents, StoreEr
             });
             lane.pending += 1;
             if row.get(4)? {
-                let accepted = accepted_millis(connection, (due, seq))?;
+                let accepted = accepted_millis(connection, number, (due, seq))?;
                 if accepted != due {
                     lane.moved.insert((accepted, seq), due);
                 }

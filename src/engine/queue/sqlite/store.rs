@@ -10,9 +10,9 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
 use super::lanes::{ClaimRow, Hot, Key, Settled};
-use super::notes;
 use super::rows::{IdColumn, Row, finish, put_number};
 use super::schema::{self, Contents};
+use super::{notes, replays};
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
 use crate::domain::project::ProjectFacts;
@@ -244,6 +244,11 @@ impl Store {
         if let Some(pending) = self.pending.get_mut(&project) {
             *pending = pending.saturating_sub(count);
         }
+    }
+
+    /// Deliveries of a project that wait.
+    pub(super) fn pending_of(&self, project: i64) -> u64 {
+        self.pending.get(&project).copied().unwrap_or(0)
     }
 
     /// Runs one transaction over `work`. On an error nothing of it is, or will be, in the file.
@@ -479,6 +484,33 @@ impl Writing<'_> {
         Ok(None)
     }
 
+    /// Writes another delivery of an event that is stored.
+    pub(super) fn deliver_again(
+        &mut self,
+        lane: i64,
+        due: i64,
+        seq: i64,
+        project: i64,
+    ) -> Result<(), rusqlite::Error> {
+        self.statements.delivery.execute((lane, due, seq, 0, project))?;
+        *self.group.pending.entry(project).or_default() += 1;
+        Ok(())
+    }
+
+    /// Removes a delivery; whether it was there.
+    pub(super) fn take_out(
+        &mut self,
+        lane: i64,
+        (due, seq): Key,
+        project: i64,
+    ) -> Result<bool, rusqlite::Error> {
+        let there = self.statements.finish.execute((lane, due, seq))? > 0;
+        if there {
+            *self.group.pending.entry(project).or_default() -= 1;
+        }
+        Ok(there)
+    }
+
     /// Writes what became of deliveries. One that is gone, because its lane was dropped, stays gone.
     pub(super) fn settle(&mut self, settles: &[Settle]) -> Result<(), StoreError> {
         for settle in settles {
@@ -488,6 +520,7 @@ impl Writing<'_> {
                 project,
                 attempts,
                 accepted,
+                replayed,
             } = settle.row;
             let found = self.statements.finish.execute((lane, due, seq))? > 0;
             let again = match settle.completion {
@@ -510,6 +543,9 @@ impl Writing<'_> {
                     Settled::Finished
                 }
             };
+            if again.is_none() && replayed {
+                replays::forget(self.statements.connection, lane, seq)?;
+            }
             // First attempts, which are most, have left no note.
             if again.is_none() && attempts > 0 {
                 notes::forget(self.statements.connection, lane, seq)?;

@@ -465,6 +465,7 @@ impl Writer {
                     Op::Drop(_, reply) => drop(reply.send(Err(told))),
                     Op::Note(.., reply) => drop(reply.send(Err(told))),
                     Op::Rewind(_, reply) => drop(reply.send(Err(told))),
+                    Op::Asked(asked) => asked.refuse(told),
                     Op::Trim(_, done) => drop(done.send(Err(error.clone()))),
                     Op::Vacuum(_, done) => drop(done.send(Err(error.clone()))),
                     _ => {}
@@ -498,6 +499,7 @@ impl Writer {
                     self.heal(error);
                 }
             }
+            Op::Asked(asked) => self.asked(asked),
             op @ (Op::Trim(..) | Op::Vacuum(..)) => self.tidy(op),
             Op::Damaged(what) => self.heal(StoreError::Damaged(what)),
             Op::Vanished(opened) => self.rescue(opened),

@@ -81,6 +81,7 @@ async fn a_lease_that_is_settled_twice_counts_once(queue: Arc<dyn Queue>) {
         queue.enqueue(batch.collect()).await.unwrap();
         let lease = take(&*queue, 0, 1).await.remove(0);
         let twin = Lease {
+            replayed: None,
             stored: lease.stored.clone(),
             attempts: lease.attempts,
             lane: lease.lane.clone(),

@@ -1,0 +1,76 @@
+//! [`Phases`]: how long a request waited for the connection that it opened.
+//!
+//! The client's pool calls the connector without saying for which request. It does so within the request's own task, so
+//! the request leaves its [`Phases`] there for the connector to find. A connection that is opened for another request,
+//! or in advance, finds none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::delivery_log::Timings;
+
+tokio::task_local! {
+    static OBSERVED: Arc<Phases>;
+}
+
+/// Microseconds of each phase, one more than that; 0 while it did not end.
+#[derive(Debug, Default)]
+pub(super) struct Phases {
+    dns: AtomicU64,
+    connect: AtomicU64,
+    tls: AtomicU64,
+}
+
+impl Phases {
+    /// Runs a request whose connection, if it opens one, is observed.
+    pub(super) async fn observe<T>(self: &Arc<Self>, request: impl Future<Output = T>) -> T {
+        OBSERVED.scope(Arc::clone(self), request).await
+    }
+
+    /// Those of the request whose task this is.
+    pub(super) fn current() -> Option<Arc<Self>> {
+        OBSERVED.try_with(Arc::clone).ok()
+    }
+
+    /// The name was looked up.
+    pub(super) fn looked_up(&self, since: Instant) {
+        set(&self.dns, since.elapsed());
+    }
+
+    /// The connection was opened, name lookup included.
+    pub(super) fn connected(&self, since: Instant) {
+        let lookup = get(&self.dns).unwrap_or_default();
+        set(&self.connect, since.elapsed().saturating_sub(lookup));
+    }
+
+    /// TLS was agreed on.
+    pub(super) fn secured(&self, since: Instant) {
+        set(&self.tls, since.elapsed());
+    }
+
+    /// What a request took whose answer's head came after `head`.
+    pub(super) fn timings(&self, head: Option<Duration>, total: Duration) -> Timings {
+        let (dns, connect, tls) = (get(&self.dns), get(&self.connect), get(&self.tls));
+        let before: Duration = [dns, connect, tls].into_iter().flatten().sum();
+        Timings {
+            dns,
+            connect,
+            tls,
+            first_byte: head.map(|head| head.saturating_sub(before)),
+            total,
+        }
+    }
+}
+
+fn set(phase: &AtomicU64, took: Duration) {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX - 1);
+    phase.store(micros.saturating_add(1), Ordering::Relaxed);
+}
+
+fn get(phase: &AtomicU64) -> Option<Duration> {
+    let micros = phase.load(Ordering::Relaxed).checked_sub(1)?;
+    Some(Duration::from_micros(micros))
+}

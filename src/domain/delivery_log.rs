@@ -1,0 +1,208 @@
+//! [`Record`]: what the delivery log keeps of one attempt, and what it must never keep.
+//!
+//! Nothing secret gets in: [`RequestNotes`] writes the request's headers down before they are sent, with every value
+//! masked that is marked sensitive or whose name says that it is a credential, and remembers those values, so that
+//! [`RequestNotes::excerpt`] can mask them in what a receiver echoes. Body and URL of the request are not kept at all.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use jiff::Timestamp;
+use strum::{EnumIter, EnumString, FromRepr, IntoStaticStr};
+
+use super::delivery::{ATTEMPT, DELIVERY_ID, EVENT_ID, EVENT_TYPE, WebhookRequest};
+use super::destination::Endpoint;
+use super::id::{EventId, Uid};
+use super::test_send;
+
+/// What stands in place of a value that is not shown.
+pub const REDACTED: &str = "[redacted]";
+
+/// Most bytes of the headers of one request that are kept; what is beyond is cut, which is said.
+pub const MAX_HEADERS: usize = 4096;
+
+/// Stands for a value that differs with each delivery and is known from the rest of the record.
+const OF_DELIVERY: &str = "\u{1}";
+
+/// Said at the end of headers that were cut.
+const CUT: &str = "…";
+
+/// How a delivery stood after an attempt.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EnumString, EnumIter, IntoStaticStr, FromRepr,
+)]
+#[repr(u8)]
+pub enum State {
+    /// The receiver has it.
+    Delivered = 0,
+    /// It failed and is tried again.
+    Retrying = 1,
+    /// It failed and was given up.
+    Exhausted = 2,
+    /// It was dropped without being sent, because the destination does not want it any more.
+    Dropped = 3,
+    /// It was cancelled on request.
+    Cancelled = 4,
+}
+
+impl State {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// How long the parts of an attempt took. What a kept connection made needless is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Looking up the name.
+    pub dns: Option<Duration>,
+    /// Opening the connection.
+    pub connect: Option<Duration>,
+    /// Agreeing on TLS.
+    pub tls: Option<Duration>,
+    /// From there until the answer's head was here.
+    pub first_byte: Option<Duration>,
+    /// All of it.
+    pub total: Duration,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// uid of the destination.
+    pub lane: Uid,
+    /// Id of the event.
+    pub event_id: EventId,
+    /// Its type; empty when the stored event was damaged.
+    pub event_type: Arc<str>,
+    /// Its position in the queue.
+    pub seq: u64,
+    /// 1 for the first; 0 when nothing was tried.
+    pub attempt: u32,
+    /// When the attempt began.
+    pub began: Timestamp,
+    /// How the delivery stood afterwards.
+    pub state: State,
+    /// Status code, if there was an answer.
+    pub status: Option<u16>,
+    /// Why it failed, in one word; empty when it did not.
+    pub reason: Cow<'static, str>,
+    /// The same in a sentence.
+    pub message: String,
+    /// How long it took.
+    pub timings: Timings,
+    /// The request's headers as [`RequestNotes`] wrote them; [`headers`] reads them.
+    pub headers: String,
+    /// What the answer's body began with.
+    pub excerpt: Option<String>,
+    /// When the next attempt is due.
+    pub next_attempt: Option<Timestamp>,
+    /// The delivery was asked for by a replay.
+    pub replayed: bool,
+}
+
+/// What is noted of a request before it is sent.
+#[derive(Debug, Default)]
+pub struct RequestNotes {
+    headers: String,
+    secrets: Vec<HeaderValue>,
+    endpoint: Option<Endpoint>,
+}
+
+impl RequestNotes {
+    /// Takes note of a request.
+    #[must_use]
+    pub fn of(request: &WebhookRequest) -> Self {
+        let mut text = String::with_capacity(320);
+        let mut secrets = Vec::new();
+        for (name, value) in &request.headers {
+            if text.len() >= MAX_HEADERS {
+                text.push_str(CUT);
+                break;
+            }
+            let shown = if value.is_sensitive() || is_credential(name.as_str()) {
+                secrets.push(value.clone());
+                REDACTED
+            } else if [EVENT_ID, DELIVERY_ID, ATTEMPT, EVENT_TYPE].contains(name)
+                || matches!(name.as_str(), "webhook-id" | "webhook-timestamp")
+            {
+                OF_DELIVERY
+            } else {
+                value.to_str().unwrap_or("[not text]")
+            };
+            let room = MAX_HEADERS.saturating_sub(text.len());
+            let shown = shown.get(..room).unwrap_or(shown);
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name}: {shown}");
+        }
+        Self {
+            headers: text,
+            secrets,
+            endpoint: Some(request.endpoint.clone()),
+        }
+    }
+
+    /// Has a value masked that the request's body carries.
+    pub fn mask(&mut self, secret: &str) {
+        self.secrets.extend(HeaderValue::from_str(secret));
+    }
+
+    /// What the answer's body begins with, without what the request told in confidence.
+    #[must_use]
+    pub fn excerpt(&self, body: &[u8]) -> Option<String> {
+        let endpoint = self.endpoint.as_ref().filter(|_| !body.is_empty())?;
+        test_send::excerpt_without(body, endpoint, &self.secrets)
+    }
+
+    /// The headers, to be stored.
+    #[must_use]
+    pub fn into_headers(self) -> String {
+        self.headers
+    }
+}
+
+/// Whether a header of that name carries what proves who sends.
+fn is_credential(name: &str) -> bool {
+    const WORDS: [&str; 8] = [
+        "signature",
+        "authorization",
+        "cookie",
+        "token",
+        "secret",
+        "password",
+        "api-key",
+        "apikey",
+    ];
+    WORDS.iter().any(|word| name.contains(word)) || name.ends_with("-key")
+}
+
+/// The headers of a record, values that differ with each delivery filled in.
+#[must_use]
+pub fn headers(record: &Record, delivery_id: Option<&str>) -> Vec<(String, String)> {
+    let lines = record.headers.lines().filter_map(|line| line.split_once(": "));
+    let named = |name: &str| match name {
+        "x-postrider-event-type" => record.event_type.to_string(),
+        "x-postrider-attempt" => record.attempt.to_string(),
+        "x-postrider-delivery-id" => delivery_id.unwrap_or("[not known]").to_owned(),
+        "webhook-timestamp" => record.began.as_second().to_string(),
+        _ => record.event_id.as_str().to_owned(),
+    };
+    lines
+        .map(|(name, value)| {
+            let value = if value == OF_DELIVERY {
+                named(name)
+            } else {
+                value.to_owned()
+            };
+            (name.to_owned(), value)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What gets into the delivery log, and what does not.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use serde_json::json;
+
+use super::*;
+use crate::domain::destination::{Destination, References, Target};
+use crate::domain::egress::EgressPolicy;
+use crate::domain::event::sample;
+
+fn endpoint() -> Endpoint {
+    let spec = serde_json::from_value(json!({
+        "events": ["*"],
+        "webhook": {
+            "url": "https://hooks.example.com/T000000/s3cr3t-path?token=qu3ry-token",
+            "signing": {"scheme": "None"},
+        },
+    }))
+    .unwrap();
+    let made = Destination::try_from_spec(
+        sample::identity(),
+        &spec,
+        &References::new(),
+        &EgressPolicy::default(),
+    );
+    let Target::Webhook(webhook) = made.unwrap().target else {
+        panic!("the spec has a webhook");
+    };
+    webhook.endpoint
+}
+
+fn request() -> WebhookRequest {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("x-postrider-event-id", "evt_1"),
+        ("x-postrider-attempt", "2"),
+        ("webhook-id", "evt_1"),
+        ("webhook-timestamp", "1770000000"),
+        ("webhook-signature", "v1,c2lnbmF0dXJl"),
+        ("x-api-key", "plain-k3y"),
+        ("x-team", "payments"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let mut secret = HeaderValue::from_static("Bearer b34rer-token");
+    secret.set_sensitive(true);
+    headers.insert("x-custom", secret);
+    WebhookRequest {
+        method: Method::POST,
+        endpoint: endpoint(),
+        headers,
+        body: Bytes::new(),
+        passage: None,
+    }
+}
+
+fn record(headers: String) -> Record {
+    Record {
+        lane: Uid::new("u"),
+        event_id: EventId::parse("evt_1").unwrap(),
+        event_type: "a.b".into(),
+        seq: 1,
+        attempt: 2,
+        began: sample::at("2026-02-02T02:40:00Z"),
+        state: State::Delivered,
+        status: Some(200),
+        reason: "".into(),
+        message: String::new(),
+        timings: Timings::default(),
+        headers,
+        excerpt: None,
+        next_attempt: None,
+        replayed: false,
+    }
+}
+
+#[test]
+fn headers_are_kept_without_what_proves_who_sends() {
+    let notes = RequestNotes::of(&request());
+    let read = headers(&record(notes.into_headers()), Some("delivery-1"));
+    let value = |name: &str| {
+        let found = read.iter().find(|(found, _)| found == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    for (name, expected) in [
+        ("content-type", "application/json"),
+        ("x-team", "payments"),
+        ("x-postrider-event-id", "evt_1"),
+        ("x-postrider-attempt", "2"),
+        ("webhook-id", "evt_1"),
+        ("webhook-timestamp", "1770000000"),
+        ("webhook-signature", REDACTED),
+        ("x-api-key", REDACTED),
+        ("x-custom", REDACTED),
+    ] {
+        assert_eq!(value(name), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn two_deliveries_of_one_destination_have_the_same_stored_headers() {
+    let mut second = request();
+    for (name, value) in [
+        ("webhook-id", "evt_2"),
+        ("x-postrider-attempt", "7"),
+        ("webhook-timestamp", "9"),
+    ] {
+        second.headers.insert(name, HeaderValue::from_static(value));
+    }
+    assert_eq!(
+        RequestNotes::of(&request()).into_headers(),
+        RequestNotes::of(&second).into_headers()
+    );
+}
+
+#[test]
+fn an_excerpt_has_nothing_that_the_request_told_in_confidence() {
+    let mut notes = RequestNotes::of(&request());
+    notes.mask("r0uting-key");
+    let echo = b"got Bearer b34rer-token, plain-k3y, v1,c2lnbmF0dXJl, r0uting-key at \
+        /T000000/s3cr3t-path?token=qu3ry-token, fine";
+    let excerpt = notes.excerpt(echo).unwrap();
+    for secret in ["b34rer", "plain-k3y", "c2ln", "r0uting", "s3cr3t", "qu3ry"] {
+        assert!(!excerpt.contains(secret), "{excerpt}");
+    }
+    assert!(excerpt.contains("fine"));
+    assert_eq!(notes.excerpt(b""), None);
+    assert_eq!(notes.excerpt(b"ok").as_deref(), Some("ok"));
+}
+
+#[test]
+fn long_headers_are_cut() {
+    let mut request = request();
+    let long = "x".repeat(MAX_HEADERS);
+    for name in ["x-one", "x-two"] {
+        request
+            .headers
+            .insert(name, HeaderValue::from_str(&long).unwrap());
+    }
+    assert!(RequestNotes::of(&request).into_headers().len() < MAX_HEADERS + 64);
+}

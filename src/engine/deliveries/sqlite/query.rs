@@ -1,0 +1,155 @@
+//! Reading the delivery log.
+//!
+//! A list walks the records of one destination in the order of their numbers, [`MAX_SCAN`] at most. A record counts when
+//! no newer one is there for the same event.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use rusqlite::types::ValueRef;
+
+use super::store::{Fault, Store, number_at, unpack};
+use crate::domain::delivery_log::{Record, State};
+use crate::domain::id::{EventId, Uid};
+use crate::engine::deliveries::{MAX_ATTEMPTS, MAX_PAGE, MAX_SCAN, Page, Query, Which};
+use crate::engine::queue::sqlite::{IdColumn, read_id};
+
+const COLUMNS: &str = "number, seq, id, kind, state, attempt, status, reason, began, timings, headers, message, \
+    excerpt, next, replayed";
+
+impl Store {
+    /// See [`DeliveryLog::list`](crate::engine::deliveries::DeliveryLog::list).
+    pub(super) fn list(&self, uid: &Uid, query: &Query) -> Result<Page, Fault> {
+        let mut page = Page::default();
+        let Some(lane) = self.lanes.get(uid) else {
+            return Ok(page);
+        };
+        let mut first = query.since.map_or(i64::MIN, number_at);
+        let mut end = query.until.map_or(i64::MAX, number_at);
+        if let Some(cursor) = query.cursor {
+            if query.oldest_first {
+                first = first.max(cursor.saturating_add(1));
+            } else {
+                end = end.min(cursor);
+            }
+        }
+        let failures = query.state.is_some_and(|state| state != State::Delivered);
+        let (index, only) = if failures {
+            ("INDEXED BY failures", "AND state > 0")
+        } else {
+            ("", "")
+        };
+        let order = if query.oldest_first { "ASC" } else { "DESC" };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM attempts {index} WHERE lane = ?1 AND number >= ?2 AND number < ?3 {only}
+             ORDER BY number {order}"
+        );
+        let kind = query.event_type.as_deref().map(|kind| self.words.find(kind));
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query((lane, first, end))?;
+        let limit = query.limit.min(MAX_PAGE);
+        let mut looked = 0_usize;
+        while let Some(row) = rows.next()? {
+            if page.records.len() >= limit || looked >= MAX_SCAN {
+                return Ok(page);
+            }
+            looked += 1;
+            let number: i64 = row.get(0)?;
+            page.next = Some(number);
+            let state: u8 = row.get(4)?;
+            if query.state.is_some_and(|wanted| wanted as u8 != state) {
+                continue;
+            }
+            let stored = row.get_ref(3)?;
+            let same_kind = kind.is_none_or(|kind| kind.is(stored) || self.is_text(query, stored));
+            if !same_kind {
+                continue;
+            }
+            looked += 1;
+            if self.is_superseded(*lane, number, row)? {
+                continue;
+            }
+            page.records.extend(self.record(uid, row)?);
+        }
+        page.next = None;
+        Ok(page)
+    }
+
+    /// Whether a type that has a number by now was stored in full.
+    fn is_text(&self, query: &Query, stored: ValueRef<'_>) -> bool {
+        matches!(stored, ValueRef::Text(_)) && query.event_type.as_deref() == Some(self.words.text(stored))
+    }
+
+    fn is_superseded(
+        &self,
+        lane: i64,
+        number: i64,
+        row: &rusqlite::Row<'_>,
+    ) -> Result<bool, rusqlite::Error> {
+        let mut newer = self.connection.prepare_cached(
+            "SELECT 1 FROM attempts WHERE lane = ?1 AND seq = ?2 AND number > ?3 AND id = ?4 LIMIT 1",
+        )?;
+        let id: rusqlite::types::Value = row.get(2)?;
+        newer.exists((lane, row.get::<_, i64>(1)?, number, id))
+    }
+
+    /// See [`DeliveryLog::attempts`](crate::engine::deliveries::DeliveryLog::attempts).
+    pub(super) fn attempts(&self, uid: &Uid, which: &Which) -> Result<Vec<Record>, Fault> {
+        let Some(lane) = self.lanes.get(uid) else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        let (Which::Position(_, id) | Which::Id(id)) = which;
+        let id = IdColumn::new(id);
+        if let Which::Position(seq, _) = which {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM attempts WHERE lane = ?1 AND seq = ?2 AND id = ?3
+                 ORDER BY number DESC LIMIT {MAX_ATTEMPTS}"
+            );
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            let mut rows = statement.query((lane, seq.cast_signed(), id))?;
+            while let Some(row) = rows.next()? {
+                found.extend(self.record(uid, row)?);
+            }
+        } else {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM attempts WHERE lane = ?1 AND id = ?2 ORDER BY number DESC LIMIT {MAX_ATTEMPTS}"
+            );
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            let mut rows = statement.query((lane, id))?;
+            while let Some(row) = rows.next()? {
+                found.extend(self.record(uid, row)?);
+            }
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    /// A record; `None` when it makes no sense.
+    fn record(&self, uid: &Uid, row: &rusqlite::Row<'_>) -> Result<Option<Record>, rusqlite::Error> {
+        let id: Option<EventId> = read_id(row.get_ref(2)?);
+        let state = State::from_repr(row.get(4)?);
+        let (Some(event_id), Some(state)) = (id, state) else {
+            return Ok(None);
+        };
+        let time = |millis: i64| Timestamp::from_millisecond(millis).unwrap_or_default();
+        let next: Option<i64> = row.get(13)?;
+        Ok(Some(Record {
+            lane: uid.clone(),
+            event_id,
+            event_type: self.words.text(row.get_ref(3)?).into(),
+            seq: row.get::<_, i64>(1)?.cast_unsigned(),
+            attempt: row.get(5)?,
+            began: time(row.get(8)?),
+            state,
+            status: row.get(6)?,
+            reason: Cow::Owned(self.words.text(row.get_ref(7)?).to_owned()),
+            message: row.get::<_, Option<String>>(11)?.unwrap_or_default(),
+            timings: unpack(row.get_ref(9)?.as_blob().unwrap_or_default()),
+            headers: self.words.text(row.get_ref(10)?).to_owned(),
+            excerpt: row.get(12)?,
+            next_attempt: next.map(time),
+            replayed: row.get(14)?,
+        }))
+    }
+}

@@ -1,0 +1,347 @@
+//! [`Store`]: the file of the delivery log, written and trimmed. Reading is in `query`.
+//!
+//! Records lie in one tree ordered by destination and number. A number is the time of writing in milliseconds and a
+//! count, so that a span of time is a range of numbers; it only grows. A second, small tree finds the records of one
+//! event; a third one those that are no success, which people look for.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+
+use super::words::Words;
+use crate::domain::delivery_log::{Record, Timings};
+use crate::domain::id::Uid;
+use crate::engine::queue::sqlite::IdColumn;
+
+/// Records removed at once.
+pub(super) const STEP: i64 = 2_000;
+
+/// The format this version writes.
+const VERSION: i64 = 1;
+/// `PRL1`, in `application_id`.
+const APPLICATION: i64 = 0x5052_4c31;
+/// Bits of a number that count within a millisecond.
+const COUNT_BITS: u32 = 20;
+/// Kibibytes of cache.
+const CACHE: i64 = 8 * 1024;
+/// What is removed of the span of time that the file covers, at least, when it is too large.
+const SLICES: i64 = 32;
+
+const TABLES: &str = "
+    CREATE TABLE words(number INTEGER PRIMARY KEY, text TEXT NOT NULL);
+    CREATE TABLE lanes(number INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE);
+    CREATE TABLE attempts(lane INTEGER NOT NULL, number INTEGER NOT NULL, seq INTEGER NOT NULL, id NOT NULL,
+        kind NOT NULL, attempt INTEGER NOT NULL, state INTEGER NOT NULL, status INTEGER, reason NOT NULL,
+        began INTEGER NOT NULL, timings BLOB NOT NULL, headers NOT NULL, message TEXT, excerpt TEXT, next INTEGER,
+        replayed INTEGER NOT NULL, PRIMARY KEY(lane, number)) WITHOUT ROWID;
+    CREATE INDEX by_event ON attempts(lane, seq);
+    CREATE INDEX failures ON attempts(lane, number) WHERE state > 0;
+";
+
+/// What went wrong with the file, by what has to be done.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what}")]
+pub(super) struct Fault {
+    what: String,
+    /// The file is of no use any more.
+    pub(super) begin_anew: bool,
+    /// The volume is full.
+    pub(super) is_full: bool,
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error_code();
+        let is_full = code == Some(ErrorCode::DiskFull);
+        let damaged = matches!(
+            code,
+            None | Some(
+                ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+                    | ErrorCode::ConstraintViolation
+                    | ErrorCode::TypeMismatch
+                    | ErrorCode::Unknown
+            )
+        );
+        Self {
+            what: error.to_string(),
+            begin_anew: is_full || damaged,
+            is_full,
+        }
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        Self {
+            what: error.to_string(),
+            begin_anew: false,
+            is_full: false,
+        }
+    }
+}
+
+/// What trimming did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trimmed {
+    /// Records removed.
+    pub(super) removed: u64,
+    /// Bytes in use.
+    pub(super) bytes: u64,
+    /// There is more to remove.
+    pub(super) more: bool,
+}
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) connection: Connection,
+    pub(super) words: Words,
+    pub(super) lanes: HashMap<Uid, i64>,
+    last: i64,
+}
+
+/// Removes a file with what SQLite has beside it.
+pub(super) fn remove(path: &Path) -> Result<(), Fault> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::remove_file(&name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The first number of a millisecond.
+pub(super) fn number_at(time: Timestamp) -> i64 {
+    time.as_millisecond().max(0).saturating_mul(1 << COUNT_BITS)
+}
+
+impl Store {
+    /// Opens the file, or makes it.
+    pub(super) fn open(path: &Path) -> Result<Self, Fault> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        connection.set_prepared_statement_cache_capacity(32);
+        let number = |connection: &Connection, name: &str| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+        };
+        let (version, application) = (
+            number(&connection, "user_version")?,
+            number(&connection, "application_id")?,
+        );
+        let fresh = version == 0 && application == 0;
+        if !fresh && (version, application) != (VERSION, APPLICATION) {
+            return Err(Fault {
+                what: format!("the file has format {version}, this version writes format {VERSION}"),
+                begin_anew: true,
+                is_full: false,
+            });
+        }
+        connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get::<_, String>(0))?;
+        connection.pragma_update(None, "synchronous", "off")?;
+        connection.pragma_update(None, "cache_size", -CACHE)?;
+        connection.pragma_update(None, "mmap_size", 0)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        if fresh {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "application_id", APPLICATION)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            transaction.commit()?;
+        }
+        let words = Words::read(&connection)?;
+        let mut lanes = HashMap::new();
+        {
+            let mut statement = connection.prepare("SELECT uid, number FROM lanes")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                lanes.insert(Uid::new(&row.get::<_, String>(0)?), row.get(1)?);
+            }
+        }
+        let mut store = Self {
+            connection,
+            words,
+            lanes,
+            last: 0,
+        };
+        for lane in store.lanes.values().copied().collect::<Vec<_>>() {
+            store.last = store.last.max(store.edge(lane, "max")?.unwrap_or(0));
+        }
+        Ok(store)
+    }
+
+    /// The first or last number of a lane.
+    fn edge(&self, lane: i64, which: &str) -> Result<Option<i64>, rusqlite::Error> {
+        let sql = format!("SELECT {which}(number) FROM attempts WHERE lane = ?1");
+        self.connection
+            .prepare_cached(&sql)?
+            .query_row([lane], |row| row.get(0))
+    }
+
+    /// Writes records in one transaction.
+    pub(super) fn write(&mut self, records: &[Record], now: Timestamp) -> Result<(), Fault> {
+        // On an error the file is closed, so nothing in memory has to be taken back.
+        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.last = self.last.max(number_at(now));
+        {
+            let mut insert = self.connection.prepare_cached(
+                "INSERT INTO attempts(lane, number, seq, id, kind, attempt, state, status, reason, began, timings,
+                 headers, message, excerpt, next, replayed)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+            )?;
+            for record in records {
+                let lane = lane(&mut self.lanes, &self.connection, &record.lane)?;
+                let kind = self.words.intern(&self.connection, &record.event_type)?;
+                let reason = self.words.intern(&self.connection, &record.reason)?;
+                let headers = self.words.intern(&self.connection, &record.headers)?;
+                self.last = self.last.saturating_add(1);
+                insert.execute(rusqlite::params![
+                    lane,
+                    self.last,
+                    record.seq.cast_signed(),
+                    IdColumn::new(&record.event_id),
+                    kind,
+                    record.attempt,
+                    record.state as u8,
+                    record.status,
+                    reason,
+                    record.began.as_millisecond(),
+                    pack(&record.timings),
+                    headers,
+                    (!record.message.is_empty()).then_some(&record.message),
+                    record.excerpt.as_deref(),
+                    record.next_attempt.map(Timestamp::as_millisecond),
+                    record.replayed,
+                ])?;
+            }
+        }
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+
+    /// Bytes in use.
+    pub(super) fn used(&self) -> Result<u64, rusqlite::Error> {
+        let number = |name: &str| -> Result<i64, rusqlite::Error> {
+            self.connection.pragma_query_value(None, name, |row| row.get(0))
+        };
+        let pages = number("page_count")?.saturating_sub(number("freelist_count")?);
+        let size = number("page_size")?;
+        Ok(pages.cast_unsigned().saturating_mul(size.cast_unsigned()))
+    }
+
+    /// Removes some records that are too old, or the oldest of a file that is too large.
+    pub(super) fn trim(
+        &mut self,
+        now: Timestamp,
+        retention: Duration,
+        max_bytes: u64,
+    ) -> Result<Trimmed, Fault> {
+        let mut trimmed = Trimmed {
+            bytes: self.used()?,
+            ..Trimmed::default()
+        };
+        let oldest = crate::domain::retry::before(now, retention);
+        let mut cutoff = number_at(oldest);
+        if trimmed.bytes > max_bytes {
+            let mut first = self.last;
+            for lane in self.lanes.values() {
+                first = first.min(self.edge(*lane, "min")?.unwrap_or(self.last));
+            }
+            let slice = (self.last.saturating_sub(first) / SLICES).max(1);
+            cutoff = cutoff.max(first.saturating_add(slice));
+        }
+        let lanes: Vec<(Uid, i64)> = self
+            .lanes
+            .iter()
+            .map(|(uid, lane)| (uid.clone(), *lane))
+            .collect();
+        let mut left = STEP;
+        for (uid, lane) in lanes {
+            let removed = {
+                let mut remove = self.connection.prepare_cached(
+                    "DELETE FROM attempts WHERE lane = ?1 AND number IN
+                     (SELECT number FROM attempts WHERE lane = ?1 AND number < ?2 ORDER BY number LIMIT ?3)",
+                )?;
+                remove.execute((lane, cutoff, left))?
+            };
+            trimmed.removed = trimmed.removed.saturating_add(removed as u64);
+            left = left.saturating_sub(i64::try_from(removed).unwrap_or(i64::MAX));
+            if left <= 0 {
+                trimmed.more = true;
+                return Ok(trimmed);
+            }
+            if removed > 0 && self.edge(lane, "min")?.is_none() {
+                let mut forget = self
+                    .connection
+                    .prepare_cached("DELETE FROM lanes WHERE number = ?1")?;
+                forget.execute([lane])?;
+                drop(forget);
+                self.lanes.remove(&uid);
+            }
+        }
+        trimmed.more = trimmed.bytes > max_bytes && trimmed.removed > 0;
+        Ok(trimmed)
+    }
+}
+
+fn lane(lanes: &mut HashMap<Uid, i64>, connection: &Connection, uid: &Uid) -> Result<i64, rusqlite::Error> {
+    if let Some(number) = lanes.get(uid) {
+        return Ok(*number);
+    }
+    let mut find = connection.prepare_cached("SELECT number FROM lanes WHERE uid = ?1")?;
+    let known = find.query_row([uid.as_str()], |row| row.get(0)).optional()?;
+    let number = match known {
+        Some(number) => number,
+        None => connection
+            .prepare_cached("INSERT INTO lanes(uid) VALUES(?1)")?
+            .insert([uid.as_str()])?,
+    };
+    lanes.insert(uid.clone(), number);
+    Ok(number)
+}
+
+/// Microseconds of each part, one more than that; 0 for a part that was not needed.
+fn pack(timings: &Timings) -> [u8; 20] {
+    let micros = |part: Duration| u32::try_from(part.as_micros()).unwrap_or(u32::MAX - 1);
+    let optional = |part: Option<Duration>| part.map_or(0, |part| micros(part).saturating_add(1));
+    let parts = [
+        optional(timings.dns),
+        optional(timings.connect),
+        optional(timings.tls),
+        optional(timings.first_byte),
+        micros(timings.total),
+    ];
+    let mut packed = [0; 20];
+    for (place, part) in packed.chunks_exact_mut(4).zip(parts) {
+        place.copy_from_slice(&part.to_le_bytes());
+    }
+    packed
+}
+
+/// Reads what [`pack`] made.
+pub(super) fn unpack(packed: &[u8]) -> Timings {
+    let mut parts = packed.chunks_exact(4).map(|part| {
+        let bytes: [u8; 4] = part.try_into().unwrap_or_default();
+        u32::from_le_bytes(bytes)
+    });
+    let mut next = || parts.next().unwrap_or_default();
+    let optional = |part: u32| {
+        let micros = part.checked_sub(1)?;
+        Some(Duration::from_micros(micros.into()))
+    };
+    Timings {
+        dns: optional(next()),
+        connect: optional(next()),
+        tls: optional(next()),
+        first_byte: optional(next()),
+        total: Duration::from_micros(next().into()),
+    }
+}

@@ -1,0 +1,103 @@
+//! [`Words`]: texts that many records share, stored once.
+//!
+//! Bounded: beyond [`MOST`] texts or [`MOST_BYTES`], a text stands in its record itself.
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+
+/// Most texts.
+const MOST: usize = 10_000;
+/// Most bytes of them.
+const MOST_BYTES: usize = 4 << 20;
+
+/// Texts by number, and back. What is known is what the file holds, or a transaction that is open.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    numbers: HashMap<Box<str>, i64>,
+    texts: HashMap<i64, Box<str>>,
+    bytes: usize,
+}
+
+/// A text as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Word<'a> {
+    /// Its number.
+    Number(i64),
+    /// Itself.
+    Text(&'a str),
+}
+
+impl ToSql for Word<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Number(number) => ToSqlOutput::from(*number),
+            Self::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+        })
+    }
+}
+
+impl Words {
+    /// Reads the texts of a file.
+    pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
+        let mut words = Self::default();
+        let mut statement = connection.prepare("SELECT number, text FROM words")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            words.put(&row.get::<_, String>(1)?, row.get(0)?);
+        }
+        Ok(words)
+    }
+
+    fn put(&mut self, text: &str, number: i64) {
+        self.bytes = self.bytes.saturating_add(text.len());
+        self.numbers.insert(text.into(), number);
+        self.texts.insert(number, text.into());
+    }
+
+    /// The stored form of a text that is about to be written.
+    pub(super) fn intern<'a>(
+        &mut self,
+        connection: &Connection,
+        text: &'a str,
+    ) -> Result<Word<'a>, rusqlite::Error> {
+        if let Some(number) = self.numbers.get(text) {
+            return Ok(Word::Number(*number));
+        }
+        if self.numbers.len() >= MOST || self.bytes.saturating_add(text.len()) > MOST_BYTES {
+            return Ok(Word::Text(text));
+        }
+        let mut statement = connection.prepare_cached("INSERT INTO words(text) VALUES(?1)")?;
+        let number = statement.insert([text])?;
+        self.put(text, number);
+        Ok(Word::Number(number))
+    }
+
+    /// The stored form of a text, if any record can have it.
+    pub(super) fn find<'a>(&self, text: &'a str) -> Word<'a> {
+        let number = self.numbers.get(text);
+        number.map_or(Word::Text(text), |number| Word::Number(*number))
+    }
+
+    /// The text of a stored form.
+    pub(super) fn text<'a>(&'a self, stored: ValueRef<'a>) -> &'a str {
+        match stored {
+            ValueRef::Integer(number) => self.texts.get(&number).map_or("", |text| text),
+            ValueRef::Text(text) => std::str::from_utf8(text).unwrap_or_default(),
+            _ => "",
+        }
+    }
+}
+
+impl Word<'_> {
+    /// Whether a stored form is this one.
+    pub(super) fn is(&self, stored: ValueRef<'_>) -> bool {
+        match (self, stored) {
+            (Self::Number(number), ValueRef::Integer(stored)) => *number == stored,
+            (Self::Text(text), ValueRef::Text(stored)) => text.as_bytes() == stored,
+            // It may have been stored in full before there was a number.
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! [`History`]: what became of deliveries, and what people do about it: deliver again, cancel.
+//!
+//! What was tried is read from the delivery log, what waits from the queue. What is stored in the queue alone decides
+//! what can be delivered again; the log only says which events failed. Every call is bounded; a long replay is a chain
+//! of calls, each of which says where the next goes on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::deliveries::{LogError, MAX_PAGE, Query, Which};
+use super::directory::Entry;
+use super::queue::asked::{Again, Cancelled, Open, REPLAY_STEP, Retained, Waiting};
+use super::queue::{QueueError, Stored};
+use super::{Core, Engine};
+use crate::domain::delivery_log::{Record, State, Timings};
+use crate::domain::event::Event;
+use crate::domain::id::{EventId, ObjectKey, Uid};
+
+/// Steps that one call makes at most.
+const STEPS: usize = 8;
+/// Deliveries after which a call makes no further step.
+const ENOUGH: u64 = 2_000;
+
+/// Why a question was not answered, or nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// The queue's fault.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The log's fault.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// One event at one destination.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Attempts, oldest first, as far as the log has them.
+    pub attempts: Vec<Record>,
+    /// The event, while it is stored.
+    pub event: Option<Arc<Event>>,
+    /// Its delivery, while it waits.
+    pub open: Option<Open>,
+}
+
+/// Which events are to be delivered again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// Accepted from then on; with `failed_only`, given up from then on.
+    pub since: Timestamp,
+    /// But before then.
+    pub until: Timestamp,
+    /// Those only that were given up.
+    pub failed_only: bool,
+    /// Those of this type only.
+    pub event_type: Option<Arc<str>>,
+}
+
+/// What one call of a replay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Deliveries made.
+    pub made: u64,
+    /// Events whose delivery waits anyway.
+    pub open: u64,
+    /// Events that retention has removed.
+    pub gone: u64,
+    /// Where the next call goes on; `None` at the end.
+    pub next: Option<i64>,
+}
+
+/// What became of a replay of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayedOne {
+    /// It is delivered again.
+    Made,
+    /// Its delivery waits, or is under way, anyway.
+    Open,
+    /// It was delivered here, or tried, but retention has removed it.
+    Gone,
+    /// It never came here, as far as is known.
+    Unknown,
+}
+
+/// What became of a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelledOne {
+    /// The delivery was dropped.
+    Done,
+    /// An attempt is under way.
+    InFlight,
+    /// It does not wait.
+    NotWaiting,
+    /// It never came here, as far as is known.
+    Unknown,
+}
+
+/// What became of deliveries, and what people do about it.
+#[async_trait]
+pub trait History: Send + Sync {
+    /// The destination of that name. From memory.
+    fn destination(&self, key: &ObjectKey) -> Option<Arc<Entry>>;
+
+    /// Deliveries that were tried, each by its last attempt: see [`DeliveryLog::list`](super::deliveries::DeliveryLog::list).
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    async fn tried(&self, uid: &Uid, query: Query) -> Result<super::deliveries::Page, HistoryError>;
+
+    /// Deliveries that wait, in the order in which they are due, after that place.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    async fn waiting(
+        &self,
+        uid: &Uid,
+        after: Option<(i64, u64)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, HistoryError>;
+
+    /// All that is known of one event; `None` when nothing is.
+    ///
+    /// # Errors
+    /// When log or queue cannot be read.
+    async fn show(&self, uid: &Uid, id: &EventId) -> Result<Option<Shown>, HistoryError>;
+
+    /// Delivers one event again.
+    ///
+    /// # Errors
+    /// When that cannot be stored.
+    async fn replay_one(&self, uid: &Uid, id: &EventId) -> Result<ReplayedOne, HistoryError>;
+
+    /// Delivers some events again, from where an earlier call ended.
+    ///
+    /// # Errors
+    /// When nothing could be stored. When something could, the next call goes on there.
+    async fn replay(
+        &self,
+        uid: &Uid,
+        selection: &Selection,
+        from: Option<i64>,
+    ) -> Result<Progress, HistoryError>;
+
+    /// Drops one waiting delivery.
+    ///
+    /// # Errors
+    /// When that cannot be stored.
+    async fn cancel(&self, uid: &Uid, id: &EventId) -> Result<CancelledOne, HistoryError>;
+}
+
+/// What the queue has of an event, and what the log has when the queue has nothing.
+async fn find(
+    core: &Core,
+    uid: &Uid,
+    id: &EventId,
+) -> Result<(Option<Retained>, Option<Vec<Record>>), HistoryError> {
+    if let Some(retained) = core.queue.find(uid, id, None).await? {
+        return Ok((Some(retained), None));
+    }
+    // Ids are forgotten before the log is.
+    let attempts = match core.deliveries.attempts(uid, Which::Id(id.clone())).await {
+        Ok(attempts) => attempts,
+        Err(LogError::Off) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let retained = match attempts.last() {
+        Some(last) => core.queue.find(uid, id, Some(last.seq)).await?,
+        None => None,
+    };
+    Ok((retained, Some(attempts)))
+}
+
+#[async_trait]
+impl History for Engine {
+    fn destination(&self, key: &ObjectKey) -> Option<Arc<Entry>> {
+        self.core().directory.destination_named(key)
+    }
+
+    async fn tried(&self, uid: &Uid, query: Query) -> Result<super::deliveries::Page, HistoryError> {
+        Ok(self.core().deliveries.list(uid, query).await?)
+    }
+
+    async fn waiting(
+        &self,
+        uid: &Uid,
+        after: Option<(i64, u64)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, HistoryError> {
+        Ok(self.core().queue.waiting(uid, after, limit).await?)
+    }
+
+    async fn show(&self, uid: &Uid, id: &EventId) -> Result<Option<Shown>, HistoryError> {
+        let core = self.core();
+        let (retained, attempts) = find(core, uid, id).await?;
+        let attempts = match (&retained, attempts) {
+            (_, Some(attempts)) => attempts,
+            (Some(retained), None) => {
+                let which = Which::Position(retained.seq, id.clone());
+                match core.deliveries.attempts(uid, which).await {
+                    Ok(attempts) => attempts,
+                    Err(LogError::Off) => Vec::new(),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            (None, None) => Vec::new(),
+        };
+        if retained.is_none() && attempts.is_empty() {
+            return Ok(None);
+        }
+        let (event, open) = retained.map_or((None, None), |retained| (Some(retained.event), retained.open));
+        Ok(Some(Shown {
+            attempts,
+            event,
+            open,
+        }))
+    }
+
+    async fn replay_one(&self, uid: &Uid, id: &EventId) -> Result<ReplayedOne, HistoryError> {
+        let core = self.core();
+        let (retained, attempts) = find(core, uid, id).await?;
+        let Some(retained) = retained else {
+            let known = attempts.is_some_and(|attempts| !attempts.is_empty());
+            return Ok(if known {
+                ReplayedOne::Gone
+            } else {
+                ReplayedOne::Unknown
+            });
+        };
+        let again = Again::Positions(vec![retained.seq]);
+        let done = core.queue.replay(uid, again, core.clock.now()).await?;
+        if done.made > 0 {
+            core.metrics.replayed(done.made);
+            core.wake(uid);
+            return Ok(ReplayedOne::Made);
+        }
+        Ok(if done.open > 0 {
+            ReplayedOne::Open
+        } else {
+            ReplayedOne::Gone
+        })
+    }
+
+    async fn replay(
+        &self,
+        uid: &Uid,
+        selection: &Selection,
+        from: Option<i64>,
+    ) -> Result<Progress, HistoryError> {
+        let core = self.core();
+        let mut progress = Progress {
+            next: from,
+            ..Progress::default()
+        };
+        let mut failed = None;
+        for _ in 0..STEPS {
+            let step = step(core, uid, selection, progress.next).await;
+            match step {
+                Ok(step) => {
+                    progress.made += step.made;
+                    progress.open += step.open;
+                    progress.gone += step.gone;
+                    progress.next = step.next;
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+            if progress.next.is_none() || progress.made >= ENOUGH {
+                break;
+            }
+        }
+        if progress.made > 0 {
+            core.metrics.replayed(progress.made);
+            core.wake(uid);
+        }
+        match failed {
+            // The next call meets the same fault, and says so.
+            Some(error) if progress.made == 0 => Err(error),
+            Some(_) => Ok(Progress {
+                next: progress.next.or(Some(0)),
+                ..progress
+            }),
+            None => Ok(progress),
+        }
+    }
+
+    async fn cancel(&self, uid: &Uid, id: &EventId) -> Result<CancelledOne, HistoryError> {
+        let core = self.core();
+        let (retained, attempts) = find(core, uid, id).await?;
+        let Some(retained) = retained else {
+            let known = attempts.is_some_and(|attempts| !attempts.is_empty());
+            return Ok(if known {
+                CancelledOne::NotWaiting
+            } else {
+                CancelledOne::Unknown
+            });
+        };
+        Ok(match core.queue.cancel(uid, retained.seq).await? {
+            Cancelled::InFlight => CancelledOne::InFlight,
+            Cancelled::NotWaiting => CancelledOne::NotWaiting,
+            Cancelled::Done { attempts } => {
+                core.metrics.dropped(1, CANCELLED);
+                core.deliveries.record(cancelled(core, uid, &retained, attempts));
+                core.wake(uid);
+                CancelledOne::Done
+            }
+        })
+    }
+}
+
+/// Why a delivery was dropped that somebody cancelled.
+const CANCELLED: &str = "Cancelled";
+
+fn cancelled(core: &Core, uid: &Uid, retained: &Retained, attempts: u32) -> Record {
+    Record {
+        lane: uid.clone(),
+        event_id: retained.event.id.clone(),
+        event_type: retained.event.content.event_type.clone(),
+        seq: retained.seq,
+        attempt: attempts,
+        began: core.clock.now(),
+        state: State::Cancelled,
+        status: None,
+        reason: CANCELLED.into(),
+        message: "cancelled on request".to_owned(),
+        timings: Timings::default(),
+        headers: String::new(),
+        excerpt: None,
+        next_attempt: None,
+        replayed: retained.open.is_some_and(|open| open.replayed),
+    }
+}
+
+/// One step of a replay.
+async fn step(
+    core: &Core,
+    uid: &Uid,
+    selection: &Selection,
+    from: Option<i64>,
+) -> Result<Progress, HistoryError> {
+    let now = core.clock.now();
+    if !selection.failed_only {
+        let again = Again::Accepted {
+            since: selection.since,
+            until: selection.until,
+            event_type: selection.event_type.clone(),
+            from: from.unwrap_or(0).cast_unsigned(),
+        };
+        let done = core.queue.replay(uid, again, now).await?;
+        return Ok(Progress {
+            made: done.made,
+            open: done.open,
+            gone: done.gone,
+            next: done.next.map(u64::cast_signed),
+        });
+    }
+    let query = Query {
+        state: Some(State::Exhausted),
+        event_type: selection.event_type.clone(),
+        since: Some(selection.since),
+        until: Some(selection.until),
+        cursor: from.filter(|from| *from > 0),
+        oldest_first: true,
+        limit: REPLAY_STEP.min(MAX_PAGE),
+    };
+    let page = core.deliveries.list(uid, query).await?;
+    let positions: Vec<u64> = page.records.iter().map(|record| record.seq).collect();
+    let mut progress = Progress {
+        next: page.next,
+        ..Progress::default()
+    };
+    if !positions.is_empty() {
+        let done = core.queue.replay(uid, Again::Positions(positions), now).await?;
+        (progress.made, progress.open, progress.gone) = (done.made, done.open, done.gone);
+    }
+    Ok(progress)
+}
+
+/// The event of a waiting delivery, when it can be read.
+#[must_use]
+pub fn event_of(waiting: &Waiting) -> Option<&Event> {
+    match &waiting.stored {
+        Stored::Event(event) => Some(event),
+        Stored::Corrupt { .. } => None,
+    }
+}

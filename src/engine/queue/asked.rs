@@ -1,0 +1,105 @@
+//! What people ask of a queue beyond its own work: to deliver again, to cancel, to show what waits.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Stored;
+use crate::domain::event::Event;
+use crate::domain::id::EventId;
+
+/// Most events that one call of [`Queue::replay`](super::Queue::replay) makes deliveries of.
+pub const REPLAY_STEP: usize = 500;
+/// Most deliveries that one call of [`Queue::waiting`](super::Queue::waiting) tells.
+pub const WAITING_STEP: usize = 100;
+
+/// Which retained events are delivered again. Only those that went to the lane when they were accepted.
+#[derive(Clone, Debug)]
+pub enum Again {
+    /// Those at these positions; of more than [`REPLAY_STEP`] the rest is left for another call.
+    Positions(Vec<u64>),
+    /// Those accepted within a span.
+    Accepted {
+        /// From then on.
+        since: Timestamp,
+        /// But before then.
+        until: Timestamp,
+        /// Of this type only.
+        event_type: Option<Arc<str>>,
+        /// Where an earlier step ended; 0 at first.
+        from: u64,
+    },
+}
+
+/// What one step of a replay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Deliveries that were made.
+    pub made: u64,
+    /// Events whose delivery waits or is under way anyway.
+    pub open: u64,
+    /// Positions at which retention has left nothing, or nothing for this lane.
+    pub gone: u64,
+    /// Where the next step goes on: a position, or for [`Again::Positions`] a place in the list. `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// What became of a delivery that was to be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It left the queue, after so many attempts.
+    Done {
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// An attempt is under way: nothing was done.
+    InFlight,
+    /// It does not wait: it ended, or never was.
+    NotWaiting,
+}
+
+/// A delivery that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// When it is due.
+    pub due: Timestamp,
+    /// Attempts made.
+    pub attempts: u32,
+    /// An attempt is under way.
+    pub in_flight: bool,
+    /// It was made by a replay.
+    pub replayed: bool,
+}
+
+/// An event that is still stored, as one lane sees it.
+#[derive(Clone, Debug)]
+pub struct Retained {
+    /// Its position.
+    pub seq: u64,
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its delivery, while it waits.
+    pub open: Option<Open>,
+}
+
+/// A delivery that waits, and its event.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Its place in the lane: where another call goes on.
+    pub place: (i64, u64),
+    /// The event.
+    pub stored: Stored,
+    /// The delivery.
+    pub open: Open,
+}
+
+impl Waiting {
+    /// Id of the event, when it can be read.
+    #[must_use]
+    pub fn event_id(&self) -> Option<&EventId> {
+        match &self.stored {
+            Stored::Event(event) => Some(&event.id),
+            Stored::Corrupt { id } => id.as_ref(),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What became of deliveries, replays and cancellations.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::fixture::*;
+use crate::domain::delivery_log::State;
+use crate::domain::id::{EventId, Uid};
+use crate::domain::replay_request::{ReplayOutcome, ReplayRequest};
+use crate::engine::deliveries::Query;
+use crate::engine::history::{CancelledOne, History as _, ReplayedOne, Selection};
+use crate::engine::replayer::{Replayer as _, Stand};
+
+fn uid() -> Uid {
+    identity("a", 1).uid
+}
+
+/// Two attempts, ten seconds apart.
+fn twice() -> serde_json::Value {
+    json!({"retry": {"schedule": ["10s"], "maxAttempts": 2, "maxAge": "1h"}})
+}
+
+fn failed() -> Selection {
+    Selection {
+        since: Timestamp::UNIX_EPOCH,
+        until: Timestamp::MAX,
+        failed_only: true,
+        event_type: None,
+    }
+}
+
+impl Fixture {
+    async fn states(&self) -> Vec<(State, u32, bool)> {
+        let query = Query {
+            limit: 100,
+            ..Query::default()
+        };
+        let page = self.engine.tried(&uid(), query).await.unwrap();
+        let told = page.records.iter();
+        told.map(|record| (record.state, record.attempt, record.replayed))
+            .collect()
+    }
+
+    async fn first_id(&self) -> EventId {
+        let query = Query {
+            limit: 1,
+            oldest_first: true,
+            ..Query::default()
+        };
+        let page = self.engine.tried(&uid(), query).await.unwrap();
+        page.records[0].event_id.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_is_recorded() {
+    let fixture = Fixture::new();
+    fixture.receiver("a", &twice(), Script::Status(500));
+    fixture.publish("a", 1).await;
+    fixture.pass(1).await;
+    assert_eq!(fixture.states().await, [(State::Retrying, 1, false)]);
+    fixture.pass(60).await;
+    assert_eq!(fixture.states().await, [(State::Exhausted, 2, false)]);
+    let shown = fixture
+        .engine
+        .show(&uid(), &fixture.first_id().await)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(shown.attempts.len(), 2);
+    assert_eq!(shown.attempts[0].status, Some(500));
+    assert!(shown.attempts[0].next_attempt.is_some());
+    assert!(shown.open.is_none() && shown.event.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_delivered_again_however_old_it_is() {
+    let fixture = Fixture::new();
+    fixture.receiver("a", &twice(), Script::Status(500));
+    fixture.publish("a", 2).await;
+    fixture.pass(60).await;
+    fixture.answer("a", Script::Status(200));
+    fixture.publish("a", 1).await;
+    fixture.pass(20_000).await;
+    let done = fixture.engine.replay(&uid(), &failed(), None).await.unwrap();
+    assert_eq!((done.made, done.next), (2, None));
+    fixture.pass(1).await;
+    assert_eq!(fixture.sent("a"), 7);
+    let delivered = (State::Delivered, 1, true);
+    assert_eq!(
+        fixture.states().await,
+        [delivered, delivered, (State::Delivered, 1, false)]
+    );
+    assert_eq!(fixture.view("a").health.delivered, 3);
+    let none = fixture.engine.replay(&uid(), &failed(), None).await.unwrap();
+    assert_eq!(none.made, 0, "it was delivered since");
+    let id = fixture.first_id().await;
+    let again = fixture.engine.replay_one(&uid(), &id).await.unwrap();
+    assert_eq!(again, ReplayedOne::Made);
+    fixture.pass(1).await;
+    assert_eq!(fixture.sent("a"), 8);
+    let unknown = EventId::parse("nobody").unwrap();
+    let unknown = fixture.engine.replay_one(&uid(), &unknown).await.unwrap();
+    assert_eq!(unknown, ReplayedOne::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_delivery_is_cancelled_and_said_so() {
+    let fixture = Fixture::new();
+    fixture.receiver("a", &twice(), Script::Status(500));
+    fixture.publish("a", 1).await;
+    fixture.pass(1).await;
+    let id = fixture.first_id().await;
+    let cancelled = fixture.engine.cancel(&uid(), &id).await.unwrap();
+    assert_eq!(cancelled, CancelledOne::Done);
+    fixture.pass(1_000).await;
+    assert_eq!(fixture.sent("a"), 1);
+    assert_eq!(fixture.states().await, [(State::Cancelled, 1, false)]);
+    let again = fixture.engine.cancel(&uid(), &id).await.unwrap();
+    assert_eq!(again, CancelledOne::NotWaiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asked_replay_runs_only_when_it_was_announced_and_started() {
+    let fixture = Fixture::new();
+    fixture.receiver("a", &twice(), Script::Status(500));
+    fixture.publish("a", 1).await;
+    fixture.pass(60).await;
+    fixture.answer("a", Script::Status(200));
+    let request = ReplayRequest::parse("failed token=1").unwrap();
+    let asked = &*request.asked;
+    let engine = &fixture.engine;
+    engine.start(&uid(), asked);
+    assert_eq!(engine.stand(&uid(), asked), Stand::Unknown);
+    engine.announce(&uid(), &request);
+    assert_eq!(engine.stand(&uid(), asked), Stand::Announced);
+    for _ in 0..2 {
+        engine.start(&uid(), asked);
+        assert_eq!(engine.stand(&uid(), asked), Stand::Running);
+    }
+    fixture.pass(1).await;
+    let Stand::Ended(result) = engine.stand(&uid(), asked) else {
+        panic!("it ended");
+    };
+    assert_eq!(result.outcome, ReplayOutcome::Done);
+    assert_eq!(result.counts.unwrap().made, 1);
+    engine.announce(&uid(), &request);
+    assert!(matches!(engine.stand(&uid(), asked), Stand::Ended(_)));
+    assert_eq!(fixture.sent("a"), 3);
+}
