@@ -240,6 +240,23 @@ impl HttpTransport {
         })
     }
 
+    /// Sends with a token when the destination has credentials for one, else as it is.
+    async fn authorized_or_plain(
+        &self,
+        request: WebhookRequest,
+        progress: &mut Progress,
+    ) -> Result<Reply, Failure> {
+        let credentials = request
+            .passage
+            .clone()
+            .filter(|passage| passage.credentials.is_some());
+        match credentials.as_deref() {
+            None => self.exchange(request, progress).await,
+            // Boxed, so that the plain way does not carry the room that this one takes.
+            Some(passage) => Box::pin(self.authorized(request, passage, progress)).await,
+        }
+    }
+
     /// Sends with a token, and once more with a new one when the receiver does not accept it.
     async fn authorized(
         &self,
@@ -323,17 +340,7 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
         let mut progress = Progress::default();
-        let credentials = request
-            .passage
-            .clone()
-            .filter(|passage| passage.credentials.is_some());
-        let exchange = async {
-            match credentials.as_deref() {
-                None => self.exchange(request, &mut progress).await,
-                // Boxed, so that the plain way does not carry the room that this one takes.
-                Some(passage) => Box::pin(self.authorized(request, passage, &mut progress)).await,
-            }
-        };
+        let exchange = self.authorized_or_plain(request, &mut progress);
         match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
@@ -347,7 +354,7 @@ impl Transport for HttpTransport {
     ) -> (Result<Reply, Failure>, Timings) {
         let (began, phases) = (Instant::now(), Arc::new(Phases::default()));
         let mut progress = Progress::default();
-        let exchange = phases.observe(self.exchange(request, &mut progress));
+        let exchange = phases.observe(self.authorized_or_plain(request, &mut progress));
         let result = match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),

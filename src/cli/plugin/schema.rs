@@ -262,7 +262,7 @@ mod tests {
                 "spec.webhook.payload: must have at most 1 fields, has 2",
                 "spec.delivery.maxInFlight: must be a whole number",
                 "spec.delivery.retry.schedule: must have at least 1 entries",
-                "spec.delivery.retry[\"max attempts\"]: there is no such field; known here: maxAttempts, schedule",
+                "spec.delivery.retry[\"max attempts\"]: there is no such field; known here: giveUpOn, maxAttempts, retryOn, schedule",
             ],
         );
     }
