@@ -127,7 +127,12 @@ pub(super) async fn reconcile(
     projects: Store<Observed<EventProject>>,
 ) -> Result<Action, Error> {
     shared
-        .reconciling(Kind::Destination, object.uid(), look(&object, &shared, &projects))
+        // Boxed: it holds much, and there is one for each destination that is looked at.
+        .reconciling(
+            Kind::Destination,
+            object.uid(),
+            Box::pin(look(&object, &shared, &projects)),
+        )
         .await
 }
 
