@@ -16,6 +16,7 @@ use strum::{EnumIter, EnumString, FromRepr, IntoStaticStr};
 use super::delivery::{ATTEMPT, DELIVERY_ID, EVENT_ID, EVENT_TYPE, WebhookRequest};
 use super::destination::Endpoint;
 use super::id::{EventId, Uid};
+use super::secret::Secret;
 use super::test_send;
 
 /// What stands in place of a value that is not shown.
@@ -115,18 +116,26 @@ pub struct RequestNotes {
 }
 
 impl RequestNotes {
-    /// Takes note of a request.
+    /// Takes note of a request, and of what its body carries in confidence ([`Payload::body_secret`]).
+    ///
+    /// [`Payload::body_secret`]: super::shape::Payload::body_secret
     #[must_use]
-    pub fn of(request: &WebhookRequest) -> Self {
+    pub fn of(request: &WebhookRequest, in_body: Option<&Secret<String>>) -> Self {
         let mut text = String::with_capacity(320);
         let mut secrets = Vec::new();
+        secrets.extend(in_body.and_then(|secret| HeaderValue::from_str(secret.expose()).ok()));
+        let mut is_cut = false;
         for (name, value) in &request.headers {
-            if text.len() >= MAX_HEADERS {
-                text.push_str(CUT);
-                break;
-            }
-            let shown = if value.is_sensitive() || is_credential(name.as_str()) {
+            let is_secret = value.is_sensitive() || is_credential(name.as_str());
+            if is_secret {
                 secrets.push(value.clone());
+            }
+            // What is not shown is masked all the same.
+            if text.len() >= MAX_HEADERS {
+                is_cut = true;
+                continue;
+            }
+            let shown = if is_secret {
                 REDACTED
             } else if [EVENT_ID, DELIVERY_ID, ATTEMPT, EVENT_TYPE].contains(name)
                 || matches!(name.as_str(), "webhook-id" | "webhook-timestamp")
@@ -140,6 +149,9 @@ impl RequestNotes {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{name}: {shown}");
         }
+        if is_cut {
+            text.push_str(CUT);
+        }
         Self {
             headers: text,
             secrets,
@@ -147,16 +159,11 @@ impl RequestNotes {
         }
     }
 
-    /// Has a value masked that the request's body carries.
-    pub fn mask(&mut self, secret: &str) {
-        self.secrets.extend(HeaderValue::from_str(secret));
-    }
-
     /// What the answer's body begins with, without what the request told in confidence.
     #[must_use]
     pub fn excerpt(&self, body: &[u8]) -> Option<String> {
         let endpoint = self.endpoint.as_ref().filter(|_| !body.is_empty())?;
-        test_send::excerpt_without(body, endpoint, &self.secrets)
+        test_send::excerpt(body, endpoint, &self.secrets)
     }
 
     /// The headers, to be stored.

@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::catalogue;
-use super::delivery::WebhookRequest;
 use super::destination::{Endpoint, Subscription};
 use super::event::Event;
 use super::event::parse::{is_event_type, parse};
@@ -265,22 +264,10 @@ impl TestResult {
     }
 }
 
-/// What a reply's body begins with, for people: one line without control characters, and without anything that the
-/// request may have told the receiver in confidence.
+/// The beginning of a reply, at most [`MAX_EXCERPT`] characters in one line, without the URL's path and query and
+/// without these values.
 #[must_use]
-pub fn excerpt(body: &[u8], request: &WebhookRequest) -> Option<String> {
-    let secrets: Vec<HeaderValue> = request
-        .headers
-        .values()
-        .filter(|value| value.is_sensitive())
-        .cloned()
-        .collect();
-    excerpt_without(body, &request.endpoint, &secrets)
-}
-
-/// The same, without the URL's path and query and without these values.
-#[must_use]
-pub fn excerpt_without(body: &[u8], endpoint: &Endpoint, secrets: &[HeaderValue]) -> Option<String> {
+pub fn excerpt(body: &[u8], endpoint: &Endpoint, secrets: &[HeaderValue]) -> Option<String> {
     let mut text = String::from_utf8_lossy(body).into_owned();
     if body.len() >= MIN_SECRET {
         for secret in confidential(endpoint, secrets) {

@@ -256,10 +256,7 @@ async fn send(
         let sent = core.transport.send(request, destination.timeout).await;
         return read(core, destination, webhook, sent);
     }
-    let mut written = RequestNotes::of(&request);
-    if let Some(secret) = webhook.payload.body_secret() {
-        written.mask(secret.expose());
-    }
+    let written = RequestNotes::of(&request, webhook.payload.body_secret());
     let (sent, timings) = core.transport.send_timed(request, destination.timeout).await;
     noted.timings = timings;
     noted.excerpt = sent

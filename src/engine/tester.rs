@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::{Core, Engine};
 use crate::domain::delivery::{self, PrepareError};
+use crate::domain::delivery_log::RequestNotes;
 use crate::domain::destination::{Destination, Target, Webhook};
 use crate::domain::email::settled::{self, Settled};
 use crate::domain::email::{self, Email};
@@ -161,7 +162,8 @@ async fn send(
         Ok(request) => request,
         Err(error) => return (unprepared(&error), None),
     };
-    match core.transport.send(request.clone(), destination.timeout).await {
+    let written = RequestNotes::of(&request, webhook.payload.body_secret());
+    match core.transport.send(request, destination.timeout).await {
         Ok(reply) => (
             replies::read(
                 destination.policy.success.as_ref(),
@@ -169,7 +171,7 @@ async fn send(
                 webhook.payload.reading(),
                 core.clock.now(),
             ),
-            test_send::excerpt(&reply.excerpt, &request),
+            written.excerpt(&reply.excerpt),
         ),
         Err(failure) => (Outcome::Failed(failure), None),
     }

@@ -78,7 +78,7 @@ fn record(headers: String) -> Record {
 
 #[test]
 fn headers_are_kept_without_what_proves_who_sends() {
-    let notes = RequestNotes::of(&request());
+    let notes = RequestNotes::of(&request(), None);
     let read = headers(&record(notes.into_headers()), Some("delivery-1"));
     let value = |name: &str| {
         let found = read.iter().find(|(found, _)| found == name);
@@ -110,15 +110,15 @@ fn two_deliveries_of_one_destination_have_the_same_stored_headers() {
         second.headers.insert(name, HeaderValue::from_static(value));
     }
     assert_eq!(
-        RequestNotes::of(&request()).into_headers(),
-        RequestNotes::of(&second).into_headers()
+        RequestNotes::of(&request(), None).into_headers(),
+        RequestNotes::of(&second, None).into_headers()
     );
 }
 
 #[test]
 fn an_excerpt_has_nothing_that_the_request_told_in_confidence() {
-    let mut notes = RequestNotes::of(&request());
-    notes.mask("r0uting-key");
+    let in_body = Secret::new("r0uting-key".to_owned());
+    let notes = RequestNotes::of(&request(), Some(&in_body));
     let echo = b"got Bearer b34rer-token, plain-k3y, v1,c2lnbmF0dXJl, r0uting-key at \
         /T000000/s3cr3t-path?token=qu3ry-token, fine";
     let excerpt = notes.excerpt(echo).unwrap();
@@ -139,5 +139,22 @@ fn long_headers_are_cut() {
             .headers
             .insert(name, HeaderValue::from_str(&long).unwrap());
     }
-    assert!(RequestNotes::of(&request).into_headers().len() < MAX_HEADERS + 64);
+    assert!(RequestNotes::of(&request, None).into_headers().len() < MAX_HEADERS + 64);
+}
+
+#[test]
+fn a_secret_behind_long_headers_is_masked_all_the_same() {
+    let mut request = request();
+    request.headers.clear();
+    let long = HeaderValue::from_str(&"x".repeat(MAX_HEADERS)).unwrap();
+    request.headers.insert("x-long", long);
+    request
+        .headers
+        .insert("authorization", HeaderValue::from_static("Bearer behind-all"));
+    let notes = RequestNotes::of(&request, None);
+    assert_eq!(
+        notes.excerpt(b"got behind-all").as_deref(),
+        Some("got [redacted]")
+    );
+    assert!(notes.into_headers().ends_with(CUT));
 }

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::*;
 use crate::api::v1alpha1::event_project::{EventTypeSpec, Validation};
-use crate::domain::delivery::prepare_test;
+use crate::domain::delivery::{WebhookRequest, prepare_test};
+use crate::domain::delivery_log::RequestNotes;
 use crate::domain::destination::{Destination, References, Target};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::event::sample;
@@ -153,7 +154,7 @@ fn a_reply_that_repeats_secrets_is_shown_without_them() {
     let request = request();
     let body = br#"{"url": "https://hooks.example.com/T000000/s3cr3t-path?token=qu3ry-token",
         "headers": {"Authorization": "Bearer b34rer-token"}, "token": "b34rer-token", "path": "s3cr3t-path"}"#;
-    let shown = excerpt(body, &request).unwrap();
+    let shown = RequestNotes::of(&request, None).excerpt(body).unwrap();
     for secret in ["s3cr3t", "qu3ry", "b34rer", "T000000"] {
         assert!(!shown.contains(secret), "{shown}");
     }
@@ -165,12 +166,13 @@ fn a_reply_that_repeats_secrets_is_shown_without_them() {
 
 #[test]
 fn a_reply_is_shown_in_one_bounded_line() {
-    let request = request();
-    assert_eq!(excerpt(b"", &request), None);
-    assert_eq!(excerpt(b" \n\0 ", &request), None);
-    assert_eq!(excerpt(b"a\nb\x1b[31m", &request).unwrap(), "a b [31m");
-    assert_eq!(excerpt(b"a\xffb", &request).unwrap(), "a\u{fffd}b");
-    let long = excerpt("ä".repeat(5000).as_bytes(), &request).unwrap();
+    let endpoint = request().endpoint;
+    let excerpt = |body: &[u8]| excerpt(body, &endpoint, &[]);
+    assert_eq!(excerpt(b""), None);
+    assert_eq!(excerpt(b" \n\0 "), None);
+    assert_eq!(excerpt(b"a\nb\x1b[31m").unwrap(), "a b [31m");
+    assert_eq!(excerpt(b"a\xffb").unwrap(), "a\u{fffd}b");
+    let long = excerpt("ä".repeat(5000).as_bytes()).unwrap();
     assert_eq!(
         (long.chars().count(), long.ends_with('…')),
         (MAX_EXCERPT + 1, true)
