@@ -18,6 +18,7 @@ mod delivery;
 mod docs;
 mod examples;
 mod formats;
+mod kstatus;
 mod mail;
 mod plugin;
 mod publish;

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Installs the libraries that are not ours and judge what we send, and prints the folder that holds them: those of
-# signatures and SMTP servers (Python, Node), and of the services that have a ready format (Python, Node, Go).
+# signatures and SMTP servers (Python, Node), of the services that have a ready format (Python, Node, Go), and of
+# what GitOps tools read out of a status (Go).
 #
 #     export POSTRIDER_VERIFIERS=$(tools/verifiers/ensure.sh)
 #
-# The folder is named after the lock files and the Go program, so it is made once and never changed; afterwards no network is needed.
+# The folder is named after the lock files and the Go programs, so it is made once and never changed; afterwards no network is needed.
 # Its path goes to stdout, progress to stderr.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-hash=$(cat "$here/requirements.txt" "$here"/package{,-lock}.json "$here"/formats/* | sha256sum | cut -c1-16)
+hash=$(cat "$here/requirements.txt" "$here"/package{,-lock}.json "$here"/{formats,kstatus}/* | sha256sum | cut -c1-16)
 cache=${POSTRIDER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/postrider}
 folder=$cache/verifiers-$hash
 
@@ -36,9 +37,11 @@ if [ ! -e "$folder/complete" ]; then
     (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >&2 ||
       die "npm could not install tools/verifiers/package-lock.json"
     go=$("$here/../controlplane/go.sh")
-    (cd "$here/formats" && CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off \
-      "$go" build -mod=readonly -buildvcs=false -trimpath -o "$folder/formats" .) >&2 ||
-      die "go could not build tools/verifiers/formats"
+    for program in formats kstatus; do
+      (cd "$here/$program" && CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off \
+        "$go" build -mod=readonly -buildvcs=false -trimpath -o "$folder/$program" .) >&2 ||
+        die "go could not build tools/verifiers/$program"
+    done
     touch "$folder/complete"
   fi
 fi

@@ -320,7 +320,7 @@ async fn generated(
         name: &signing.key.name,
         key: &signing.key.key,
         owner: &owner,
-        first: object.status.is_none(),
+        first: object.is_new(),
         ending: object.is_ending(),
     };
     secrets::ensure(&shared.client, wanted, || signing_key(signing.scheme, shared)).await

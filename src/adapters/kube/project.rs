@@ -318,7 +318,7 @@ async fn token(
         name: &name,
         key: TOKEN_KEY,
         owner: &owner,
-        first: object.status.is_none(),
+        first: object.is_new(),
         ending: object.is_ending(),
     };
     let make = || format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(shared.random()));
