@@ -17,6 +17,7 @@ mod crds;
 mod delivery;
 mod docs;
 mod examples;
+mod faults;
 mod formats;
 mod kstatus;
 mod mail;

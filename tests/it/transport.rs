@@ -6,7 +6,7 @@
 mod hostile;
 mod names;
 mod pool;
-mod receiver;
+pub(crate) mod receiver;
 mod secure;
 
 use std::net::IpAddr;
