@@ -5,6 +5,7 @@ mod clock;
 mod filters;
 mod fixture;
 mod mail;
+mod many;
 mod tester;
 
 use std::sync::Arc;
