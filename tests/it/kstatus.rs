@@ -1,6 +1,6 @@
-//! What GitOps tools make of a status: the verdicts of kstatus' reference implementation on objects in each state.
+//! What Flux and its like make of a status: the verdicts of kstatus' reference implementation on objects in each state.
 //!
-//! Flux and others wait for `Current` after they applied an object, and give up at `Failed`.
+//! They wait for `Current` after they applied an object, and give up at `Failed`.
 
 use serde_json::{Value, json};
 

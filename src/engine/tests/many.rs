@@ -9,7 +9,7 @@ const EVENTS: usize = 3;
 
 /// How the destination of a number is broken, if it is.
 fn script(number: usize) -> Option<Script> {
-    (number % BROKEN == 0).then(|| match number / BROKEN % 4 {
+    number.is_multiple_of(BROKEN).then(|| match number / BROKEN % 4 {
         0 => Script::Hang,
         1 => Script::Status(500),
         2 => Script::Status(429),

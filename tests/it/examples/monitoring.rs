@@ -171,8 +171,8 @@ async fn monitoring_tells_whom_and_what_its_readme_says() {
         .await;
     assert_eq!(example.receiver.received("/new").len(), 1, "it is paused");
     example.patch("monitoring-new", &json!({"suspend": false}));
-    let received = example.receiver.wait_for("/new", 2).await;
-    assert_eq!(received[1].json()["data"]["error"], "rate limit");
+    let started = example.receiver.wait_for("/new", 2).await;
+    assert_eq!(started[1].json()["data"]["error"], "rate limit");
     example.kubectl(&["delete", "ed/monitoring-new"]);
 
     // Five failures in a row.

@@ -93,11 +93,7 @@ async fn says(name: &'static str, reason: &'static str, head: &'static str, piec
         }
         closed(&mut stream).await;
     };
-    raw(
-        name,
-        reason,
-        Receiver::start(move |stream, log| handler(stream, log)).await,
-    )
+    raw(name, reason, Receiver::start(handler).await)
 }
 
 fn raw(name: &'static str, reason: &'static str, receiver: Receiver) -> Broken {

@@ -70,7 +70,7 @@ async fn a_secret_that_goes_bad_is_told_and_its_events_wait_until_it_is_mended()
         ids.push(stage.publish("x", &json!({})).await);
         stage.receiver.wait_for("/well", ids.len()).await;
         assert_eq!(stage.receiver.received("/hook").len(), before, "{part}: it waits");
-        assert_eq!(stage.operator().metric("postrider_parked").await, 1.0, "{part}");
+        assert!(stage.operator().metric("postrider_parked").await > 0.0, "{part}");
         // Log and metric come behind the status.
         let is_logged = || {
             let told = lines(&stage, "object.name", "hook");

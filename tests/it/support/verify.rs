@@ -1,7 +1,7 @@
 //! Signatures and bodies judged by libraries that are not ours.
 //!
 //! `tools/verifiers/` holds small programs around the Standard Webhooks library of PyPI and npm, around the libraries
-//! of the services that have a ready format, and around the one that GitOps tools read a status with;
+//! of the services that have a ready format, and around the one that Flux reads a status with;
 //! `POSTRIDER_VERIFIERS` says where they are installed, and without it `ensure.sh` installs them.
 
 use std::io::Write;
