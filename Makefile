@@ -31,9 +31,11 @@ test: tools ## Every test, those on a real control plane included
 	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" cargo test --locked
 
 .PHONY: chaos
-chaos: tools ## The crash tests with 100 rounds instead of 25
+chaos: tools ## The crash tests with 100 rounds instead of 25; five minutes without an API server instead of seconds
 	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" \
 	  POSTRIDER_CRASH_ROUNDS=100 cargo test --locked --test it crash:: -- --nocapture
+	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" \
+	  POSTRIDER_OUTAGE_SECONDS=300 cargo test --locked --test it faults::cluster:: -- --nocapture
 
 .PHONY: fuzz
 fuzz: ## Fuzz each parser, guided by coverage, for FUZZ_TIME (60s); TARGET=fuzz_template for one

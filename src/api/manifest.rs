@@ -2,11 +2,12 @@
 //!
 //! [`crds`] takes what the types' schemas say and makes it structural and plain: no `nullable` (an optional field is
 //! left out, and `has()` of a rule must mean that it is set), no number formats that Kubernetes does not know, whole
-//! numbers without a fraction, and a `spec` that need not be written when everything in it is optional. The result depends on nothing but the types, so the files in `crds/` can be compared
-//! with it byte by byte. Writing it as YAML is the command line's business.
+//! numbers without a fraction, a `spec` that need not be written when everything in it is optional, and a `status`
+//! that says of a new object that nobody looked at it yet. The result depends on nothing but the types, so the files
+//! in `crds/` can be compared with it byte by byte. Writing it as YAML is the command line's business.
 
 use kube::CustomResourceExt as _;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, json};
 
 use super::v1alpha1::{EventDestination, EventProject};
 
@@ -29,7 +30,10 @@ pub fn crds() -> Result<Vec<Manifest>, serde_json::Error> {
             let versions = definition
                 .pointer_mut("/spec/versions")
                 .and_then(Value::as_array_mut);
-            versions.into_iter().flatten().for_each(default_spec);
+            for version in versions.into_iter().flatten() {
+                default_spec(version);
+                default_status(version);
+            }
             tidy(&mut definition);
             Manifest { name, definition }
         })
@@ -59,6 +63,15 @@ fn default_spec(version: &mut Value) {
         if required.is_empty() {
             schema.remove("required");
         }
+    }
+}
+
+/// Makes the status of an object that nobody looked at say so: what has no `observedGeneration` passes for done with
+/// those who read a status as kstatus does, such as Flux, also while no operator runs.
+fn default_status(version: &mut Value) {
+    let status = version.pointer_mut("/schema/openAPIV3Schema/properties/status");
+    if let Some(status) = status.and_then(Value::as_object_mut) {
+        status.insert("default".to_owned(), json!({"observedGeneration": -1}));
     }
 }
 

@@ -162,15 +162,15 @@ impl Health {
     fn record_success(&mut self, started: Timestamp, now: Timestamp) -> Option<Signal> {
         self.delivered = self.delivered.saturating_add(1);
         self.last_success = Some(now);
-        self.record_life(started)
+        self.record_life(started, now)
     }
 
     /// The receiver works: failures are forgotten, unless it was disabled after the attempt had begun.
-    fn record_life(&mut self, started: Timestamp) -> Option<Signal> {
+    fn record_life(&mut self, started: Timestamp, now: Timestamp) -> Option<Signal> {
         if self
             .disabled
             .as_ref()
-            .is_some_and(|disabled| !disabled.is_over(started))
+            .is_some_and(|disabled| !disabled.is_over(started, now))
         {
             return None;
         }
@@ -193,7 +193,7 @@ impl Health {
             message: failure.message.clone(),
         });
         if failure.reason.shows_that_receiver_works() {
-            return self.record_life(started);
+            return self.record_life(started, now);
         }
         if !failure.reason.counts_against_receiver() {
             return None;
@@ -221,13 +221,17 @@ impl Health {
 
     /// Lets the lane rest after a failure that slows it; never shortens a rest.
     fn rest(&mut self, failure: &Failure, started: Timestamp, now: Timestamp) {
-        if self.resting_until.is_none_or(|until| started >= until) {
+        let is_over = |until| started >= until || retry::is_astray(until, now, MAX_RETRY_AFTER);
+        if self.resting_until.is_none_or(is_over) {
             self.rests = self.rests.saturating_add(1);
         }
         let doublings = self.rests.saturating_sub(1).min(16);
         let own = FIRST_REST.saturating_mul(1 << doublings).min(LONGEST_REST);
         let wait = own.max(failure.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
-        self.resting_until = self.resting_until.max(Some(retry::after(now, wait)));
+        let before = self
+            .resting_until
+            .filter(|until| !retry::is_astray(*until, now, MAX_RETRY_AFTER));
+        self.resting_until = before.max(Some(retry::after(now, wait)));
     }
 
     /// Records a delivery that was given up.
@@ -293,9 +297,10 @@ const fn is_zero(number: &u8) -> bool {
 }
 
 impl Disabled {
-    /// Whether a success that started then shows that the receiver works again.
-    fn is_over(&self, started: Timestamp) -> bool {
-        self.reason != DisableReason::Gone && started >= self.since
+    /// Whether a success that started then shows that the receiver works again. A clock that was put back since says
+    /// nothing of the order.
+    fn is_over(&self, started: Timestamp, now: Timestamp) -> bool {
+        self.reason != DisableReason::Gone && (started >= self.since || self.since > now)
     }
 }
 

@@ -100,6 +100,13 @@ pub fn is_too_old(policy: &RetryPolicy, accepted: Timestamp, at: Timestamp) -> b
     policy.max_age.is_some_and(|age| at > after(accepted, age))
 }
 
+/// Whether a time that can be set at most `longest` ahead is further away than that: the clock was put back since it
+/// was set, and nobody knows when it would come.
+#[must_use]
+pub fn is_astray(at: Timestamp, now: Timestamp, longest: Duration) -> bool {
+    at > after(now, longest)
+}
+
 /// A wait with ±20 % of jitter; `jitter` is uniform in `[0, 1)`.
 #[must_use]
 pub fn jittered(wait: Duration, jitter: f64) -> Duration {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::destination::Destination;
 use super::health::Health;
+use super::retry::{self, MAX_RETRY_AFTER};
 
 /// Whether a lane may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +55,10 @@ pub fn admission(destination: Option<&Destination>, health: &Health, now: Timest
         };
     }
     if let Some(disabled) = &health.disabled {
+        let interval = destination.disable.probe_interval;
+        let is_astray = |due| interval.is_some_and(|interval| retry::is_astray(due, now, interval));
         return match disabled.next_probe {
-            Some(due) if due <= now => Admission::Probe,
+            Some(due) if due <= now || is_astray(due) => Admission::Probe,
             until => Admission::Parked {
                 reason: ParkReason::Disabled,
                 until,
@@ -63,7 +66,9 @@ pub fn admission(destination: Option<&Destination>, health: &Health, now: Timest
         };
     }
     match health.resting_until {
-        Some(until) if until > now => Admission::RestUntil(until),
+        Some(until) if until > now && !retry::is_astray(until, now, MAX_RETRY_AFTER) => {
+            Admission::RestUntil(until)
+        }
         _ => Admission::Open,
     }
 }

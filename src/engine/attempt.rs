@@ -406,7 +406,7 @@ fn report(
         reason,
         status,
         duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-        message,
+        detail = (!message.is_empty()).then_some(message),
         "delivery attempted"
     );
     if let Some(signal) = result.signal {

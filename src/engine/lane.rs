@@ -267,7 +267,8 @@ impl Task<'_> {
             let failing = state.health.is_failing() || state.health.disabled.is_some();
             (admission, state.window, failing, state.paused_until)
         });
-        if let Some(until) = paused_until.filter(|until| *until > now) {
+        let is_paused = |until: &Timestamp| *until > now && !retry::is_astray(*until, now, STORE_PAUSE);
+        if let Some(until) = paused_until.filter(is_paused) {
             return Step::Wait(Some(until));
         }
         if !self.put_in_order(&admission, now).await {

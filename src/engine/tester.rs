@@ -102,7 +102,7 @@ impl Tester for Engine {
                 outcome = result.outcome.as_str(),
                 reason = result.reason,
                 status = result.status,
-                message = result.message,
+                detail = result.message,
                 "test sent"
             );
             core.metrics.tested(result.outcome);

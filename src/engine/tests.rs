@@ -1,10 +1,12 @@
 //! The engine with a queue in memory, a scripted transport and tokio's paused time.
 
 mod budget;
+mod clock;
 mod filters;
 mod fixture;
 mod history;
 mod mail;
+mod many;
 mod operations;
 mod order;
 mod policy;
@@ -49,9 +51,7 @@ async fn nothing_is_accepted_before_every_destination_is_known() {
         queue: Arc::new(MemoryQueue::default()),
         transport: Arc::clone(&fixture.transport) as Arc<dyn Transport>,
         mailer: Arc::clone(&fixture.mailer) as Arc<dyn Mailer>,
-        clock: Arc::new(TestClock {
-            start: tokio::time::Instant::now(),
-        }),
+        clock: Arc::new(TestClock::new()),
         metrics: EngineMetrics::default(),
         max_in_flight: 2,
         max_in_flight_bytes: 64 << 20,

@@ -1,5 +1,7 @@
 //! Every example is accepted, becomes Ready, and does what its README says.
 
+mod monitoring;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

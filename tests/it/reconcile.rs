@@ -2,6 +2,7 @@
 
 mod delivering;
 mod ending;
+mod expired;
 mod faults;
 mod notifications;
 mod operator;

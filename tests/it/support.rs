@@ -21,7 +21,7 @@ pub(crate) use operator::{Operator, Settings, http_client};
 pub(crate) use program::Program;
 pub(crate) use receiver::{Manner, Received, Receiver};
 pub(crate) use stage::{PROJECT, Stage, condition};
-pub(crate) use verify::{Judge, Verifier, folder as verifiers};
+pub(crate) use verify::{Judge, Verifier, folder as verifiers, kstatus};
 pub(crate) use wait::{await_condition, eventually, until};
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ mod identity;
 mod names;
 mod pool;
 mod proxy;
-mod receiver;
+pub(crate) mod receiver;
 mod secure;
 
 use std::net::IpAddr;

@@ -25,6 +25,13 @@ struct KindLabel {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoticeLabels {
+    kind: &'static str,
+    /// Of the reasons of conditions, which are a closed list.
+    reason: String,
+}
+
 /// The controllers' counters and histograms. Clones count together.
 #[derive(Clone, Debug)]
 pub struct KubeMetrics {
@@ -32,6 +39,7 @@ pub struct KubeMetrics {
     duration: Family<KindLabel, Histogram>,
     status_writes: Family<KindLabel, Counter>,
     watch_errors: Family<KindLabel, Counter>,
+    notices: Family<NoticeLabels, Counter>,
     events_dropped: Counter,
     signing_keys_dropped: Counter,
 }
@@ -43,6 +51,7 @@ impl Default for KubeMetrics {
             duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             status_writes: Family::default(),
             watch_errors: Family::default(),
+            notices: Family::default(),
             events_dropped: Counter::default(),
             signing_keys_dropped: Counter::default(),
         }
@@ -67,6 +76,11 @@ impl KubeMetrics {
             "watch_errors",
             "Errors of watches, each followed by another try",
             self.watch_errors.clone(),
+        );
+        registry.register(
+            "notices",
+            "Changes of conditions that people are told of, by kind and reason",
+            self.notices.clone(),
         );
         registry.register(
             "kubernetes_events_dropped",
@@ -103,6 +117,14 @@ impl KubeMetrics {
     /// `kind`: as manifests write it; also `Secret`.
     pub(super) fn watch_failed(&self, kind: &'static str) {
         self.watch_errors.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    pub(super) fn noticed(&self, kind: Kind, reason: &str) {
+        let labels = NoticeLabels {
+            kind: kind.as_str(),
+            reason: reason.to_owned(),
+        };
+        self.notices.get_or_create(&labels).inc();
     }
 
     pub(super) fn events_dropped(&self, count: usize) {

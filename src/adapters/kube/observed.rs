@@ -109,6 +109,12 @@ impl<K: Watched> Observed<K> {
         self.metadata.deletion_timestamp.is_some()
     }
 
+    /// Nothing was found out about it yet; the API server gives it a status of its own.
+    pub(super) fn is_new(&self) -> bool {
+        let status = self.status.as_ref();
+        status.is_none_or(|status| K::conditions(status).is_empty())
+    }
+
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations().get(name).map(String::as_str)
     }

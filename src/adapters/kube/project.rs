@@ -318,7 +318,7 @@ async fn token(
         name: &name,
         keys: &[TOKEN_KEY],
         owner: &owner,
-        first: object.status.is_none(),
+        first: object.is_new(),
         ending: object.is_ending(),
     };
     let make = |_: &[&str]| {

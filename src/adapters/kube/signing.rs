@@ -61,7 +61,7 @@ pub(super) async fn ensure(
         name: secret_name,
         keys: &keys,
         owner: &owner,
-        first: object.status.is_none(),
+        first: object.is_new(),
         ending: object.is_ending(),
     };
     let make = |missing: &[&str]| {

@@ -1,4 +1,5 @@
-//! Writing a status: server-side apply, one field manager, and only when it differs.
+//! Writing a status: server-side apply, one field manager, and only when it differs. What people should hear of goes
+//! to the log, a metric and a Kubernetes Event.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::error::Error;
 use super::observed::{Observed, Watched};
 use crate::api::FIELD_MANAGER;
 use crate::domain::id::Uid;
-use crate::domain::status::{Change, Pace, notices, pace};
+use crate::domain::status::{Change, Notice, Pace, notices, pace};
 
 /// Writes a status if it is time to, and tells people what happened. Answers with when to look again, if it is not.
 pub(super) async fn write<K>(
@@ -37,11 +38,27 @@ where
     shared.context.metrics.status_written(K::KIND);
     let previous = current(shared, object, uid);
     let before = previous.as_deref().map(K::conditions).unwrap_or_default();
-    shared
-        .notices
-        .tell(notices(before, K::conditions(&next)), &object.reference());
+    let notices = notices(before, K::conditions(&next));
+    for notice in &notices {
+        report(shared, object, notice);
+    }
+    shared.notices.tell(notices, &object.reference());
     shared.status_written::<K>(uid, object.resource_version(), next);
     Ok(None)
+}
+
+/// Logs and counts what people are told.
+fn report<K: Watched>(shared: &Shared, object: &Observed<K>, notice: &Notice) {
+    shared.context.metrics.noticed(K::KIND, &notice.reason);
+    tracing::info!(
+        kind = K::KIND.as_str(),
+        object.namespace = object.metadata.namespace,
+        object.name = object.metadata.name,
+        warning = notice.warning,
+        reason = notice.reason,
+        detail = notice.message,
+        "status changed"
+    );
 }
 
 /// The status as it is, as far as is known.

@@ -437,7 +437,7 @@ pub struct AutoDisableSpec {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventDestinationStatus {
-    /// Generation of the spec that this status describes.
+    /// Generation of the spec that this status describes; -1 until Postrider has looked at a new object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`, `Delivering`, and, while true, `Reconciling` and `Stalled`.

@@ -230,7 +230,7 @@ pub struct Account {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventProjectStatus {
-    /// Generation of the spec that this status describes.
+    /// Generation of the spec that this status describes; -1 until Postrider has looked at a new object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`, and, while true, `Reconciling`, `Stalled` and `StoreRepaired`.

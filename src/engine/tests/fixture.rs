@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,14 +28,39 @@ use crate::engine::queue::memory::MemoryQueue;
 use crate::engine::view::{DeliveryView, LaneView};
 use crate::engine::*;
 
-/// A clock that follows tokio's time, so paused tests move both.
+/// A clock that follows tokio's time, so paused tests move both; besides, it jumps when it is told to.
 pub(super) struct TestClock {
-    pub(super) start: tokio::time::Instant,
+    start: tokio::time::Instant,
+    /// Seconds that it is off, and how often it was asked.
+    off: AtomicI64,
+    asked: AtomicUsize,
+}
+
+impl TestClock {
+    pub(super) fn new() -> Self {
+        Self {
+            start: tokio::time::Instant::now(),
+            off: AtomicI64::new(0),
+            asked: AtomicUsize::new(0),
+        }
+    }
+
+    /// Jumps by so many seconds.
+    pub(super) fn jump(&self, seconds: i64) {
+        self.off.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        retry::after("2026-01-31T08:00:00Z".parse().unwrap(), self.start.elapsed())
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let start: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
+        let off = jiff::SignedDuration::from_secs(self.off.load(Ordering::Relaxed));
+        retry::after(start + off, self.start.elapsed())
     }
 }
 
@@ -145,6 +171,7 @@ impl Mailer for ScriptedMailer {
 }
 
 pub(super) struct Fixture {
+    pub(super) clock: Arc<TestClock>,
     pub(super) mailer: Arc<ScriptedMailer>,
     pub(super) engine: Engine,
     pub(super) directory: Arc<Directory>,
@@ -179,9 +206,7 @@ impl Fixture {
     }
 
     fn start(queue: Arc<dyn Queue>, max_in_flight: usize, watched: Option<&str>, synced: bool) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(TestClock {
-            start: tokio::time::Instant::now(),
-        });
+        let clock = Arc::new(TestClock::new());
         let directory = Arc::new(Directory::new());
         let transport = Arc::new(ScriptedTransport::default());
         let mailer = Arc::new(ScriptedMailer::default());
@@ -191,7 +216,7 @@ impl Fixture {
             queue,
             transport: Arc::clone(&transport) as Arc<dyn Transport>,
             mailer: Arc::clone(&mailer) as Arc<dyn Mailer>,
-            clock,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
             metrics: EngineMetrics::default(),
             max_in_flight,
             max_in_flight_bytes: IN_FLIGHT_BYTES,
@@ -209,6 +234,7 @@ impl Fixture {
         #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
         let running = tokio::spawn(runner.run(shutdown.clone(), Duration::from_secs(5)));
         let fixture = Self {
+            clock,
             engine,
             directory,
             transport,

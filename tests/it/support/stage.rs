@@ -27,7 +27,11 @@ impl Stage {
 
     /// The same with further flags for the operator.
     pub(crate) async fn set_with(prefix: &str, flags: &[&str]) -> Self {
-        let cluster = Cluster::shared();
+        Self::on(Cluster::shared(), prefix, flags).await
+    }
+
+    /// The same on a control plane of the caller's choice.
+    pub(crate) async fn on(cluster: &'static Cluster, prefix: &str, flags: &[&str]) -> Self {
         let namespace = TempNamespace::new(cluster, prefix).await;
         let operator = Operator::start_with(cluster, namespace.name(), flags).await;
         let receiver = Receiver::start().await;

@@ -1,8 +1,8 @@
 //! Signatures and bodies judged by libraries that are not ours.
 //!
-//! `tools/verifiers/` holds small programs around signature libraries of five languages, and around the libraries of
-//! the services that have a ready format; `POSTRIDER_VERIFIERS` says where they are installed, and
-//! without it `ensure.sh` installs them.
+//! `tools/verifiers/` holds small programs around signature libraries of five languages, around the libraries of the
+//! services that have a ready format, and around the one that Flux reads a status with; `POSTRIDER_VERIFIERS` says
+//! where they are installed, and without it `ensure.sh` installs them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -91,8 +91,28 @@ fn java(folder: &Path) -> Command {
     java
 }
 
+/// What the reference implementation of kstatus says of an object: its word and its message.
+pub(crate) fn kstatus(object: &Value) -> (String, String) {
+    let answers = answers(
+        Command::new(folder().join("kstatus")),
+        std::slice::from_ref(object),
+    );
+    let text = |key: &str| answers[0][key].as_str().unwrap_or_default().to_owned();
+    assert_eq!(answers[0]["error"], Value::Null, "{object}");
+    (text("status"), text("message"))
+}
+
+/// A program's verdict on each request.
+fn verdicts(command: Command, requests: &[Value]) -> Vec<Result<(), String>> {
+    let verdict = |answer: &Value| match answer["ok"].as_bool() {
+        Some(true) => Ok(()),
+        _ => Err(answer["error"].as_str().unwrap_or_default().to_owned()),
+    };
+    answers(command, requests).iter().map(verdict).collect()
+}
+
 /// What a program answers to each request, a line for a line.
-fn verdicts(mut command: Command, requests: &[Value]) -> Vec<Result<(), String>> {
+fn answers(mut command: Command, requests: &[Value]) -> Vec<Value> {
     let mut child = command
         .env("POSTRIDER_VERIFIERS", folder())
         .stdin(Stdio::piped())
@@ -117,13 +137,7 @@ fn verdicts(mut command: Command, requests: &[Value]) -> Vec<Result<(), String>>
     );
     let answers: Vec<_> = String::from_utf8_lossy(&output.stdout)
         .lines()
-        .map(|line| {
-            let answer: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            match answer["ok"].as_bool() {
-                Some(true) => Ok(()),
-                _ => Err(answer["error"].as_str().unwrap_or_default().to_owned()),
-            }
-        })
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
         .collect();
     assert_eq!(answers.len(), requests.len(), "{command:?} answers each request");
     answers

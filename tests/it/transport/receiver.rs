@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 /// A listener with one task for each connection; all end when it is dropped.
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
     notes: Mutex<mpsc::Receiver<String>>,
@@ -20,20 +20,20 @@ pub(super) struct Receiver {
 
 /// What a connection's task tells its test.
 #[derive(Clone)]
-pub(super) struct Log {
+pub(crate) struct Log {
     notes: mpsc::Sender<String>,
     /// 1 for the first connection.
-    pub(super) number: usize,
+    pub(crate) number: usize,
 }
 
 impl Log {
-    pub(super) fn note(&self, text: impl Into<String>) {
+    pub(crate) fn note(&self, text: impl Into<String>) {
         self.notes.try_send(text.into()).expect("room for a note");
     }
 }
 
 impl Receiver {
-    pub(super) async fn start<H, F>(handler: H) -> Self
+    pub(crate) async fn start<H, F>(handler: H) -> Self
     where
         H: Fn(TcpStream, Log) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -41,7 +41,7 @@ impl Receiver {
         Self::on("127.0.0.1:0", handler).await
     }
 
-    pub(super) async fn on<H, F>(address: &str, handler: H) -> Self
+    pub(crate) async fn on<H, F>(address: &str, handler: H) -> Self
     where
         H: Fn(TcpStream, Log) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -73,21 +73,21 @@ impl Receiver {
         }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// How many connections there have been.
-    pub(super) fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
     /// The next note.
-    pub(super) async fn noted(&self) -> String {
+    pub(crate) async fn noted(&self) -> String {
         let next = async { self.notes.lock().await.recv().await };
         tokio::time::timeout(Duration::from_secs(10), next)
             .await
@@ -97,7 +97,7 @@ impl Receiver {
 }
 
 /// Reads one request with a `Content-Length`; empty when the sender closes instead.
-pub(super) async fn request<S: AsyncRead + Unpin>(stream: &mut S) -> String {
+pub(crate) async fn request<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -118,14 +118,14 @@ pub(super) async fn request<S: AsyncRead + Unpin>(stream: &mut S) -> String {
 }
 
 /// Writes; a sender that has gone away is fine.
-pub(super) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, text: &str) {
+pub(crate) async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, text: &str) {
     if stream.write_all(text.as_bytes()).await.is_ok() {
         stream.flush().await.ok();
     }
 }
 
 /// Writes until the sender goes away or `limit` bytes are out; says how many were.
-pub(super) async fn flood<S: AsyncWrite + Unpin>(stream: &mut S, piece: &[u8], limit: usize) -> usize {
+pub(crate) async fn flood<S: AsyncWrite + Unpin>(stream: &mut S, piece: &[u8], limit: usize) -> usize {
     let mut written = 0;
     while written < limit {
         match stream.write(&piece[written % piece.len()..]).await {
@@ -137,7 +137,7 @@ pub(super) async fn flood<S: AsyncWrite + Unpin>(stream: &mut S, piece: &[u8], l
 }
 
 /// Waits until the sender has closed the connection.
-pub(super) async fn closed<S: AsyncRead + Unpin>(stream: &mut S) {
+pub(crate) async fn closed<S: AsyncRead + Unpin>(stream: &mut S) {
     let mut bytes = [0; 1024];
     while matches!(stream.read(&mut bytes).await, Ok(1..)) {}
 }
