@@ -1,4 +1,6 @@
-//! `kubectl postrider` on the examples, on broken files, and on what it shows itself.
+//! `kubectl postrider` on the examples, on broken files, on a cluster, and on what it shows itself.
+
+mod online;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -453,7 +455,17 @@ fn the_built_in_types_are_listed_in_each_form() {
 #[test]
 fn help_and_the_guide_name_the_same_flags() {
     let guide = std::fs::read_to_string(repository_file("docs/plugin.md")).unwrap();
-    for command in ["lint", "render", "events", "formats", "verify"] {
+    for command in [
+        "lint",
+        "render",
+        "events",
+        "formats",
+        "verify",
+        "status",
+        "test",
+        "enable",
+        "rotate-secret",
+    ] {
         let help = plugin(repository(), &[command, "--help"]);
         assert_eq!(help.code, 0);
         assert!(help.out.contains("Examples:"), "{}", help.out);

@@ -37,8 +37,9 @@ fn may_use(dependency: &str, layer: Layer, path: &str) -> Option<bool> {
     Some(match dependency {
         "jiff" | "serde" | "serde_json" => true,
         "k8s_openapi" | "kube" | "schemars" => layer == Api || layer >= Adapters,
-        "base64" | "bytes" | "cel" | "crc32fast" | "hex" | "hmac" | "http" | "ipnet" | "jsonschema"
-        | "sha1" | "sha2" | "strum" | "subtle" | "thiserror" | "url" | "uuid" | "zeroize" => layer >= Domain,
+        "base64" | "bytes" | "cel" | "crc32fast" | "flate2" | "hex" | "hmac" | "http" | "ipnet"
+        | "jsonschema" | "ring" | "sha1" | "sha2" | "strum" | "subtle" | "thiserror" | "url" | "uuid"
+        | "zeroize" => layer >= Domain,
         "async_trait" | "futures" | "parking_lot" | "prometheus_client" | "rand" | "rustix" | "tokio"
         | "tokio_util" | "tracing" => layer >= Engine,
         "rusqlite" => path.starts_with("src/engine/queue/sqlite"),
@@ -53,9 +54,8 @@ fn may_use(dependency: &str, layer: Layer, path: &str) -> Option<bool> {
         | "tokio_rustls"
         | "tower_service"
         | "webpki_roots" => layer >= Adapters,
-        "anyhow" | "clap" | "mimalloc" | "serde_saphyr" | "tracing_appender" | "tracing_subscriber" => {
-            layer == Application
-        }
+        "anyhow" | "clap" | "clap_complete" | "indicatif" | "mimalloc" | "serde_saphyr"
+        | "tracing_appender" | "tracing_subscriber" => layer == Application,
         _ => return None,
     })
 }
