@@ -57,8 +57,7 @@ async fn page(log: &SqliteLog, query: Query) -> (f64, usize) {
         times.push(started.elapsed().as_secs_f64() * 1e3);
         found = page.records.len();
     }
-    times.sort_by(f64::total_cmp);
-    (times[times.len() / 2], found)
+    (crate::median(&mut times), found)
 }
 
 /// Prints what the log costs.
@@ -78,7 +77,9 @@ pub(crate) async fn run(records: u64) {
     for batch in 0..records / BATCH {
         let made: Vec<Record> = (0..BATCH).map(|number| record(batch * BATCH + number)).collect();
         let started = Instant::now();
-        made.into_iter().for_each(|one| log.record(one));
+        for one in made {
+            log.record(one);
+        }
         handing += started.elapsed();
         log.list(&record(0).lane, first.clone()).await.unwrap();
         whole += started.elapsed();

@@ -188,7 +188,7 @@ pub fn headers(record: &Record, delivery_id: Option<&str>) -> Vec<(String, Strin
     let named = |name: &str| match name {
         "x-postrider-event-type" => record.event_type.to_string(),
         "x-postrider-attempt" => record.attempt.to_string(),
-        "x-postrider-delivery-id" => delivery_id.unwrap_or(REDACTED).to_owned(),
+        "x-postrider-delivery-id" => delivery_id.unwrap_or("[not known]").to_owned(),
         "webhook-timestamp" => record.began.as_second().to_string(),
         _ => record.event_id.as_str().to_owned(),
     };

@@ -225,14 +225,17 @@ async fn send(
         let sent = core.transport.send(request, destination.timeout).await;
         return read(core, webhook, sent);
     }
-    let mut notes = RequestNotes::of(&request);
+    let mut written = RequestNotes::of(&request);
     if let Some(secret) = webhook.payload.body_secret() {
-        notes.mask(secret.expose());
+        written.mask(secret.expose());
     }
     let (sent, timings) = core.transport.send_timed(request, destination.timeout).await;
     noted.timings = timings;
-    noted.excerpt = sent.as_ref().ok().and_then(|reply| notes.excerpt(&reply.excerpt));
-    noted.headers = notes.into_headers();
+    noted.excerpt = sent
+        .as_ref()
+        .ok()
+        .and_then(|reply| written.excerpt(&reply.excerpt));
+    noted.headers = written.into_headers();
     read(core, webhook, sent)
 }
 

@@ -17,6 +17,7 @@ pub(crate) struct Noted {
 }
 
 /// How an attempt ended.
+#[derive(Clone, Copy)]
 pub(crate) struct After<'a> {
     pub(crate) began: Timestamp,
     pub(crate) outcome: &'a Outcome,
@@ -55,7 +56,7 @@ pub(crate) fn dropped(core: &Core, lease: &Lease, state: State, reason: &'static
     record.attempt = lease.attempts;
     record.state = state;
     record.reason = reason.into();
-    record.message = message.to_owned();
+    message.clone_into(&mut record.message);
     core.deliveries.record(record);
 }
 

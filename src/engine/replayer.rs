@@ -180,9 +180,7 @@ async fn span(
                 counts.gone += progress.gone;
                 tries = 0;
                 from = progress.next;
-                if from.is_none() {
-                    return None;
-                }
+                from?;
             }
             // Deliveries make room.
             Err(HistoryError::Queue(QueueError::ProjectFull { .. } | QueueError::Overloaded))

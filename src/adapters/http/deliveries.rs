@@ -169,11 +169,7 @@ impl Deliveries<'_> {
             .tried(uid, wanted.query)
             .await
             .map_err(|error| told_of(&error))?;
-        let items: Vec<_> = page
-            .records
-            .iter()
-            .map(|record| told::item(record, None))
-            .collect();
+        let items: Vec<_> = page.records.iter().map(told::item).collect();
         let next = page.next.map(|number| format!("t{number}"));
         ok(&List { items, next })
     }
@@ -206,7 +202,7 @@ impl Deliveries<'_> {
             .show(uid, id)
             .await
             .map_err(|error| told_of(&error))?;
-        let shown = shown.ok_or_else(|| unknown())?;
+        let shown = shown.ok_or_else(unknown)?;
         ok(&told::shown(uid, id, &shown))
     }
 
@@ -352,7 +348,7 @@ impl ReplayBody {
             None => now,
         };
         let event_type = read.event_type.as_deref();
-        let event_type = event_type.map(|text| event_type_of(text)).transpose()?;
+        let event_type = event_type.map(event_type_of).transpose()?;
         let mut from = None;
         if let Some(cursor) = read.cursor {
             let parts = cursor.strip_prefix('r').and_then(|rest| rest.split_once('.'));

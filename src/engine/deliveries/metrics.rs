@@ -4,7 +4,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Lost {
@@ -50,10 +50,9 @@ impl LogMetrics {
             "How often the delivery log's file was begun anew because it was damaged or the volume was full",
             self.restarts.clone(),
         );
-        registry.register_with_unit(
-            "delivery_log_used",
+        registry.register(
+            "delivery_log_used_bytes",
             "Room that attempts take in the delivery log's file",
-            Unit::Bytes,
             self.bytes.clone(),
         );
         registry.register(

@@ -242,7 +242,7 @@ impl<'a> Worker<'a> {
         loop {
             let (records, questions, closed) = self.take();
             self.reopen();
-            self.write(records);
+            self.write(&records);
             for question in questions {
                 self.answer(question);
             }
@@ -340,14 +340,14 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn write(&mut self, records: Vec<Record>) {
+    fn write(&mut self, records: &[Record]) {
         if records.is_empty() {
             return;
         }
         let count = records.len() as u64;
         let now = self.shared.clock.now();
         let done = match &mut self.phase {
-            Phase::Open(store) => store.write(&records, now),
+            Phase::Open(store) => store.write(records, now),
             Phase::Paused { .. } => return self.shared.metrics.unwritten(count),
         };
         match done {

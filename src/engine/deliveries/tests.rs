@@ -84,7 +84,9 @@ async fn a_question_sees_what_was_recorded_before_it() {
     let folder = TempDir::new().unwrap();
     for log in logs(&folder) {
         let all: Vec<Record> = (1..=9).map(|seq| record(seq, 1, State::Delivered)).collect();
-        all.iter().for_each(|one| log.record(one.clone()));
+        for one in &all {
+            log.record(one.clone());
+        }
         let mut page = log.list(&lane(), query(100)).await.unwrap();
         page.records.reverse();
         assert_eq!(page.records, all);
@@ -136,7 +138,9 @@ async fn a_delivery_is_told_by_its_last_attempt() {
 async fn pages_follow_each_other_in_both_directions() {
     let folder = TempDir::new().unwrap();
     for log in logs(&folder) {
-        (1..=25).for_each(|seq| log.record(record(seq, 1, State::Delivered)));
+        for seq in 1..=25 {
+            log.record(record(seq, 1, State::Delivered));
+        }
         for oldest_first in [false, true] {
             let mut found = Vec::new();
             let mut cursor = None;
@@ -208,9 +212,13 @@ async fn a_damaged_file_is_begun_anew() {
 async fn a_file_of_another_format_is_begun_anew() {
     let folder = TempDir::new().unwrap();
     let settings = settings(&folder);
-    let other = rusqlite::Connection::open(&settings.path).unwrap();
-    other.pragma_update(None, "user_version", 7).unwrap();
-    drop(other);
+    let (log, _) = open(&settings);
+    log.record(record(1, 1, State::Delivered));
+    log.close().await;
+    let mut file = std::fs::read(&settings.path).unwrap();
+    // SQLite's `user_version`.
+    file[60..64].copy_from_slice(&7_u32.to_be_bytes());
+    std::fs::write(&settings.path, file).unwrap();
     let (log, metrics) = open(&settings);
     log.record(record(2, 1, State::Delivered));
     assert_eq!(seqs(&log.list(&lane(), query(9)).await.unwrap()), [2]);

@@ -53,6 +53,7 @@ mod checksum;
 mod complaint;
 mod dropping;
 mod fault;
+mod healths;
 mod inbox;
 mod keeper;
 mod lanes;
@@ -99,10 +100,9 @@ use self::threads::Threads;
 use super::asked::{Again, Cancelled, Replayed, Retained, WAITING_STEP, Waiting};
 use super::metrics::QueueMetrics;
 use super::{
-    Claim, Depth, Enqueued, HealthStore, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState,
-    Reach, Release, Settlement,
+    Claim, Depth, Enqueued, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState, Reach, Release,
+    Settlement,
 };
-use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
 use crate::domain::retry;
 use crate::engine::clock::Clock;
@@ -595,21 +595,5 @@ impl Queue for SqliteQueue {
             }
         }
         drop(closing);
-    }
-}
-
-#[async_trait]
-impl HealthStore for SqliteQueue {
-    async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError> {
-        self.check()?;
-        self.ask(Op::LoadHealth).await
-    }
-
-    async fn save_health(&self, healths: Vec<(Uid, Health)>) -> Result<(), QueueError> {
-        self.check()?;
-        if healths.is_empty() {
-            return Ok(());
-        }
-        self.ask(|reply| Op::Health(healths, reply)).await
     }
 }

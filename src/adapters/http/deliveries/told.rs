@@ -78,8 +78,8 @@ fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// An attempt; with its request's headers when the delivery's id is given.
-pub(super) fn item(record: &Record, delivery: Option<Option<&str>>) -> Item {
+/// An attempt.
+pub(super) fn item(record: &Record) -> Item {
     let sent = matches!(
         record.state,
         State::Delivered | State::Retrying | State::Exhausted
@@ -98,12 +98,16 @@ pub(super) fn item(record: &Record, delivery: Option<Option<&str>>) -> Item {
         message: some(&record.message),
         reply: record.excerpt.clone(),
         next_attempt_time: record.next_attempt,
-        request_headers: delivery.map(|delivery| {
-            headers(record, delivery)
-                .into_iter()
-                .map(|(name, value)| Header { name, value })
-                .collect()
-        }),
+        request_headers: None,
+    }
+}
+
+/// An attempt with its request's headers, among which is the delivery's id, if known.
+fn whole(record: &Record, delivery: Option<&str>) -> Item {
+    let read = headers(record, delivery).into_iter();
+    Item {
+        request_headers: Some(read.map(|(name, value)| Header { name, value }).collect()),
+        ..item(record)
     }
 }
 
@@ -172,7 +176,7 @@ pub(super) fn shown(uid: &Uid, id: &EventId, shown: &Shown) -> Told {
         attempts: shown
             .attempts
             .iter()
-            .map(|record| item(record, Some(delivery.as_deref())))
+            .map(|record| whole(record, delivery.as_deref()))
             .collect(),
     }
 }
