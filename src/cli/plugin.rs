@@ -8,13 +8,17 @@
 //! show, unless the user asks for them.
 
 mod acting;
+mod completion;
+mod deliveries;
 mod events;
 mod formats;
 mod input;
 mod lint;
 mod mails;
 mod online;
+mod publish;
 mod render;
+mod replay;
 mod schema;
 mod secrets;
 mod shown;
@@ -33,7 +37,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use self::acting::{EnableArgs, RotateArgs};
+use self::completion::CompletionArgs;
+use self::deliveries::{DeliveriesArgs, ShowArgs};
 use self::formats::FormatsArgs;
+use self::publish::PublishArgs;
+use self::replay::{CancelArgs, ReplayArgs};
 use self::secrets::GivenSecret;
 use self::status::StatusArgs;
 use self::testing::TestArgs;
@@ -49,6 +57,8 @@ use crate::domain::duration;
     after_help = "Examples:\n  \
         kubectl postrider status -A\n  \
         kubectl postrider test alerts\n  \
+        kubectl postrider deliveries alerts --state Exhausted --since 2h\n  \
+        kubectl postrider replay alerts --since 2h --failed\n  \
         kubectl postrider lint destinations/*.yaml\n  \
         kustomize build . | kubectl postrider lint -\n  \
         kubectl postrider render destination.yaml --event event.json\n  \
@@ -75,12 +85,24 @@ enum Command {
     Verify(Box<VerifyArgs>),
     /// Show the projects and destinations of a namespace, and what is wrong.
     Status(StatusArgs),
+    /// List what became of a destination's deliveries.
+    Deliveries(Box<DeliveriesArgs>),
+    /// Show one delivery with its attempts.
+    Show(ShowArgs),
+    /// Deliver stored events again.
+    Replay(Box<ReplayArgs>),
+    /// Drop a delivery that waits.
+    Cancel(CancelArgs),
     /// Send an example event to a destination, and show what its receiver says.
     Test(TestArgs),
+    /// Publish an event to a project.
+    Publish(Box<PublishArgs>),
     /// Enable a destination that was disabled because its receiver stayed broken.
     Enable(EnableArgs),
     /// Have a new signing key made for a destination.
     RotateSecret(RotateArgs),
+    /// Print what a shell needs to complete words.
+    Completion(CompletionArgs),
 }
 
 /// Arguments of `lint`.
@@ -294,7 +316,13 @@ pub fn run(plugin: &Plugin) -> ExitCode {
         Command::Formats(args) => formats::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Status(args) => status::run(args),
+        Command::Deliveries(args) => deliveries::list(args),
+        Command::Show(args) => deliveries::show(args),
+        Command::Replay(args) => replay::replay(args),
+        Command::Cancel(args) => replay::cancel(args),
         Command::Test(args) => testing::run(args),
+        Command::Publish(args) => publish::run(args),
+        Command::Completion(args) => Ok(completion::run(args)),
         Command::Enable(args) => acting::enable(args),
         Command::RotateSecret(args) => acting::rotate(args),
     };

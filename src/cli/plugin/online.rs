@@ -5,6 +5,9 @@
 //! shows a token: errors of a kubeconfig, and of the programs it names, are told without what they hold.
 
 pub(super) mod ask;
+pub(super) mod caller;
+mod forward;
+pub(super) mod operator;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -46,7 +49,8 @@ pub(super) struct ClusterArgs {
 
 /// A cluster that can be asked.
 pub(super) struct Connection {
-    pub(super) client: Client,
+    client: Client,
+    config: Config,
     /// The namespace that is meant.
     pub(super) namespace: String,
 }
@@ -64,8 +68,17 @@ impl Connection {
             "the context's namespace {namespace:?} cannot be one; use --namespace"
         );
         let namespace = namespace.clone();
-        let client = Client::try_from(config).map_err(|error| told(&error))?;
-        Ok(Self { client, namespace })
+        let client = Client::try_from(config.clone()).map_err(|error| told(&error))?;
+        Ok(Self {
+            client,
+            config,
+            namespace,
+        })
+    }
+
+    /// A client for other kinds.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// The destinations of the namespace.
@@ -180,7 +193,7 @@ fn unusable(error: &KubeconfigError) -> anyhow::Error {
 }
 
 /// What an error of the client means.
-pub(super) fn told(error: &kube::Error) -> anyhow::Error {
+fn told(error: &kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => match status.code {
             401 => anyhow::anyhow!(
