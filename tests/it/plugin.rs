@@ -1,5 +1,6 @@
 //! `kubectl postrider` on the examples, on broken files, on a cluster, and on what it shows itself.
 
+mod forward;
 mod online;
 
 use std::io::Write as _;
