@@ -241,7 +241,7 @@ mod tests {
         sample().write(&mut report, Paint::Plain);
         assert_eq!(
             String::from_utf8(report.out).unwrap(),
-            "NAME              READY  REASON\na                 True   -\nlonger\\u{1b}[2J  -      ü\n"
+            "NAME             READY  REASON\na                True   -\nlonger\\u{1b}[2J  -      ü\n"
         );
         let mut report = Report::default();
         Table::new(&["NAME"]).write(&mut report, Paint::Plain);

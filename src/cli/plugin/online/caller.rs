@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_token_is_passed_on_wherever_it_comes_from() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "from-file\n").unwrap();
+        std::fs::write(file.path(), "from-file").unwrap();
         let of_file = AuthInfo {
             token_file: Some(file.path().display().to_string()),
             ..AuthInfo::default()
