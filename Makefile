@@ -35,6 +35,11 @@ chaos: tools ## The crash tests with 100 rounds instead of 25
 	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" \
 	  POSTRIDER_CRASH_ROUNDS=100 cargo test --locked --test it crash:: -- --nocapture
 
+.PHONY: fuzz
+fuzz: ## Fuzz each parser, guided by coverage, for FUZZ_TIME (60s); TARGET=fuzz_template for one
+	@tools/setup.sh --no-tests
+	@tools/fuzz.sh $(TARGET)
+
 .PHONY: bench
 bench: ## The benchmarks, as a Markdown table
 	@tools/setup.sh --no-tests

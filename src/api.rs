@@ -27,6 +27,9 @@ pub const FLUX_RECONCILE_ANNOTATION: &str = "reconcile.fluxcd.io/requestedAt";
 /// in `status.lastHandledTest`.
 pub const TEST_ANNOTATION: &str = "postrider.dev/test";
 
+/// Asks for new signing keys in the place of the generated ones; a token is handled once and echoed in
+/// `status.lastHandledRotateSecret`.
+pub const ROTATE_ANNOTATION: &str = "postrider.dev/rotate-secret";
 /// Asks for a replay: `since=TIME token=TOKEN`, with `until=TIME`, `type=TYPE` and `failed` as wanted, `failed
 /// token=TOKEN` or `id=EVENT token=TOKEN`; a value is handled once and echoed in `status.lastHandledReplay`.
 pub const REPLAY_ANNOTATION: &str = "postrider.dev/replay";

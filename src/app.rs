@@ -230,6 +230,7 @@ impl App {
         let deliveries = start_log(&settings, &mut registry, clock.clone())?;
         let transport = HttpTransport::new(TransportSettings {
             policy: egress.clone(),
+            proxies: EgressPolicy::new(settings.allow_egress.iter().chain(&settings.allow_proxy).copied()),
             ..TransportSettings::default()
         })
         .context("cannot set up the HTTP client")?;

@@ -7,14 +7,14 @@ pub mod manifests;
 pub mod plugin;
 
 use crate::api::names::is_namespace;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::domain::duration;
+use crate::domain::{duration, size};
 
 /// The Postrider operator: durable, signed event delivery configured by Kubernetes custom resources.
 #[derive(Debug, Parser)]
@@ -66,9 +66,20 @@ pub struct RunArgs {
         long,
         env = "POSTRIDER_ALLOW_EGRESS",
         value_name = "CIDR",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = network
     )]
     pub allow_egress: Vec<IpNet>,
+    /// Networks that the proxies of webhooks may be in although they are private; those of `--allow-egress` are such, too.
+    /// Whoever may write an `EventDestination` reaches through such a proxy what the proxy lets them. Repeat the flag or
+    /// separate with commas.
+    #[arg(
+        long,
+        env = "POSTRIDER_ALLOW_PROXY",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub allow_proxy: Vec<IpNet>,
     /// Folder that describes the SMTP server of e-mail destinations that name none: files `host`, `port`, `security`,
     /// `username`, `password`, `from`, `ca` and `allowUnencrypted`, as a mounted Secret has them. Default: none.
     #[arg(long, env = "POSTRIDER_SMTP_DIR", value_name = "DIR")]
@@ -85,21 +96,21 @@ pub struct RunArgs {
     /// What to log, as `tracing` filters: `info`, `postrider=debug`.
     #[arg(long, env = "POSTRIDER_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
-    /// Largest body of a publish request, in bytes.
-    #[arg(long, env = "POSTRIDER_MAX_BODY_BYTES", default_value_t = 1 << 20,
-          value_parser = clap::value_parser!(u64).range(1024..=64 << 20))]
+    /// Largest body of a publish request, in bytes or as `1Mi`, up to `64Mi`.
+    #[arg(long, env = "POSTRIDER_MAX_BODY_BYTES", default_value = "1Mi", value_name = "BYTES",
+          value_parser = |text: &str| bytes(text, 1 << 10, 64 << 20))]
     pub max_body_bytes: u64,
     /// Deliveries of one project that may wait; publishing beyond answers 429.
     #[arg(long, env = "POSTRIDER_PROJECT_QUEUE_LIMIT", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub project_queue_limit: u64,
-    /// Largest size of the queue's file, in bytes; publishing beyond answers 503.
-    #[arg(long, env = "POSTRIDER_QUEUE_MAX_BYTES", default_value_t = 10 << 30,
-          value_parser = clap::value_parser!(u64).range(1 << 20..))]
+    /// Largest size of the queue's file, in bytes or as `10Gi`; publishing beyond answers 503.
+    #[arg(long, env = "POSTRIDER_QUEUE_MAX_BYTES", default_value = "10Gi", value_name = "BYTES",
+          value_parser = |text: &str| bytes(text, 1 << 20, u64::MAX))]
     pub queue_max_bytes: u64,
-    /// Bodies of delivered events that are kept, in bytes.
-    #[arg(long, env = "POSTRIDER_RETENTION_BYTES", default_value_t = 1 << 30,
-          value_parser = clap::value_parser!(u64).range(0..))]
+    /// Size of the queue's file above which delivered events are removed early, in bytes or as `1Gi`.
+    #[arg(long, env = "POSTRIDER_RETENTION_BYTES", default_value = "1Gi", value_name = "BYTES",
+          value_parser = |text: &str| bytes(text, 0, u64::MAX))]
     pub retention_bytes: u64,
     /// Ids of events that are remembered to tell duplicates. Beyond, the oldest are forgotten before 24 hours are over,
     /// and so are the bodies of their events once delivered.
@@ -150,6 +161,30 @@ fn grace_period(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a duration of at most 10m, such as 25s".to_owned())
 }
 
+/// A network such as `10.0.0.0/8`.
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(address) => {
+            let one = IpNet::from(address);
+            format!("give a network with the length of its prefix; {one} is this one address")
+        }
+        Err(_) => "give a network with the length of its prefix, such as 10.96.0.0/12".to_owned(),
+    })
+}
+
+/// A number of bytes between two bounds, both included.
+fn bytes(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let number =
+        size::parse(text).ok_or("give a number of bytes, such as 1048576, 512Mi or 10Gi".to_owned())?;
+    if (least..=most).contains(&number) {
+        Ok(number)
+    } else if most == u64::MAX {
+        Err(format!("give at least {least} bytes"))
+    } else {
+        Err(format!("give {least} to {most} bytes"))
+    }
+}
+
 fn log_retention(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "give a duration, such as 72h, or 0s for no log".to_owned())
 }
@@ -175,12 +210,27 @@ mod tests {
     }
 
     #[test]
+    fn sizes_may_have_a_suffix() {
+        let cli = Cli::try_parse_from(["postrider", "run", "--queue-max-bytes", "20Gi"]).unwrap();
+        let Command::Run(settings) = cli.command else {
+            unreachable!("it is the command that was given")
+        };
+        assert_eq!(settings.queue_max_bytes, 20 << 30);
+        assert_eq!(settings.retention_bytes, 1 << 30);
+        assert_eq!(settings.max_body_bytes, 1 << 20);
+    }
+
+    #[test]
     fn wrong_settings_are_refused_in_words() {
         for (flag, value, word) in [
             ("--public-url", "ftp://x", "http or https"),
             ("--grace-period", "1d", "at most 10m"),
-            ("--allow-egress", "10.0.0.0", "invalid"),
-            ("--max-body-bytes", "5", "1024"),
+            ("--allow-egress", "10.0.0.0", "10.0.0.0/32 is this one address"),
+            ("--allow-egress", "10.0.0.0/64", "such as 10.96.0.0/12"),
+            ("--max-body-bytes", "5", "give 1024 to 67108864 bytes"),
+            ("--max-body-bytes", "65Mi", "give 1024 to"),
+            ("--queue-max-bytes", "10GB", "such as 1048576, 512Mi or 10Gi"),
+            ("--queue-max-bytes", "1Ki", "give at least 1048576"),
             ("--delivery-log-retention", "3 days", "such as 72h"),
             ("--delivery-log-max-bytes", "5", "4194304"),
             ("--watch-namespace", "Foo_Bar", "no namespace"),

@@ -23,6 +23,7 @@ pub mod history;
 pub mod lane;
 mod lanes;
 pub mod metrics;
+mod operations;
 pub mod publish;
 pub mod queue;
 mod recording;
@@ -49,6 +50,7 @@ use self::directory::Directory;
 use self::filters::Filters;
 use self::lane::Lane;
 use self::metrics::EngineMetrics;
+use self::operations::Operations;
 use self::queue::Queue;
 use self::replayer::Replays;
 use self::tester::Tests;
@@ -103,6 +105,7 @@ pub(crate) struct Core {
     pub(crate) loads: Budget,
     pub(crate) filters: Filters,
     pub(crate) tests: Tests,
+    pub(crate) operations: Operations,
     pub(crate) replays: Replays,
     watched_namespace: Option<String>,
     pub(crate) changes: Changes,
@@ -146,6 +149,7 @@ impl Engine {
             loads: budget::loads(parts.max_in_flight_bytes),
             filters: Filters::default(),
             tests: Tests::default(),
+            operations: Operations::default(),
             replays: Replays::default(),
             watched_namespace: parts.watched_namespace,
             changes: Changes::default(),
@@ -292,6 +296,7 @@ async fn sweep(core: Arc<Core>) {
     loop {
         ticks.tick().await;
         sweep_lanes(&core).await;
+        operations::sweep(&core).await;
     }
 }
 

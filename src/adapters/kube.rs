@@ -25,6 +25,7 @@ mod project;
 mod references;
 mod replays;
 mod secrets;
+mod signing;
 mod status;
 mod trigger;
 mod watch;

@@ -4,7 +4,7 @@
 //!
 //! - No connection is opened to an address that the [`EgressPolicy`] refuses: literals are checked before each request
 //!   and again before each connection, names by filtering what the lookup returned, so the checked address is the
-//!   one that is dialled. No proxy is used: through one, none of this would hold.
+//!   one that is dialled. Through a proxy the same holds for the proxy's addresses, and for a receiver that is a literal.
 //! - One deadline covers a send from the name lookup to the last byte of the answer. When it passes, the connection
 //!   is dropped; nothing of the attempt lives on.
 //! - Memory per request is bounded whatever the receiver sends: see [`MAX_HEAD`], [`STREAM_WINDOW`] and
@@ -22,6 +22,9 @@ mod connect;
 pub(super) mod guard;
 mod metrics;
 pub(super) mod phases;
+mod pools;
+mod proxy;
+mod token;
 pub(super) mod trust;
 
 use std::sync::Arc;
@@ -30,8 +33,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, Uri};
+use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
@@ -43,13 +46,18 @@ pub use metrics::TransportMetrics;
 pub use trust::Trust;
 
 use self::classify::Progress;
-use self::connect::{Answered, Connector};
+use self::connect::{Answered, Connector, Route};
 use self::guard::Guard;
 use self::phases::Phases;
+use self::pools::Pools;
+use self::token::{Token, Tokens};
 use crate::domain::delivery::WebhookRequest;
 use crate::domain::delivery_log::Timings;
 use crate::domain::egress::EgressPolicy;
-use crate::domain::outcome::{Failure, FailureReason, MAX_REPLY_KEPT, MAX_REPLY_READ, Reply};
+use crate::domain::oauth2::{self, AccessToken, ClientCredentials};
+use crate::domain::outcome::{self, Failure, FailureReason, MAX_REPLY_KEPT, MAX_REPLY_READ, Reply};
+use crate::domain::request::Passage;
+use crate::engine::clock::{Clock as _, SystemClock};
 use crate::engine::transport::Transport;
 
 /// Most bytes of an answer's head over HTTP/1.1 (a longer one is a `ProtocolError`). Also the most that is read
@@ -77,6 +85,8 @@ const MAX_RETRY_AFTER: usize = 64;
 pub struct TransportSettings {
     /// Which addresses may be connected to.
     pub policy: EgressPolicy,
+    /// Which addresses a proxy may have.
+    pub proxies: EgressPolicy,
     /// `User-Agent` of requests that carry none.
     pub user_agent: String,
     /// Which certificates are trusted.
@@ -91,6 +101,7 @@ impl Default for TransportSettings {
     fn default() -> Self {
         Self {
             policy: EgressPolicy::default(),
+            proxies: EgressPolicy::default(),
             user_agent: concat!("Postrider/", env!("CARGO_PKG_VERSION")).to_owned(),
             trust: Trust::System,
             lookup: system_lookup(),
@@ -116,8 +127,10 @@ pub enum Error {
 /// Sends requests over HTTP.
 pub struct HttpTransport {
     client: Client<Connector, Payload>,
+    pools: Pools,
     policy: Arc<EgressPolicy>,
     user_agent: HeaderValue,
+    tokens: Tokens,
     metrics: TransportMetrics,
 }
 
@@ -129,33 +142,20 @@ impl HttpTransport {
     pub fn new(settings: TransportSettings) -> Result<Self, Error> {
         let metrics = TransportMetrics::default();
         let policy = Arc::new(settings.policy);
+        let proxies = Guard::new(Arc::new(settings.proxies), settings.lookup.clone());
         let guard = Guard::new(policy.clone(), settings.lookup);
-        let tls = trust::client_config(&settings.trust)?;
-        let connector = Connector::new(guard, tls, metrics.clone());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the one client, and its connector has the guard"
-        )]
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(settings.max_idle_per_host)
-            .http1_max_buf_size(MAX_HEAD)
-            .http1_max_headers(MAX_HEADERS)
-            .http2_max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW)
-            // A dead HTTP/1.1 connection goes with the request that found out. A dead HTTP/2 connection would take
-            // every request to that host with it until the kernel gives up, so it has to prove that it is alive.
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .http2_keep_alive_timeout(Duration::from_secs(5))
-            .build(connector);
+        let roots = Arc::new(trust::roots(&settings.trust)?);
+        let tls = trust::client_config(&roots)?;
+        let connector = Connector::new(guard.clone(), tls, Route::default(), metrics.clone());
+        let client = client(connector, settings.max_idle_per_host);
+        let pools = Pools::new(guard, proxies, roots, settings.max_idle_per_host, metrics.clone());
         let user_agent = HeaderValue::from_str(&settings.user_agent).map_err(Error::UserAgent)?;
         Ok(Self {
             client,
+            pools,
             policy,
             user_agent,
+            tokens: Tokens::new(metrics.clone()),
             metrics,
         })
     }
@@ -171,6 +171,7 @@ impl HttpTransport {
             endpoint,
             mut headers,
             body,
+            passage,
         } = request;
         let url = endpoint.expose();
         self.policy.check_literal(url).map_err(|refusal| {
@@ -183,10 +184,26 @@ impl HttpTransport {
                 "the URL holds characters that HTTP does not allow",
             )
         })?;
+        let proxy = passage.as_ref().and_then(|passage| passage.proxy.as_ref());
+        if let Some(value) = proxy.and_then(|proxy| proxy.authorization.as_ref())
+            && url.scheme() == "http"
+        {
+            headers.insert(PROXY_AUTHORIZATION, value.clone());
+        }
         headers
             .entry(USER_AGENT)
             .or_insert_with(|| self.user_agent.clone());
 
+        let pool = match &passage {
+            None => None,
+            Some(passage) => self.pools.of(passage).map_err(|error| {
+                Failure::new(
+                    FailureReason::TlsError,
+                    format!("TLS could not be set up: {error}"),
+                )
+            })?,
+        };
+        let client = pool.as_ref().unwrap_or(&self.client);
         let request = || {
             let mut request = Request::new(Payload {
                 bytes: Some(body.clone()),
@@ -197,18 +214,21 @@ impl HttpTransport {
             *request.headers_mut() = headers.clone();
             request
         };
-        let mut answer = self.client.request(request()).await;
+        let mut answer = client.request(request()).await;
         for _ in 0..MAX_REPEATS {
             if !answer.as_ref().is_err_and(classify::is_stale) {
                 break;
             }
-            answer = self.client.request(request()).await;
+            answer = client.request(request()).await;
         }
         let (head, body) = answer
             .map_err(|error| self.failed(&error, progress))?
             .into_parts();
         if let Some(connection) = head.extensions.get::<Answered>() {
             connection.set();
+        }
+        if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && proxy.is_some() {
+            return Err(classify::proxy_status(407));
         }
         progress.status = Some(head.status.as_u16());
         progress.head = Some(Instant::now());
@@ -218,6 +238,62 @@ impl HttpTransport {
             retry_after: retry_after(&head.headers),
             excerpt,
         })
+    }
+
+    /// Sends with a token when the destination has credentials for one, else as it is.
+    async fn authorized_or_plain(
+        &self,
+        request: WebhookRequest,
+        progress: &mut Progress,
+    ) -> Result<Reply, Failure> {
+        let credentials = request
+            .passage
+            .clone()
+            .filter(|passage| passage.credentials.is_some());
+        match credentials.as_deref() {
+            None => self.exchange(request, progress).await,
+            // Boxed, so that the plain way does not carry the room that this one takes.
+            Some(passage) => Box::pin(self.authorized(request, passage, progress)).await,
+        }
+    }
+
+    /// Sends with a token, and once more with a new one when the receiver does not accept it.
+    async fn authorized(
+        &self,
+        request: WebhookRequest,
+        passage: &Passage,
+        progress: &mut Progress,
+    ) -> Result<Reply, Failure> {
+        let Some(credentials) = &passage.credentials else {
+            return self.exchange(request, progress).await;
+        };
+        let mut stale: Option<Token> = None;
+        loop {
+            progress.awaits_token = true;
+            let token = self
+                .tokens
+                .get(credentials, stale.as_ref(), || self.fetch(credentials))
+                .await?;
+            *progress = Progress::default();
+            let mut request = request.clone();
+            request.headers.insert(AUTHORIZATION, token.authorization.clone());
+            let reply = self.exchange(request, progress).await?;
+            if reply.status != 401 || stale.is_some() {
+                return Ok(token::without(reply, &token));
+            }
+            stale = Some(token);
+        }
+    }
+
+    async fn fetch(&self, credentials: &ClientCredentials) -> Result<AccessToken, Failure> {
+        let mut progress = Progress::default();
+        let reply = self
+            .exchange(credentials.request(), &mut progress)
+            .await
+            .map_err(|failure| oauth2::unreachable(&failure))?;
+        let wait = reply.retry_after.as_deref();
+        let wait = wait.and_then(|text| outcome::retry_after(text, SystemClock.now()));
+        oauth2::read(&reply, wait)
     }
 
     fn failed(&self, error: &(dyn std::error::Error + 'static), progress: &Progress) -> Failure {
@@ -264,7 +340,8 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
         let mut progress = Progress::default();
-        match tokio::time::timeout(deadline, self.exchange(request, &mut progress)).await {
+        let exchange = self.authorized_or_plain(request, &mut progress);
+        match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
         }
@@ -277,7 +354,7 @@ impl Transport for HttpTransport {
     ) -> (Result<Reply, Failure>, Timings) {
         let (began, phases) = (Instant::now(), Arc::new(Phases::default()));
         let mut progress = Progress::default();
-        let exchange = phases.observe(self.exchange(request, &mut progress));
+        let exchange = phases.observe(self.authorized_or_plain(request, &mut progress));
         let result = match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
@@ -285,6 +362,29 @@ impl Transport for HttpTransport {
         let head = progress.head.map(|head| head.duration_since(began));
         (result, phases.timings(head, began.elapsed()))
     }
+}
+
+/// A pooling client; every one of them has a connector with the guard.
+fn client(connector: Connector, max_idle: usize) -> Client<Connector, Payload> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that makes clients, and their connector has the guard"
+    )]
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(max_idle)
+        .http1_max_buf_size(MAX_HEAD)
+        .http1_max_headers(MAX_HEADERS)
+        .http2_max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
+        // A dead HTTP/1.1 connection goes with the request that found out. A dead HTTP/2 connection would take
+        // every request to that host with it until the kernel gives up, so it has to prove that it is alive.
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .http2_keep_alive_timeout(Duration::from_secs(5))
+        .build(connector)
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<String> {

@@ -9,10 +9,12 @@ pub const MAX_NAMESPACE: usize = 63;
 
 /// Added to a destination's name, it names the Secret of its generated signing key.
 pub const SIGNING_SUFFIX: &str = "-signing";
+/// Added to a destination's name, it names the Secret of earlier signing keys, for as long as they count.
+pub const ROTATED_SUFFIX: &str = "-rotated";
 /// Added to a project's name, it names the Secret of its publish token.
 pub const TOKEN_SUFFIX: &str = "-publish-token";
 
-/// Most characters of a destination's name: there must be room for [`SIGNING_SUFFIX`].
+/// Most characters of a destination's name: there must be room for [`SIGNING_SUFFIX`] and [`ROTATED_SUFFIX`].
 pub const MAX_DESTINATION_NAME: usize = MAX_NAME - SIGNING_SUFFIX.len();
 /// Most characters of a project's name: there must be room for [`TOKEN_SUFFIX`].
 pub const MAX_PROJECT_NAME: usize = MAX_NAME - TOKEN_SUFFIX.len();
@@ -58,6 +60,11 @@ mod tests {
     //! Which texts are names.
 
     use super::*;
+
+    #[test]
+    fn a_destination_has_room_for_either_suffix() {
+        assert!(ROTATED_SUFFIX.len() <= SIGNING_SUFFIX.len());
+    }
 
     #[test]
     fn a_name_cannot_leave_its_place_in_a_path() {

@@ -6,9 +6,12 @@
 )]
 
 pub mod common;
+pub mod delivery;
 pub mod email;
 pub mod event_destination;
 pub mod event_project;
+pub mod request;
+pub mod signing;
 
 pub use common::{DurationString, LocalReference, SecretKeyRef, SecretKeySource};
 pub use email::EmailTarget;

@@ -224,7 +224,7 @@ enum EventsOutput {
     --header-name X-Acme-HMAC-SHA-256 --header X-Acme-HMAC-SHA-256=…"
 )]
 struct VerifyArgs {
-    /// File that holds the signing key; a newline at its end does not count.
+    /// File that holds the signing key, or the public key (`whpk_…`) of `ed25519`; a newline at its end does not count.
     #[arg(long, value_name = "FILE")]
     secret: PathBuf,
     /// A header of the request, `Name=value` or `Name: value`.
@@ -236,16 +236,28 @@ struct VerifyArgs {
     /// How the request is signed.
     #[arg(long, value_enum, default_value_t = VerifyScheme::Standard)]
     scheme: VerifyScheme,
-    /// `hmac`: header of the signature.
+    /// `hmac`, `stripe`, `github`: header of the signature. The last two have a default.
     #[arg(long, value_name = "NAME", required_if_eq("scheme", "hmac"))]
     header_name: Option<HeaderName>,
+    /// `hmac`: the hash.
+    #[arg(long, value_enum, default_value_t = VerifyAlgorithm::Sha256)]
+    algorithm: VerifyAlgorithm,
+    /// `hmac`: what is signed, as in the destination.
+    #[arg(long, value_name = "CONTENT", default_value = "{{ $.body }}")]
+    signed_content: String,
+    /// URL of the destination, when it is signed.
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    url: String,
+    /// Method of the request, when it is signed.
+    #[arg(long, value_name = "METHOD", default_value = "POST")]
+    method: String,
     /// `hmac`: text before the signature.
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: String,
     /// `hmac`: how the signature is written.
     #[arg(long, value_enum, default_value_t = VerifyEncoding::Hex)]
     encoding: VerifyEncoding,
-    /// `standard`: how far the timestamp may be from now.
+    /// How far a signed timestamp may be from now.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = tolerance)]
     tolerance: Duration,
     /// Time to compare the timestamp with, RFC 3339. Default: now.
@@ -255,10 +267,28 @@ struct VerifyArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum VerifyScheme {
-    /// Standard Webhooks.
+    /// Standard Webhooks, `v1`.
     Standard,
-    /// HMAC-SHA-256 of the body in one header.
+    /// Standard Webhooks, `v1a`.
+    Ed25519,
+    /// `t=…,v1=…`, as Stripe signs.
+    Stripe,
+    /// `sha256=…`, as GitHub signs.
+    Github,
+    /// An HMAC in one header; by default HMAC-SHA-256 of the body.
     Hmac,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum VerifyAlgorithm {
+    /// SHA-1.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,8 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::event::{Content, Event};
 use super::shape::FLAT_FIELDS;
@@ -65,7 +66,10 @@ impl EventType {
             "credentials_failure" => "Connected User “{{ $.event.user.id }}“ credential for \
                 {{ $.event.integration.name }} expired and can not be refreshed."
                 .to_owned(),
-            _ => format!("{} for User {{{{ $.event.user.id }}}}", self.sentence),
+            name => match operational_message(name) {
+                Some(template) => template.to_owned(),
+                None => format!("{} for User {{{{ $.event.user.id }}}}", self.sentence),
+            },
         }
     }
 }
@@ -83,7 +87,7 @@ macro_rules! entry {
 }
 
 /// Every built-in event type.
-pub const EVENT_TYPES: [EventType; 19] = {
+pub const EVENT_TYPES: [EventType; 23] = {
     use PayloadFormat::{Envelope, Event, Flat, Sync};
     [
         entry!(
@@ -200,6 +204,30 @@ pub const EVENT_TYPES: [EventType; 19] = {
             "A workflow execution failed.",
             "A workflow execution failed",
         ),
+        entry!(
+            "postrider.destination.failing",
+            Event,
+            "A destination passed 50, 70 or 90 % of its auto-disable rule.",
+            "A destination keeps failing",
+        ),
+        entry!(
+            "postrider.destination.disabled",
+            Event,
+            "A destination was disabled.",
+            "A destination was disabled",
+        ),
+        entry!(
+            "postrider.destination.recovered",
+            Event,
+            "A destination of which failures were told works again.",
+            "A destination works again",
+        ),
+        entry!(
+            "postrider.destination.exhausted",
+            Event,
+            "Deliveries to a destination were given up, told once a minute at most.",
+            "Deliveries to a destination were given up",
+        ),
     ]
 };
 
@@ -237,7 +265,47 @@ pub fn message(event: &Event) -> Cow<'_, str> {
     }
 }
 
+/// The message of an operational event, as a template over members of `data`.
+fn operational_message(event_type: &str) -> Option<&'static str> {
+    Some(match event_type.strip_prefix("postrider.destination.")? {
+        "failing" => {
+            "Destination {{ $.event.data.destination }} keeps failing: {{ $.event.data.percent }} % of the way to \
+             being disabled"
+        }
+        "disabled" => {
+            "Destination {{ $.event.data.destination }} was disabled: {{ $.event.data.disabledReason }}"
+        }
+        "recovered" => "Destination {{ $.event.data.destination }} works again",
+        "exhausted" => {
+            "{{ $.event.data.count }} deliveries to destination {{ $.event.data.destination }} were given up"
+        }
+        _ => return None,
+    })
+}
+
+/// A template over members of `data` filled in; `None` when one is missing.
+fn fill(template: &str, data: &RawValue) -> Option<String> {
+    let data: Map<String, Value> = serde_json::from_str(data.get()).ok()?;
+    let mut pieces = template.split("{{ $.event.data.");
+    let mut text = pieces.next()?.to_owned();
+    for piece in pieces {
+        let (name, rest) = piece.split_once(" }}")?;
+        match data.get(name)? {
+            Value::String(value) => text.push_str(value),
+            value @ Value::Number(_) => text.push_str(&value.to_string()),
+            _ => return None,
+        }
+        text.push_str(rest);
+    }
+    Some(text)
+}
+
 fn default_message(content: &Content) -> String {
+    if let Some(message) =
+        operational_message(&content.event_type).and_then(|template| fill(template, &content.data))
+    {
+        return message;
+    }
     let user = content.user.as_ref().map(|user| user.id.as_str());
     match (&*content.event_type, user) {
         ("workflow_failure", Some(user)) => {

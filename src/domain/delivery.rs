@@ -5,6 +5,8 @@
 //! except `X-Postrider-Attempt`, `webhook-timestamp` and with it the signature. Host, Content-Length and whatever
 //! else HTTP itself needs is left to the transport.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
@@ -12,8 +14,11 @@ use jiff::Timestamp;
 use super::destination::{Endpoint, Identity, Webhook};
 use super::event::Event;
 use super::id;
+use super::request::Passage;
+use super::request::body::{Attributes, FormError, gzip};
 use super::shape::{RenderError, Rendered};
-use super::signature::Signer;
+use super::signature::Outgoing;
+use super::template::field::FieldError;
 
 /// Header of the event's type.
 pub const EVENT_TYPE: HeaderName = HeaderName::from_static("x-postrider-event-type");
@@ -42,6 +47,8 @@ pub struct WebhookRequest {
     pub headers: HeaderMap,
     /// The exact bytes that were signed.
     pub body: Bytes,
+    /// How it gets to its receiver, when it is not the plain way.
+    pub passage: Option<Arc<Passage>>,
 }
 
 /// Facts of one attempt.
@@ -59,9 +66,12 @@ pub enum PrepareError {
     /// The format or template met an event it cannot render.
     #[error(transparent)]
     Render(#[from] RenderError),
-    /// A template of an e-mail met an event it cannot render; with its field.
-    #[error("{0}")]
-    Email(String),
+    /// The body cannot have the form that `contentType` or `cloudEvents` asks for.
+    #[error(transparent)]
+    Form(#[from] FormError),
+    /// A template of a field, such as a header or a subject, met an event it cannot render.
+    #[error(transparent)]
+    Field(#[from] FieldError),
 }
 
 /// Renders and signs.
@@ -78,18 +88,35 @@ pub fn prepare(
     attempt: Attempt,
 ) -> Result<WebhookRequest, PrepareError> {
     let rendered = webhook.payload.render(event, destination, attempt)?;
+    let (mut rendered, mut attributes) = webhook.request.body.apply(rendered)?;
+    if webhook
+        .request
+        .gzip_above
+        .is_some_and(|most| rendered.body.len() > most)
+    {
+        rendered.body = gzip(&rendered.body);
+        attributes.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+    }
+    let endpoint = match &webhook.templates.url {
+        Some(url) => Endpoint::filled(url.render(event, destination, attempt)?),
+        None => webhook.endpoint.clone(),
+    };
+    let mut headers = own_headers(webhook, event, destination, attempt)?;
+    describe(&mut headers, attributes, &rendered, event, destination, attempt);
+    let outgoing = Outgoing {
+        id: &event.id,
+        now: attempt.now,
+        body: &rendered.body,
+        url: endpoint.expose().as_str(),
+        method: webhook.request.method.as_str(),
+    };
+    webhook.signer.sign(&outgoing, &mut headers);
     Ok(WebhookRequest {
-        method: Method::POST,
-        endpoint: webhook.endpoint.clone(),
-        headers: headers(
-            &webhook.headers,
-            &webhook.signer,
-            &rendered,
-            event,
-            destination,
-            attempt,
-        ),
+        method: webhook.request.method.clone(),
+        endpoint,
+        headers,
         body: rendered.body,
+        passage: webhook.request.passage.clone(),
     })
 }
 
@@ -108,17 +135,36 @@ pub fn prepare_test(
     Ok(request)
 }
 
-fn headers(
-    own: &[(HeaderName, HeaderValue)],
-    signer: &Signer,
+/// The destination's own headers, with room for the others.
+fn own_headers(
+    webhook: &Webhook,
+    event: &Event,
+    destination: &Identity,
+    attempt: Attempt,
+) -> Result<HeaderMap, FieldError> {
+    let own = webhook.headers.len() + webhook.templates.headers.len();
+    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own);
+    for (name, value) in &webhook.headers {
+        headers.append(name.clone(), value.clone());
+    }
+    for (name, template) in &webhook.templates.headers {
+        headers.append(name.clone(), template.render(event, destination, attempt)?);
+    }
+    Ok(headers)
+}
+
+/// Sets what Postrider says of the delivery.
+fn describe(
+    headers: &mut HeaderMap,
+    attributes: Attributes,
     rendered: &Rendered,
     event: &Event,
     destination: &Identity,
     attempt: Attempt,
-) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
-    for (name, value) in own {
-        headers.append(name.clone(), value.clone());
+) {
+    // What the event says of itself wins, as what Postrider says does.
+    for (name, value) in attributes {
+        headers.insert(name, value);
     }
     headers
         .entry(header::CONTENT_TYPE)
@@ -139,8 +185,6 @@ fn headers(
         headers.insert(DELIVERY_ID, value);
     }
     headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
-    signer.sign(&event.id, attempt.now, &rendered.body, &mut headers);
-    headers
 }
 
 #[cfg(test)]

@@ -6,7 +6,10 @@
 
 mod check;
 mod email;
+mod policy;
 mod ready;
+mod request;
+mod signing;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +20,10 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use self::check::Check;
+pub use self::signing::{
+    FIRST_SIGNATURE, SIGNING_PATH, SigningKeyRef, generated_secret_name, rotated_secret_name,
+    signing_key_refs,
+};
 use super::egress::EgressPolicy;
 use super::email::Email;
 use super::fault::Faults;
@@ -25,21 +32,21 @@ use super::format::{self, Service};
 use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
 use super::pattern::TypePattern;
+use super::policy::Policy;
+use super::request::RequestForm;
 use super::retry::RetryPolicy;
 use super::secret::Secret;
 use super::shape::Payload;
 use super::signature::Signer;
 use super::smtp;
-use crate::api::names::SIGNING_SUFFIX;
+use super::template::field::{HeaderTemplate, UrlTemplate};
 use crate::api::v1alpha1::SecretKeyRef;
-use crate::api::v1alpha1::event_destination::{EventDestinationSpec, SigningScheme, WebhookTarget};
+use crate::api::v1alpha1::event_destination::{EventDestinationSpec, WebhookTarget};
 
 /// Default of `delivery.timeout`.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Default of `delivery.maxInFlight`.
 pub const DEFAULT_MAX_IN_FLIGHT: u32 = 16;
-/// Key of a generated signing Secret.
-pub const GENERATED_SECRET_KEY: &str = "secret";
 /// Most bytes of a URL.
 const MAX_URL: usize = 2048;
 
@@ -84,6 +91,8 @@ pub struct Destination {
     pub max_in_flight: u32,
     /// When to give up on the receiver.
     pub disable: DisablePolicy,
+    /// What it asks for beyond the usual.
+    pub policy: Policy,
 }
 
 /// Where a destination's events go.
@@ -113,10 +122,23 @@ pub struct Webhook {
     pub endpoint: Endpoint,
     /// Extra headers; values from Secrets are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What each event changes of URL and headers.
+    pub templates: RequestTemplates,
     /// Form of the body.
     pub payload: Payload,
     /// Signs the body.
     pub signer: Signer,
+    /// What else requests need.
+    pub request: RequestForm,
+}
+
+/// Placeholders in a webhook's URL and headers.
+#[derive(Clone, Debug, Default)]
+pub struct RequestTemplates {
+    /// Path and query of the URL; `None` when every event goes to the same.
+    pub url: Option<UrlTemplate>,
+    /// Extra headers whose values are made of the event.
+    pub headers: Vec<(HeaderName, HeaderTemplate)>,
 }
 
 /// A URL whose path and query may be secret: only scheme and host are ever shown.
@@ -128,6 +150,12 @@ impl Endpoint {
     #[must_use]
     pub fn origin(&self) -> String {
         self.0.origin().ascii_serialization()
+    }
+
+    /// What a template made of an endpoint that was parsed: the origin is the same, as placeholders stand in path and
+    /// query only.
+    pub(super) const fn filled(url: Url) -> Self {
+        Self(url)
     }
 
     /// The whole URL; never log, format or store it.
@@ -180,70 +208,22 @@ impl Subscription {
         }
     }
 
+    /// Whether events of a type are meant, project and filter apart.
+    #[must_use]
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.events.iter().any(|pattern| pattern.asks_for(event_type))
+    }
+
     /// Whether an event of that project and type is meant, filter apart; namespaces have been compared before.
     #[must_use]
     pub fn matches(&self, project: &str, event_type: &str) -> bool {
-        self.project.as_deref().is_none_or(|name| name == project)
-            && self.events.iter().any(|pattern| pattern.matches(event_type))
+        self.project.as_deref().is_none_or(|name| name == project) && self.wants(event_type)
     }
-}
-
-/// The name of the Secret that is generated for a destination's signing key.
-#[must_use]
-pub fn generated_secret_name(destination: &str) -> String {
-    format!("{destination}{SIGNING_SUFFIX}")
-}
-
-/// Where a destination's signing key is kept; `None` when nothing is signed.
-#[must_use]
-pub fn signing_key_ref(name: &str, spec: &EventDestinationSpec) -> Option<SigningKeyRef> {
-    let webhook = spec.webhook.as_ref()?;
-    if webhook.signing.is_none() && ready_service(webhook).is_some() {
-        return None;
-    }
-    let signing = webhook.signing.clone().unwrap_or_default();
-    let scheme = signing.scheme.unwrap_or_default();
-    if scheme == SigningScheme::None {
-        return None;
-    }
-    let generated = signing.secret_ref.is_none();
-    let key = signing.secret_ref.unwrap_or_else(|| SecretKeyRef {
-        name: generated_secret_name(name),
-        key: GENERATED_SECRET_KEY.to_owned(),
-    });
-    Some(SigningKeyRef {
-        key,
-        scheme,
-        generated,
-    })
 }
 
 /// The service whose ready format a webhook has; `None` for Postrider's own formats and templates.
 fn ready_service(webhook: &WebhookTarget) -> Option<&'static Service> {
     format::of(webhook.payload.as_ref()?.format?)
-}
-
-/// Where a signing key is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SigningKeyRef {
-    /// Secret and key.
-    pub key: SecretKeyRef,
-    /// Scheme the key is for.
-    pub scheme: SigningScheme,
-    /// Postrider makes the Secret, because the spec names none.
-    pub generated: bool,
-}
-
-impl SigningKeyRef {
-    /// Path of the field that names the Secret: one of the status when the spec names none.
-    #[must_use]
-    pub const fn path(&self) -> &'static str {
-        if self.generated {
-            "status.signingSecretRef"
-        } else {
-            "spec.webhook.signing.secretRef"
-        }
-    }
 }
 
 /// Every Secret that a spec needs, with the path of the field that names it.
@@ -264,6 +244,7 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
                 source.secret_key_ref.clone(),
             ));
         }
+        references.extend(request::references(webhook));
         for (index, header) in webhook.headers.iter().enumerate() {
             if let Some(source) = &header.value_from {
                 references.push((
@@ -286,8 +267,8 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
             (SMTP_PATH.to_owned(), key)
         }));
     }
-    if let Some(signing) = signing_key_ref(name, spec) {
-        references.push((signing.path().to_owned(), signing.key));
+    for signing in signing_key_refs(name, spec) {
+        references.push((signing.path(), signing.key));
     }
     references
 }
@@ -296,9 +277,6 @@ pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String
 pub const SMTP_PATH: &str = "spec.email.smtpRef";
 /// Stands, among [`References`], for the SMTP server that Postrider was installed with: no Secret has an empty name.
 pub const INSTALLATION: &str = "";
-
-/// Where the signing key's Secret is named.
-pub const SIGNING_PATH: &str = "spec.webhook.signing.secretRef";
 
 impl Destination {
     /// Validates a spec.
@@ -321,6 +299,7 @@ impl Destination {
         let target = check.target(&identity, spec);
         let (timeout, retry, max_in_flight) = check.delivery(spec.delivery.clone().unwrap_or_default());
         let disable = check.disable(&spec.auto_disable.clone().unwrap_or_default());
+        let policy = check.policy(spec);
         match target {
             Some(target) if check.faults.is_empty() => Ok(Self {
                 subscription: Subscription::of(spec),
@@ -331,6 +310,7 @@ impl Destination {
                 retry,
                 max_in_flight,
                 disable,
+                policy,
             }),
             _ => Err(check.faults),
         }

@@ -25,6 +25,7 @@ use super::id;
 use super::shape::RenderError;
 use super::smtp::SmtpServer;
 use super::template::Template;
+use super::template::field::FieldError;
 
 /// Most characters of a subject.
 pub const MAX_SUBJECT: usize = 200;
@@ -179,7 +180,7 @@ pub fn prepare(
 ) -> Result<Mail, PrepareError> {
     let render = |field: &str, template: &Template, write: fn(&str, &mut String)| {
         let rendered = template.render_text(event, destination, attempt, write);
-        rendered.map_err(|error| told(field, &error))
+        rendered.map_err(|error| unrendered(field, error))
     };
     let plain = |value: &str, out: &mut String| out.push_str(value);
     let subject = match &email.subject {
@@ -266,15 +267,10 @@ fn list_id(email: &Email, destination: &Identity) -> String {
 }
 
 /// What a template could not do, with the field it stands in.
-fn told(field: &str, error: &RenderError) -> PrepareError {
-    PrepareError::Email(match error {
-        RenderError::NoValue { path, .. } => {
-            format!("{field}: the event has no {path}; publish it or add `| default(…)`")
-        }
-        RenderError::NotText { path, kind, .. } => {
-            format!("{field}: {path} is {kind} and cannot stand inside text; add `| json`")
-        }
-        other => format!("{field}: {other}"),
+fn unrendered(field: &str, error: RenderError) -> PrepareError {
+    PrepareError::Field(FieldError::Render {
+        field: field.into(),
+        error,
     })
 }
 

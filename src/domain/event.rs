@@ -11,6 +11,7 @@ mod cloudevents;
 pub(crate) mod json;
 pub mod parse;
 pub mod refusal;
+pub mod reserved;
 #[cfg(test)]
 pub(crate) mod sample;
 mod scope;

@@ -66,6 +66,16 @@ pub struct Health {
     /// namespace is not watched. `None` until the destination is seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Arc<str>>,
+    /// Highest threshold of the auto-disable rule that was told in this row of failures; see
+    /// [`operation`](super::operation).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub announced: u8,
+    /// When failures were told that have not been told to be over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarmed: Option<Timestamp>,
+    /// Given-up deliveries that were told; `None`: those that there are, and no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhausted_told: Option<u64>,
     /// Grows with every change: of two states of a destination the one with the higher number is the newer.
     #[serde(default)]
     pub revision: u64,
@@ -273,7 +283,13 @@ impl Health {
         self.resting_until = None;
         self.rests = 0;
         self.disabled = None;
+        self.announced = 0;
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 impl Disabled {

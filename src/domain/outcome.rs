@@ -107,6 +107,14 @@ pub enum FailureReason {
     EgressRefused,
     /// The payload could not be rendered or signed.
     TemplateFault,
+    /// The proxy does not let us through, or may not be connected to.
+    ProxyRefused,
+    /// The proxy is not reached, or does not reach the receiver.
+    ProxyFailed,
+    /// The OAuth 2.0 token endpoint gave no token this time.
+    TokenRequestFailed,
+    /// The OAuth 2.0 token endpoint refuses the client, its secret or what it asks for.
+    TokenRefused,
     /// SMTP: user name or password was refused, or the server offers no way to give them that we have.
     AuthenticationFailed,
     /// SMTP 4xx other than 421: not now.
@@ -150,6 +158,8 @@ impl FailureReason {
     pub const fn counts_against_receiver(self) -> bool {
         match self {
             Self::MessageRefused | Self::RecipientRefused => true,
+            // The receiver was not asked.
+            Self::ProxyRefused | Self::ProxyFailed => false,
             other => !other.is_terminal(),
         }
     }
@@ -169,7 +179,10 @@ impl FailureReason {
     /// Whether the whole lane should slow down, not this event alone.
     #[must_use]
     pub const fn slows_lane(self) -> bool {
-        matches!(self, Self::TooManyRequests | Self::Unavailable)
+        matches!(
+            self,
+            Self::TooManyRequests | Self::Unavailable | Self::TokenRequestFailed
+        )
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::operation::is_operational;
+
 /// Most characters of a pattern.
 pub const MAX_LENGTH: usize = 128;
 
@@ -20,6 +22,13 @@ impl TypePattern {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"_.-*".contains(&b));
         fits.then(|| Self(text.into()))
+    }
+
+    /// Whether events of a type are asked for: that it fits, and for operational events of Postrider's own that the
+    /// pattern names their prefix. So `*` means every event of the users' and brings no surprise.
+    #[must_use]
+    pub fn asks_for(&self, event_type: &str) -> bool {
+        (!is_operational(event_type) || is_operational(&self.0)) && self.matches(event_type)
     }
 
     /// Whether an event type fits. Linear in the lengths for each `*`: no backtracking beyond the last one.
@@ -80,6 +89,32 @@ mod tests {
                 Some(fits),
                 "{pattern} {event_type}"
             );
+        }
+    }
+
+    #[test]
+    fn operational_events_are_asked_for_by_their_prefix_only() {
+        for (pattern, event_type, asked) in [
+            ("*", "postrider.destination.disabled", false),
+            ("post*", "postrider.destination.disabled", false),
+            ("*.disabled", "postrider.destination.disabled", false),
+            ("postrider*", "postrider.destination.disabled", false),
+            ("postrider.*", "postrider.destination.disabled", true),
+            ("postrider.*.disabled", "postrider.destination.disabled", true),
+            (
+                "postrider.destination.disabled",
+                "postrider.destination.disabled",
+                true,
+            ),
+            (
+                "postrider.destination.disabled",
+                "postrider.destination.failing",
+                false,
+            ),
+            ("*", "postriders", true),
+        ] {
+            let pattern = TypePattern::parse(pattern).unwrap();
+            assert_eq!(pattern.asks_for(event_type), asked, "{pattern} {event_type}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::outcome::Failure;
+use super::policy::replies::RetryRules;
 
 /// Each wait is multiplied by a factor in `1 - JITTER ..= 1 + JITTER`.
 pub const JITTER: f64 = 0.2;
@@ -43,6 +44,8 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     /// Age at which an event is given up.
     pub max_age: Option<Duration>,
+    /// Which failures are tried again.
+    pub rules: RetryRules,
 }
 
 impl Default for RetryPolicy {
@@ -51,6 +54,7 @@ impl Default for RetryPolicy {
             schedule: DEFAULT_SCHEDULE.to_vec(),
             max_attempts: 11,
             max_age: None,
+            rules: RetryRules::default(),
         }
     }
 }
@@ -76,7 +80,7 @@ pub fn decide(
     now: Timestamp,
     jitter: f64,
 ) -> RetryDecision {
-    if failure.reason.is_terminal() || attempts >= policy.max_attempts {
+    if failure.reason.is_terminal() || attempts >= policy.max_attempts || !policy.rules.allow(failure) {
         return RetryDecision::Exhausted;
     }
     let position = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
@@ -162,7 +166,7 @@ mod tests {
         let policy = RetryPolicy {
             schedule: vec![Duration::from_secs(1)],
             max_attempts: 4,
-            max_age: None,
+            ..RetryPolicy::default()
         };
         let waits: Vec<_> = (1..=4)
             .map(|attempts| wait(&policy, &timeout(), attempts, 0.5))

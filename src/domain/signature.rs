@@ -1,26 +1,30 @@
 //! [`Signer`]: signs exactly the bytes that are sent, and verifies for tools and tests.
 //!
-//! Owns the Standard Webhooks scheme (its specification, 1.0: HMAC-SHA-256 over `id.timestamp.body`, keys written
-//! `whsec_` and base64), the plain scheme (HMAC-SHA-256 over the raw body in one header) and the headers of both.
-//! `webhook-id` and `webhook-timestamp` are set for every request, signed or not.
+//! Owns the schemes: Standard Webhooks (its specification, 1.0: `v1` is HMAC-SHA-256 and `v1a` Ed25519 over
+//! `id.timestamp.body`), Stripe's `t=…,v1=…`, GitHub's `sha256=…`, and HMACs in a header, with hash, content and form
+//! of the user's choice. Several may sign one request. `webhook-id` and `webhook-timestamp` are set for every
+//! request, signed or not.
 //!
-//! Keys never show: `Debug` is redacted and header values are marked sensitive where they could help to guess. The
-//! HMAC state of a key is computed once; comparing is constant-time. Generating randomness and reading Secrets is
-//! left to others.
+//! A signature has one key or, while keys change, several, the newest first. Where there is room, each of them signs;
+//! where there is not, the oldest does: it is the one that every receiver has. Which keys these are is
+//! [`rotation`](super::rotation)'s.
+//!
+//! Keys never show: see [`key`]; header values are marked sensitive where they could help to guess. Comparing is
+//! constant-time. Generating randomness and reading Secrets is left to others.
 
-use std::fmt;
+pub mod content;
+pub mod key;
+mod verify;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
-use sha2::Sha256;
-use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
 
+use self::content::Content;
+use self::key::{Code, Key};
+pub use self::verify::{Received, VerifyError};
 use super::id::EventId;
-use super::secret::Secret;
 use crate::api::v1alpha1::event_destination::SignatureEncoding;
 
 /// Header of the message id: the event's id, the same on every attempt.
@@ -29,8 +33,20 @@ pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 pub const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 /// Header of the Standard Webhooks signature.
 pub const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// The same, to be borrowed.
+static STANDARD_HEADER: HeaderName = WEBHOOK_SIGNATURE;
+/// Default header of Stripe's signature.
+pub const STRIPE_SIGNATURE: HeaderName = HeaderName::from_static("stripe-signature");
+/// Default header of GitHub's signature.
+pub const GITHUB_SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
+/// Text before GitHub's signature.
+pub const GITHUB_PREFIX: &str = "sha256=";
 /// Start of a Standard Webhooks key.
 pub const KEY_PREFIX: &str = "whsec_";
+/// Start of a private Ed25519 key of Standard Webhooks.
+pub const PRIVATE_PREFIX: &str = "whsk_";
+/// Start of a public Ed25519 key of Standard Webhooks.
+pub const PUBLIC_PREFIX: &str = "whpk_";
 /// Fewest bytes of a Standard Webhooks key.
 pub const MIN_KEY: usize = 24;
 /// Most bytes of a Standard Webhooks key.
@@ -41,193 +57,229 @@ pub const MAX_PLAIN_KEY: usize = 4096;
 pub const MAX_PREFIX: usize = 64;
 /// How far a timestamp may lie from now when verifying, in seconds: what the specification's libraries use.
 pub const TOLERANCE: i64 = 5 * 60;
+/// Most characters of one Standard Webhooks signature and the space before it.
+const STANDARD_LEN: usize = 1 + 3 + 44;
 
-/// Signs requests.
+/// Signs requests; without signatures it only sets id and time.
+#[derive(Clone, Debug, Default)]
+pub struct Signer(Box<[Signature]>);
+
+/// One signature of each request.
 #[derive(Clone, Debug)]
-pub enum Signer {
-    /// No signature.
-    None,
-    /// Standard Webhooks.
-    StandardWebhooks {
-        /// The key.
-        key: Key,
+pub struct Signature {
+    scheme: Scheme,
+    /// The newest first; at least one.
+    keys: Box<[Key]>,
+}
+
+/// How a request is signed.
+#[derive(Clone, Debug)]
+pub enum Scheme {
+    /// Standard Webhooks, `v1`.
+    Standard,
+    /// Standard Webhooks, `v1a`.
+    Ed25519,
+    /// `t=…,v1=…`.
+    Stripe {
+        /// Header of the signature.
+        header: HeaderName,
     },
-    /// HMAC-SHA-256 of the raw body in one header.
-    Hmac {
+    /// An HMAC in one header.
+    Plain {
         /// Header of the signature.
         header: HeaderName,
         /// Text before the signature.
         prefix: Box<str>,
         /// How the signature is written.
         encoding: SignatureEncoding,
-        /// The key.
-        key: Key,
+        /// What is signed.
+        content: Content,
     },
 }
 
-/// A key, ready for use.
-#[derive(Clone)]
-pub struct Key(Hmac<Sha256>);
+/// A request that is about to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Id of the event.
+    pub id: &'a EventId,
+    /// When the attempt is made.
+    pub now: Timestamp,
+    /// The exact bytes.
+    pub body: &'a [u8],
+    /// The URL it goes to.
+    pub url: &'a str,
+    /// Method.
+    pub method: &'a str,
+}
 
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
+/// What signatures may cover.
+pub(crate) struct Message<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) timestamp: &'a str,
+    pub(crate) body: &'a [u8],
+    pub(crate) url: &'a str,
+    pub(crate) method: &'a str,
+}
+
+impl Message<'_> {
+    /// What Standard Webhooks signs.
+    fn standard(&self) -> impl Iterator<Item = &[u8]> {
+        [
+            self.id.as_bytes(),
+            b".",
+            self.timestamp.as_bytes(),
+            b".",
+            self.body,
+        ]
+        .into_iter()
+    }
+
+    /// What Stripe signs.
+    fn stripe(&self) -> impl Iterator<Item = &[u8]> {
+        [self.timestamp.as_bytes(), b".", self.body].into_iter()
     }
 }
 
-/// Why a request does not verify.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VerifyError {
-    /// A header that the scheme needs is missing or unreadable.
-    #[error("a signature header is missing or unreadable")]
-    Header,
-    /// The timestamp is too far from now.
-    #[error("the timestamp is more than {TOLERANCE} s away from now")]
-    Timestamp,
-    /// No signature fits the body and key.
-    #[error("no signature fits")]
-    Mismatch,
+impl Scheme {
+    /// The header of the signature.
+    #[must_use]
+    pub fn header(&self) -> &HeaderName {
+        match self {
+            Self::Standard | Self::Ed25519 => &STANDARD_HEADER,
+            Self::Stripe { header } | Self::Plain { header, .. } => header,
+        }
+    }
+
+    /// Whether a request can carry signatures of several keys.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        !matches!(self, Self::Plain { .. })
+    }
+}
+
+impl Signature {
+    /// A signature with one key.
+    #[must_use]
+    pub fn new(scheme: Scheme, key: Key) -> Self {
+        Self {
+            scheme,
+            keys: [key].into(),
+        }
+    }
+
+    /// How it signs.
+    #[must_use]
+    pub const fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// The keys, the newest first.
+    #[must_use]
+    pub const fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// The key that signs where there is room for one.
+    fn oldest(&self) -> Option<&Key> {
+        self.keys.last()
+    }
+
+    fn write(&self, message: &Message<'_>, standard: &mut String, headers: &mut HeaderMap) {
+        match &self.scheme {
+            Scheme::Standard | Scheme::Ed25519 => {
+                let version = if matches!(self.scheme, Scheme::Standard) {
+                    "v1,"
+                } else {
+                    "v1a,"
+                };
+                standard.reserve(self.keys.len() * STANDARD_LEN);
+                for code in self.keys.iter().filter_map(|key| key.code(message.standard())) {
+                    if !standard.is_empty() {
+                        standard.push(' ');
+                    }
+                    standard.push_str(version);
+                    STANDARD.encode_string(code.bytes(), standard);
+                }
+            }
+            Scheme::Stripe { header } => {
+                let mut text = ["t=", message.timestamp].concat();
+                for code in self.keys.iter().filter_map(|key| key.code(message.stripe())) {
+                    text.push_str(",v1=");
+                    text.push_str(&hex::encode(code.bytes()));
+                }
+                insert(headers, header, text);
+            }
+            Scheme::Plain {
+                header,
+                prefix,
+                encoding,
+                content,
+            } => {
+                if let Some(code) = self.oldest().and_then(|key| key.code(content.pieces(message))) {
+                    insert(headers, header, [prefix, &*written(*encoding, &code)].concat());
+                }
+            }
+        }
+    }
 }
 
 impl Signer {
-    /// A Standard Webhooks signer from the bytes of a Secret: `whsec_` and base64 of 24 to 64 bytes. White space
-    /// after it, such as the newline that files end in, does not count: it is no part of base64.
+    /// A signer with these signatures.
+    #[must_use]
+    pub fn new(signatures: Vec<Signature>) -> Self {
+        Self(signatures.into())
+    }
+
+    /// Signs nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A Standard Webhooks signer from the bytes of a Secret.
     ///
     /// # Errors
     /// What is wrong with the key; nothing of the key is in the message.
     pub fn standard(secret: &[u8]) -> Result<Self, String> {
-        let encoded = secret
-            .trim_ascii_end()
-            .strip_prefix(KEY_PREFIX.as_bytes())
-            .ok_or_else(|| format!("the signing key must start with {KEY_PREFIX}, followed by base64"))?;
-        let key = STANDARD.decode(encoded).map(Zeroizing::new).map_err(|_| {
-            format!("the signing key is not base64 (standard alphabet, with padding) after {KEY_PREFIX}")
-        })?;
-        if !(MIN_KEY..=MAX_KEY).contains(&key.len()) {
-            return Err(format!(
-                "the signing key is {} bytes long after base64; it must be {MIN_KEY} to {MAX_KEY}",
-                key.len()
-            ));
-        }
-        Ok(Self::StandardWebhooks { key: Key::new(&key)? })
+        let key = Key::standard(secret)?;
+        Ok(Self::new(vec![Signature::new(Scheme::Standard, key)]))
     }
 
-    /// A plain HMAC signer; the bytes of the Secret are the key as they are, 1 to 4096.
-    ///
-    /// A text that ends in a newline is refused, not trimmed: the receiver may hold either, and a signature that
-    /// never fits is harder to find than a message. Bytes that are no text may end as they like.
-    ///
-    /// # Errors
-    /// What is wrong with key or prefix; nothing of the key is in the message.
-    pub fn hmac(
-        header: HeaderName,
-        prefix: &str,
-        encoding: SignatureEncoding,
-        key: &[u8],
-    ) -> Result<Self, String> {
-        check_prefix(prefix)?;
-        if key.is_empty() {
-            return Err("the signing key is empty".to_owned());
-        }
-        if key.len() > MAX_PLAIN_KEY {
-            return Err(format!("the signing key is longer than {MAX_PLAIN_KEY} bytes"));
-        }
-        if key.iter().all(|byte| *byte == 0) {
-            return Err("the signing key holds only NUL bytes".to_owned());
-        }
-        if let Ok(text) = std::str::from_utf8(key) {
-            if text.trim().is_empty() {
-                return Err("the signing key is blank".to_owned());
-            }
-            if text.ends_with('\n') {
-                let detail = "the signing key ends in a newline, which would become part of the key; store it \
-                              without, for example with printf instead of echo";
-                return Err(detail.to_owned());
-            }
-        }
-        Ok(Self::Hmac {
-            header,
-            prefix: prefix.into(),
-            encoding,
-            key: Key::new(key)?,
-        })
+    /// The signatures.
+    #[must_use]
+    pub const fn signatures(&self) -> &[Signature] {
+        &self.0
     }
 
-    /// Sets `webhook-id`, `webhook-timestamp` and the scheme's own header.
-    pub fn sign(&self, id: &EventId, now: Timestamp, body: &[u8], headers: &mut HeaderMap) {
-        let seconds = now.as_second();
-        if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+    /// Gives a signature the keys that count, the newest first; no keys change nothing.
+    pub fn hold(&mut self, index: usize, keys: Vec<Key>) {
+        if let Some(signature) = self.0.get_mut(index)
+            && !keys.is_empty()
+        {
+            signature.keys = keys.into();
+        }
+    }
+
+    /// Sets `webhook-id`, `webhook-timestamp` and the signatures' own headers.
+    pub fn sign(&self, request: &Outgoing<'_>, headers: &mut HeaderMap) {
+        if let Ok(value) = HeaderValue::from_str(request.id.as_str()) {
             headers.insert(WEBHOOK_ID, value);
         }
-        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(seconds));
-        match self {
-            Self::None => {}
-            Self::StandardWebhooks { key } => {
-                let code = key.standard(id.as_str(), seconds, body);
-                insert(
-                    headers,
-                    &WEBHOOK_SIGNATURE,
-                    "v1,",
-                    SignatureEncoding::Base64,
-                    &code,
-                );
-            }
-            Self::Hmac {
-                header,
-                prefix,
-                encoding,
-                key,
-            } => {
-                insert(headers, header, prefix, *encoding, &key.code([body]));
-            }
-        }
-    }
-
-    /// Checks a request as a receiver would: one of the space-separated `v1` signatures, or the plain one, must fit.
-    /// Only Standard Webhooks bounds the age. Without a scheme everything verifies.
-    ///
-    /// # Errors
-    /// Why the request does not verify.
-    pub fn verify(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), VerifyError> {
-        let text = |name: &HeaderName| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .ok_or(VerifyError::Header)
+        let seconds = HeaderValue::from(request.now.as_second());
+        headers.insert(WEBHOOK_TIMESTAMP, seconds.clone());
+        let message = Message {
+            id: request.id.as_str(),
+            timestamp: seconds.to_str().unwrap_or_default(), // digits
+            body: request.body,
+            url: request.url,
+            method: request.method,
         };
-        match self {
-            Self::None => Ok(()),
-            Self::StandardWebhooks { key } => {
-                let (id, signatures) = (text(&WEBHOOK_ID)?, text(&WEBHOOK_SIGNATURE)?);
-                let seconds: i64 = text(&WEBHOOK_TIMESTAMP)?
-                    .parse()
-                    .map_err(|_| VerifyError::Header)?;
-                if now.as_second().saturating_sub(seconds).saturating_abs() > TOLERANCE {
-                    return Err(VerifyError::Timestamp);
-                }
-                let expected = STANDARD.encode(key.standard(id, seconds, body));
-                let fits = signatures
-                    .split(' ')
-                    .filter_map(|signature| signature.strip_prefix("v1,"))
-                    .any(|signature| signature.as_bytes().ct_eq(expected.as_bytes()).into());
-                if fits { Ok(()) } else { Err(VerifyError::Mismatch) }
-            }
-            Self::Hmac {
-                header,
-                prefix,
-                encoding,
-                key,
-            } => {
-                let given = text(header)?
-                    .strip_prefix(&**prefix)
-                    .ok_or(VerifyError::Mismatch)?;
-                let expected = write(*encoding, &key.code([body]));
-                if given.as_bytes().ct_eq(expected.as_bytes()).into() {
-                    Ok(())
-                } else {
-                    Err(VerifyError::Mismatch)
-                }
-            }
+        let mut standard = String::new();
+        for signature in &self.0 {
+            signature.write(&message, &mut standard, headers);
+        }
+        if !standard.is_empty() {
+            insert(headers, &WEBHOOK_SIGNATURE, standard);
         }
     }
 }
@@ -245,49 +297,15 @@ pub fn check_prefix(prefix: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A new key as text: `whsec_` and base64 of the bytes. It serves both schemes, as plain HMAC takes any text.
-#[must_use]
-pub fn generate(random: [u8; 32]) -> Secret<String> {
-    let random = Zeroizing::new(random);
-    Secret::new([KEY_PREFIX, &STANDARD.encode(random.as_slice())].concat())
-}
-
-impl Key {
-    fn new(key: &[u8]) -> Result<Self, String> {
-        Hmac::new_from_slice(key)
-            .map(Self)
-            .map_err(|_| "the signing key has no usable length".to_owned())
-    }
-
-    fn code<const N: usize>(&self, parts: [&[u8]; N]) -> [u8; 32] {
-        let mut state = self.0.clone();
-        for part in parts {
-            state.update(part);
-        }
-        state.finalize().into_bytes().into()
-    }
-
-    fn standard(&self, id: &str, seconds: i64, body: &[u8]) -> [u8; 32] {
-        self.code([id.as_bytes(), b".", seconds.to_string().as_bytes(), b".", body])
-    }
-}
-
-fn write(encoding: SignatureEncoding, code: &[u8; 32]) -> String {
+fn written(encoding: SignatureEncoding, code: &Code) -> String {
     match encoding {
-        SignatureEncoding::Hex => hex::encode(code),
-        SignatureEncoding::Base64 => STANDARD.encode(code),
+        SignatureEncoding::Hex => hex::encode(code.bytes()),
+        SignatureEncoding::Base64 => STANDARD.encode(code.bytes()),
     }
 }
 
-fn insert(
-    headers: &mut HeaderMap,
-    header: &HeaderName,
-    prefix: &str,
-    encoding: SignatureEncoding,
-    code: &[u8; 32],
-) {
-    let text = [prefix, &write(encoding, code)].concat();
-    // Prefix and encodings are visible ASCII, so this holds.
+fn insert(headers: &mut HeaderMap, header: &HeaderName, text: String) {
+    // Prefixes and encodings are visible ASCII, so this holds.
     if let Ok(mut value) = HeaderValue::try_from(text) {
         value.set_sensitive(true);
         headers.insert(header.clone(), value);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use self::destination::{
-    Configuration, Delivery, DestinationFacts, change, destination, unanswered_test,
+    Configuration, Delivery, DestinationFacts, change, destination, unanswered_rotation, unanswered_test,
 };
 pub use self::project::{ProjectState, ProjectSummary, project};
 use crate::api::conditions::{Condition, DELIVERING, READY, STALLED, STORE_REPAIRED, Time, reason};
@@ -95,7 +95,8 @@ fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
 }
 
 /// Kubernetes' times have whole seconds; a finer one would differ from what is read back.
-fn seconds(time: Timestamp) -> Time {
+#[must_use]
+pub fn seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 

@@ -28,6 +28,7 @@
 //! placeholder, output at most [`MAX_OUTPUT`]. Numbers inside `data` pass through 64-bit integers and floats here;
 //! only the formats, and `$.event` alone, keep longer ones digit by digit.
 
+pub mod field;
 mod grammar;
 mod path;
 

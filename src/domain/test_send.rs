@@ -145,7 +145,7 @@ pub fn event(
     now: Timestamp,
 ) -> Result<Event, String> {
     let event_type = match &request.event_type {
-        Some(asked) if subscription.events.iter().any(|pattern| pattern.matches(asked)) => asked.to_string(),
+        Some(asked) if subscription.wants(asked) => asked.to_string(),
         Some(asked) => {
             return Err(format!(
                 "the destination does not want events of type {asked}; ask for a type that spec.events names"
@@ -183,7 +183,7 @@ fn first_type(subscription: &Subscription, types: &TypeRules) -> Option<String> 
         let literal = (!text.contains('*')).then_some(text);
         known
             .map(ToOwned::to_owned)
-            .find(|name| pattern.matches(name))
+            .find(|name| pattern.asks_for(name))
             .or(literal)
     })
 }

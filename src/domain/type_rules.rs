@@ -14,6 +14,7 @@ use super::event::refusal::{EventFault, EventFaults, FaultReason, Pointer};
 use super::event::{Content, Draft};
 use super::event::{json, parse::is_event_type};
 use super::fault::{Faults, field_path};
+use super::operation::{PREFIX, is_operational};
 use super::schema::Schema;
 use crate::api::v1alpha1::event_project::{EventTypeSpec, Validation};
 
@@ -252,6 +253,11 @@ fn check_name(types: &[EventTypeSpec], index: usize, path: &str, faults: &mut Fa
         faults.invalid(
             path,
             "use letters, digits, \"_\", \".\" and \"-\", at most 128 characters",
+        );
+    } else if is_operational(&spec.name) {
+        faults.invalid(
+            path,
+            format!("names that begin with {PREFIX:?} are Postrider's own; choose another name"),
         );
     } else if catalogue::find(&spec.name).is_some() {
         faults.invalid(

@@ -11,7 +11,8 @@ use super::Core;
 use super::budget::Share;
 use super::complaint::Sum;
 use super::filters;
-use super::lane::Lane;
+use super::lane::{Lane, Turn};
+use super::operations::{self, Told};
 use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
 use super::recording::{self, After, Noted};
 use crate::domain::delivery::{self, Attempt};
@@ -21,7 +22,8 @@ use crate::domain::email::settled::Settled;
 use crate::domain::email::{self, Email, settled};
 use crate::domain::event::Event;
 use crate::domain::health::{Health, Signal};
-use crate::domain::outcome::{self, Failure, FailureReason, Outcome, Reply};
+use crate::domain::outcome::{Failure, FailureReason, Outcome, Reply};
+use crate::domain::policy::replies;
 use crate::domain::retry::{self, RetryDecision};
 
 /// Why a delivery is dropped that its destination's filter does not let through.
@@ -34,20 +36,28 @@ pub(crate) async fn make(
     destination: Arc<Destination>,
     lease: Lease,
     shares: (Share, Share),
+    mut turn: Option<Turn>,
 ) {
     tokio::select! {
-        () = run(&core, &lane, &destination, lease) => {}
+        () = run(&core, &lane, &destination, lease, turn.as_mut()) => {}
         () = core.aborting.cancelled() => {}
     }
     drop(shares);
+    drop(turn);
 }
 
-async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+async fn run(
+    core: &Arc<Core>,
+    lane: &Lane,
+    destination: &Destination,
+    lease: Lease,
+    turn: Option<&mut Turn>,
+) {
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
     let started = Instant::now();
     if filters::refuses(core, destination, &lease.stored).await {
-        return drop_filtered(core, lane, destination, lease).await;
+        return drop_filtered(core, lane, destination, lease, turn).await;
     }
     let mut note = None;
     let mut noted = Noted::default();
@@ -106,6 +116,9 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         &result,
         started.elapsed(),
     );
+    if let Some(told) = result.told {
+        operations::tell(core, &destination.identity, told).await;
+    }
     if core.deliveries.is_on() {
         noted.timings.total = started.elapsed();
         let after = After {
@@ -121,7 +134,14 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
         health: result.health,
         note,
     };
-    if let Err(error) = core.queue.settle(vec![settlement]).await {
+    let completion = settlement.completion;
+    let settled = core.queue.settle(vec![settlement]).await;
+    if settled.is_ok()
+        && let Some(turn) = turn
+    {
+        turn.stored(completion);
+    }
+    if let Err(error) = settled {
         let (what, now) = ("attempts' outcomes were not stored", Instant::now());
         if let Some(Sum { lanes, times }) = core.complaints.note(what, error.reason(), &lane.uid, now) {
             tracing::error!(
@@ -134,7 +154,13 @@ async fn run(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) 
 }
 
 /// Lets go of a delivery that the destination's filter, as it is now, does not let through.
-async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, lease: Lease) {
+async fn drop_filtered(
+    core: &Core,
+    lane: &Lane,
+    destination: &Destination,
+    lease: Lease,
+    turn: Option<&mut Turn>,
+) {
     if let Stored::Event(event) = &lease.stored {
         tracing::info!(
             destination.namespace = %destination.identity.key.namespace,
@@ -162,7 +188,12 @@ async fn drop_filtered(core: &Core, lane: &Lane, destination: &Destination, leas
         note: None,
     };
     match core.queue.settle(vec![settlement]).await {
-        Ok(()) => core.metrics.dropped(1, FILTERED),
+        Ok(()) => {
+            core.metrics.dropped(1, FILTERED);
+            if let Some(turn) = turn {
+                turn.stored(Completion::Finished);
+            }
+        }
         Err(error) => {
             tracing::error!(
                 reason = error.reason(), %error, destination.uid = %lane.uid,
@@ -223,7 +254,7 @@ async fn send(
     };
     if !core.deliveries.is_on() {
         let sent = core.transport.send(request, destination.timeout).await;
-        return read(core, webhook, sent);
+        return read(core, destination, webhook, sent);
     }
     let mut written = RequestNotes::of(&request);
     if let Some(secret) = webhook.payload.body_secret() {
@@ -236,12 +267,17 @@ async fn send(
         .ok()
         .and_then(|reply| written.excerpt(&reply.excerpt));
     noted.headers = written.into_headers();
-    read(core, webhook, sent)
+    read(core, destination, webhook, sent)
 }
 
-fn read(core: &Core, webhook: &Webhook, sent: Result<Reply, Failure>) -> Outcome {
+fn read(core: &Core, destination: &Destination, webhook: &Webhook, sent: Result<Reply, Failure>) -> Outcome {
     match sent {
-        Ok(reply) => outcome::classify(&reply, webhook.payload.reading(), core.clock.now()),
+        Ok(reply) => replies::read(
+            destination.policy.success.as_ref(),
+            &reply,
+            webhook.payload.reading(),
+            core.clock.now(),
+        ),
         Err(failure) => Outcome::Failed(failure),
     }
 }
@@ -253,6 +289,8 @@ struct Conclusion {
     health: Option<Box<Health>>,
     signal: Option<Signal>,
     exhausted: bool,
+    /// What others are to be told.
+    told: Option<Box<Told>>,
 }
 
 fn conclude(
@@ -281,7 +319,7 @@ fn conclude(
         Some(RetryDecision::Exhausted) | None => Completion::Finished,
     };
     let exhausted = failed && completion == Completion::Finished;
-    let (signal, health) = lane.with(|state| {
+    let (signal, health, told) = lane.with(|state| {
         let is_current = destination.identity.generation == state.health.generation;
         let signal = if is_current {
             state.health.record(&destination.disable, outcome, began, now)
@@ -301,10 +339,20 @@ fn conclude(
         if exhausted {
             state.health.record_exhausted();
         }
+        let told = operations::note(
+            state,
+            destination,
+            &lease.stored,
+            outcome,
+            is_current,
+            exhausted,
+            now,
+        );
         state.active = true;
         let first_success = state.health.delivered == 1 && !failed;
         let lasting = failed || signal.is_some() || first_success;
-        (signal, lasting.then(|| Box::new(state.health.clone())))
+        let lasting = lasting || told.is_some();
+        (signal, lasting.then(|| Box::new(state.health.clone())), told)
     });
     if health.is_some() && (signal.is_some() || exhausted || !failed) {
         core.changes.push(lane.uid.clone());
@@ -314,6 +362,7 @@ fn conclude(
         health,
         signal,
         exhausted,
+        told,
     }
 }
 

@@ -436,5 +436,7 @@ impl Matches {
     }
 }
 
+mod watchers;
+
 #[cfg(test)]
 mod tests;

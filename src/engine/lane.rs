@@ -3,6 +3,9 @@
 //! The task looks at everything anew each time it wakes: the destination as configured now, its health, what is due.
 //! It wakes when an event was stored for it, its destination changed, an attempt ended, or time has come.
 
+mod order;
+mod pacing;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +15,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 
+pub(crate) use self::order::Turn;
+use self::order::{End, InOrder};
+use self::pacing::Pacing;
+pub(crate) use self::pacing::Restraint;
 use super::Core;
 use super::attempt;
 use super::budget::{self, Asker, Budget, LaneShares, Share};
 use super::metrics::Bound;
+use super::operations::Telling;
 use super::queue::{Completion, Lease, Outlook, QueueError, Reach, Settlement};
 use crate::domain::destination::Destination;
 use crate::domain::health::Health;
@@ -50,8 +58,14 @@ pub(crate) struct State {
     pub(crate) active: bool,
     /// When the next attempt is due, for status.
     pub(crate) next_attempt: Option<Timestamp>,
+    /// What of the policy keeps due deliveries waiting, for status.
+    pub(crate) waiting_for: Option<Restraint>,
     /// The store failed an attempt; nothing is leased before then.
     pub(crate) paused_until: Option<Timestamp>,
+    /// How attempts of an ordered lane ended that it has not looked at.
+    pub(crate) ended: Vec<(u128, End)>,
+    /// What was lately told of it.
+    pub(crate) telling: Telling,
 }
 
 impl Lane {
@@ -62,7 +76,10 @@ impl Lane {
             window,
             active: false,
             next_attempt: None,
+            waiting_for: None,
             paused_until: None,
+            ended: Vec::new(),
+            telling: Telling::default(),
         };
         Self {
             uid,
@@ -103,7 +120,7 @@ enum Step {
 type Waiting = Pin<Box<dyn Future<Output = Option<Share>> + Send + Sync>>;
 
 /// A lane's turn to get a share of a budget. It lasts as long as this is kept.
-struct Turn {
+struct Place {
     bound: Bound,
     failing: bool,
     units: u32,
@@ -120,13 +137,17 @@ struct Task<'a> {
     held: Option<Share>,
     load: LaneShares,
     held_load: Option<Share>,
-    turn: Option<Turn>,
+    turn: Option<Place>,
     /// Most deliveries leased at once; few after there was no room for all, so that they are not leased in vain.
     most: usize,
     /// Nothing was sent for a while on purpose, so what is due goes by age when that ends.
     was_parked: bool,
     /// Its namespace is not watched, which was logged.
     unwatched: bool,
+    /// What the destination's policy asks of the lane.
+    pacing: Pacing,
+    /// What it holds while its destination is ordered.
+    in_order: Option<Box<InOrder>>,
 }
 
 /// Empties a lane until its destination is gone or the engine stops.
@@ -142,6 +163,8 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
         most: usize::MAX,
         was_parked: false,
         unwatched: false,
+        pacing: Pacing::default(),
+        in_order: None,
     };
     while !core.stopping.is_cancelled() {
         let step = tokio::select! {
@@ -163,7 +186,7 @@ pub(crate) async fn run(core: &Arc<Core>, lane: &Arc<Lane>) {
     }
 }
 
-impl Turn {
+impl Place {
     fn new(budget: &Budget, bound: Bound, failing: bool, units: u32) -> Self {
         Self {
             bound,
@@ -250,9 +273,16 @@ impl Task<'_> {
         if !self.put_in_order(&admission, now).await {
             return Step::Again;
         }
+        let order = destination.and_then(|destination| destination.policy.order.as_ref());
+        if order.is_none() || matches!(admission, Admission::Parked { .. } | Admission::Probe) {
+            self.in_order = None;
+        }
         match (admission, destination) {
             (Admission::Open, Some(destination)) => {
                 let limit = window.limit(destination.max_in_flight.min(core.places.per_lane()));
+                if let Some(order) = order {
+                    return self.fill_in_order(destination, order, limit, now, failing).await;
+                }
                 self.fill(destination, limit, now, failing).await
             }
             // The oldest delivery, however far away its next attempt is.
@@ -321,6 +351,10 @@ impl Task<'_> {
         if next_due.is_none_or(|due| due > now) {
             return wait_until(lane, next_due);
         }
+        let free = match self.pacing.room(core, destination, free) {
+            Ok(free) => free,
+            Err(until) => return wait_because(lane, Some(until), Restraint::RateLimit),
+        };
         let asker = if failing { Asker::Failing } else { self.asker() };
         let Some(first) = self.held.take().or_else(|| core.places.try_take(asker, 1)) else {
             return self.wait_for_turn(Bound::Requests, asker, 1).await;
@@ -353,8 +387,10 @@ impl Task<'_> {
                 Arc::clone(destination),
                 lease,
                 (place, load),
+                None,
             );
             self.attempts.spawn(attempt);
+            self.pacing.took(core, destination);
         }
         // By now the other places and leases are given back.
         if let Some((asker, units)) = lacking {
@@ -408,7 +444,7 @@ impl Task<'_> {
             Some(turn) if turn.serves(bound, failing, units) => turn,
             _ => {
                 core.metrics.waits(bound);
-                Turn::new(budget, bound, failing, units)
+                Place::new(budget, bound, failing, units)
             }
         };
         if asker != Asker::First {
@@ -531,6 +567,12 @@ async fn sleep_until(core: &Core, until: Option<Timestamp>) {
 }
 
 fn wait_until(lane: &Lane, until: Option<Timestamp>) -> Step {
-    lane.with(|state| state.next_attempt = until);
+    lane.with(|state| (state.next_attempt, state.waiting_for) = (until, None));
+    Step::Wait(until)
+}
+
+/// Waits for what the policy says.
+fn wait_because(lane: &Lane, until: Option<Timestamp>, waiting: Restraint) -> Step {
+    lane.with(|state| (state.next_attempt, state.waiting_for) = (until, Some(waiting)));
     Step::Wait(until)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::directory::DirectoryListener;
+use super::lane::Restraint;
 use super::view::{Changes, DeliveryView, LaneView};
 use super::{Core, Engine};
 use crate::domain::id::Uid;
@@ -13,7 +14,8 @@ impl DeliveryView for Engine {
         let core = self.core();
         let lane = core.running_lane(uid)?;
         let depth = core.queue.depth(uid);
-        let (health, next_attempt) = lane.with(|state| (state.health.clone(), state.next_attempt));
+        let (health, next_attempt, waiting_for) =
+            lane.with(|state| (state.health.clone(), state.next_attempt, state.waiting_for));
         let parked = if is_parked(core, uid, &health) {
             depth.pending
         } else {
@@ -25,6 +27,7 @@ impl DeliveryView for Engine {
             depth,
             parked,
             next_attempt,
+            waiting_for: waiting_for.filter(|_| depth.pending > 0).map(Restraint::as_str),
         })
     }
 

@@ -52,6 +52,19 @@ struct TestLabels {
     outcome: &'static str,
 }
 
+/// Labels of [`EngineMetrics::operational`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationalLabels {
+    r#type: &'static str,
+    outcome: &'static str,
+}
+
+/// Labels of [`EngineMetrics::policy_waits`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    reason: &'static str,
+}
+
 /// A bound over all lanes that makes one wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -68,9 +81,11 @@ pub struct EngineMetrics {
     duration: Histogram,
     signals: Family<SignalLabels, Counter>,
     waits: Family<WaitLabels, Counter>,
+    policy_waits: Family<PolicyLabels, Counter>,
     unmatched: Counter,
     filtered: Family<FilteredLabels, Counter>,
     broken: Counter,
+    operational: Family<OperationalLabels, Counter>,
     tests: Family<TestLabels, Counter>,
     replayed: Counter,
 }
@@ -82,9 +97,11 @@ impl Default for EngineMetrics {
             duration: Histogram::new(SECONDS),
             signals: Family::default(),
             waits: Family::default(),
+            policy_waits: Family::default(),
             unmatched: Counter::default(),
             filtered: Family::default(),
             broken: Counter::default(),
+            operational: Family::default(),
             tests: Family::default(),
             replayed: Counter::default(),
         }
@@ -115,6 +132,11 @@ impl EngineMetrics {
             self.waits.clone(),
         );
         registry.register(
+            "policy_waits",
+            "Times that due deliveries of a destination had to wait by its own policy, by reason",
+            self.policy_waits.clone(),
+        );
+        registry.register(
             "attempts_broken",
             "Attempts that panicked and are made again",
             self.broken.clone(),
@@ -128,6 +150,11 @@ impl EngineMetrics {
             "events_filtered",
             "Times that a destination's filter did not let an event through, by reason",
             self.filtered.clone(),
+        );
+        registry.register(
+            "operational_events",
+            "Events about destinations' health, by type and by what became of them: stored or dropped",
+            self.operational.clone(),
         );
         registry.register("test_sends", "Test sends by outcome", self.tests.clone());
         registry.register(
@@ -181,6 +208,18 @@ impl EngineMetrics {
             Bound::Bytes => "bytes",
         };
         self.waits.get_or_create(&WaitLabels { bound }).inc();
+    }
+
+    /// Due deliveries begin to wait.
+    pub(crate) fn policy_waits(&self, reason: &'static str) {
+        self.policy_waits.get_or_create(&PolicyLabels { reason }).inc();
+    }
+
+    /// An event about a destination's health was stored, or dropped because too many waited for the store.
+    pub(crate) fn told(&self, r#type: &'static str, outcome: &'static str) {
+        self.operational
+            .get_or_create(&OperationalLabels { r#type, outcome })
+            .inc();
     }
 
     pub(crate) fn broken(&self) {

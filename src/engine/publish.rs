@@ -218,7 +218,7 @@ fn uuid_v7(now: Timestamp) -> uuid::Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }
 
-async fn store(core: Arc<Core>, events: Vec<NewEvent>) -> Result<Vec<Receipt>, PublishError> {
+pub(super) async fn store(core: Arc<Core>, events: Vec<NewEvent>) -> Result<Vec<Receipt>, PublishError> {
     let summaries: Vec<_> = events
         .iter()
         .map(|new| (new.event.id.clone(), Arc::clone(&new.lanes)))

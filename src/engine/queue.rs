@@ -130,6 +130,8 @@ pub enum Completion {
     Finished,
     /// Try again then, but not before its acceptance; one attempt more is counted.
     RetryAt(Timestamp),
+    /// Not tried: ask again then, but not before its acceptance; no attempt is counted.
+    PutOffUntil(Timestamp),
 }
 
 /// Which deliveries [`Queue::rewind`] puts back.

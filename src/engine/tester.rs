@@ -18,7 +18,8 @@ use crate::domain::email::settled::{self, Settled};
 use crate::domain::email::{self, Email};
 use crate::domain::event::Event;
 use crate::domain::id::Uid;
-use crate::domain::outcome::{self, Failure, FailureReason, Outcome};
+use crate::domain::outcome::{Failure, FailureReason, Outcome};
+use crate::domain::policy::replies;
 use crate::domain::test_send::{self, NO_PROJECT, TestRequest, TestResult};
 
 /// Most tests at once; further ones wait.
@@ -162,7 +163,12 @@ async fn send(
     };
     match core.transport.send(request.clone(), destination.timeout).await {
         Ok(reply) => (
-            outcome::classify(&reply, webhook.payload.reading(), core.clock.now()),
+            replies::read(
+                destination.policy.success.as_ref(),
+                &reply,
+                webhook.payload.reading(),
+                core.clock.now(),
+            ),
             test_send::excerpt(&reply.excerpt, &request),
         ),
         Err(failure) => (Outcome::Failed(failure), None),

@@ -5,6 +5,9 @@ mod filters;
 mod fixture;
 mod history;
 mod mail;
+mod operations;
+mod order;
+mod policy;
 mod tester;
 
 use std::sync::Arc;

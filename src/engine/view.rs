@@ -25,6 +25,8 @@ pub struct LaneView {
     pub parked: u64,
     /// When the next attempt is due; `None` when nothing waits, or nothing is tried.
     pub next_attempt: Option<Timestamp>,
+    /// What of the policy keeps due deliveries waiting, in one word.
+    pub waiting_for: Option<&'static str>,
 }
 
 /// Answers how destinations are doing.

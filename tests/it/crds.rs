@@ -3,7 +3,9 @@
 
 mod destinations;
 mod notifications;
+mod requests;
 mod rules;
+mod signing;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

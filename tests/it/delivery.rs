@@ -1,11 +1,17 @@
 //! The whole way with the real binary: publish, store, deliver, fail, recover, stop.
 
+mod auth;
 mod deliveries;
 mod health;
+mod identity;
 mod lifecycle;
 mod mail;
 mod notifications;
+mod policy;
 mod ready;
+mod requests;
+mod rotation;
+mod schemes;
 mod signing;
 mod testing;
 
@@ -189,6 +195,56 @@ async fn a_template_fault_at_delivery_is_terminal_and_visible() {
         "{failure}"
     );
     assert!(stage.receiver.received("/hook").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn url_and_headers_are_made_of_the_event() {
+    let stage = Stage::set("delivery").await;
+    let url = stage
+        .receiver
+        .url("/in/{{ $.event.data.team }}?type={{ $.event.type }}");
+    let headers = json!([
+        {"name": "X-Title", "value": "{{ $.event.data.title }}, try {{ $.delivery.attempt }}"},
+        {"name": "X-Plain", "value": "as it is"},
+    ]);
+    stage.destination("hook", "/", &json!({"webhook": {"url": url, "headers": headers}}));
+    let data = json!({"team": "../a b", "title": "Größe\r\nX-Evil: 1"});
+    stage.publish("invoice.paid", &data).await;
+    let path = "/in/..%2Fa%20b";
+    let request = stage.receiver.wait_for(path, 1).await.remove(0);
+    assert_eq!(request.query, "type=invoice.paid");
+    assert_eq!(request.header("x-title"), "Gr%C3%B6%C3%9Fe  X-Evil: 1, try 1");
+    assert_eq!(request.header("x-plain"), "as it is");
+    stage
+        .publish("invoice.paid", &json!({"team": "..", "title": "t"}))
+        .await;
+    let ed = stage
+        .until("ed", "hook", "it is given up", |ed| {
+            ed["status"]["delivery"]["exhausted"] == 1
+        })
+        .await;
+    let failure = &ed["status"]["delivery"]["lastFailure"];
+    assert_eq!(failure["reason"], "TemplateFault");
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.starts_with("spec.webhook.url: a segment"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_placeholders_show_at_apply_with_their_field() {
+    let stage = Stage::set("delivery").await;
+    let url = stage.receiver.url("/in/{{ $.event.idd }}");
+    let headers = json!([{"name": "X-A", "value": "{{ $.evnt }}"}]);
+    let webhook = json!({"webhook": {"url": url, "headers": headers}});
+    stage.apply_destination("hook", "/", &webhook);
+    let ed = stage
+        .until("ed", "hook", "the faults show", |ed| {
+            condition(ed, "Stalled")["status"] == "True"
+        })
+        .await;
+    let message = condition(&ed, "Ready")["message"].as_str().unwrap();
+    for word in ["spec.webhook.url", "idd", "spec.webhook.headers[0].value"] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

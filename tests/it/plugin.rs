@@ -439,7 +439,7 @@ fn the_built_in_types_are_listed_in_each_form() {
     let table = plugin(folder.path(), &["events"]);
     assert_eq!(
         (table.code, table.out.lines().count()),
-        (0, 20),
+        (0, 24),
         "{}",
         table.notes
     );

@@ -4,17 +4,21 @@
 //! test that needs a cluster calls [`Cluster::shared`], makes a client and a [`TempNamespace`], and waits with
 //! [`eventually`], [`until`] or [`await_condition`]; nothing sleeps for a fixed time.
 
+mod authority;
 mod controlplane;
 mod namespace;
 mod operator;
+mod program;
 mod receiver;
 mod stage;
 mod verify;
 mod wait;
 
+pub(crate) use authority::{Authority, Pair};
 pub(crate) use controlplane::{Cluster, CommandOutput};
 pub(crate) use namespace::TempNamespace;
 pub(crate) use operator::{Operator, Settings, http_client};
+pub(crate) use program::Program;
 pub(crate) use receiver::{Manner, Received, Receiver};
 pub(crate) use stage::{PROJECT, Stage, condition};
 pub(crate) use verify::{Judge, Verifier, folder as verifiers};

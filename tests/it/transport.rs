@@ -4,8 +4,10 @@
 //! failure's message may show it.
 
 mod hostile;
+mod identity;
 mod names;
 mod pool;
+mod proxy;
 mod receiver;
 mod secure;
 
@@ -58,6 +60,7 @@ fn webhook(origin: &str) -> WebhookRequest {
             HeaderValue::from_static("application/json"),
         )]),
         body: Bytes::from_static(b"{\"event\":1}"),
+        passage: None,
     }
 }
 

@@ -26,7 +26,7 @@ fn standard(body: &str) -> Value {
         "headers": {
             "Webhook-Id": "msg_1",
             "Webhook-Timestamp": now,
-            "Webhook-Signature": format!("v1,bm90IGl0 v1,{signature}"),
+            "Webhook-Signature": format!("v1,{} v1,{signature}", BASE64_STANDARD.encode([0; 32])),
         },
         "body_base64": BASE64_STANDARD.encode(body),
     })

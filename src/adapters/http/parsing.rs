@@ -19,6 +19,7 @@ use super::body::Share;
 use crate::domain::event::Draft;
 use crate::domain::event::parse::{parse, places};
 use crate::domain::event::refusal::{EventFaults, ParseError};
+use crate::domain::event::reserved::refusals;
 use crate::domain::type_rules::TypeRules;
 
 /// Longest body that is parsed where it was read.
@@ -38,7 +39,14 @@ pub(super) struct Parsed {
 }
 
 fn read(body: &Bytes, headers: &HeaderMap, rules: &TypeRules, share: Share) -> Parsed {
-    let drafts = parse(body, headers);
+    let drafts = parse(body, headers).and_then(|drafts| {
+        let own = refusals(&drafts, places(body, headers));
+        if own.total() == 0 {
+            Ok(drafts)
+        } else {
+            Err(own.into())
+        }
+    });
     let violations = match &drafts {
         Ok(drafts) => rules.check(drafts, places(body, headers)),
         Err(_) => EventFaults::default(),

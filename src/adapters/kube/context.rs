@@ -16,6 +16,7 @@ use super::metrics::KubeMetrics;
 use super::notices::Notices;
 use super::observed::Watched;
 use super::references::References;
+use super::signing::Held;
 use super::trigger::Triggers;
 use crate::adapters::smtp::installation::Installation;
 use crate::domain::destination::{Identity, Subscription};
@@ -92,6 +93,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Memory {
     failures: u32,
+    /// What is known of a destination's signing keys.
+    signing: Held,
     /// What a destination wanted when its spec last decoded, and in which generation.
     subscription: Option<(i64, Subscription)>,
     /// When everything was last read anew.
@@ -217,6 +220,11 @@ impl Shared {
             .get(uid)
             .and_then(|memory| memory.full)
             .is_none_or(|at| at.elapsed() >= FULL_AFTER)
+    }
+
+    /// What is remembered of a destination's signing keys.
+    pub(super) fn signing<T>(&self, uid: &Uid, look: impl FnOnce(&mut Held) -> T) -> T {
+        look(&mut self.memories.lock().entry(uid.clone()).or_default().signing)
     }
 
     pub(super) fn read_anew(&self, uid: &Uid) {

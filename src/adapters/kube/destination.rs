@@ -13,8 +13,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::ResourceExt as _;
@@ -26,17 +24,17 @@ use super::error::Error;
 use super::observed::Observed;
 use super::references::{Referrer, Seen};
 use super::replays;
-use super::secrets::{self, Ensured, Wanted};
+use super::secrets::{self, Ensured};
+use super::signing;
 use super::status;
 use super::trigger::object_ref;
 use super::watch::Sink;
-use crate::api::v1alpha1::event_destination::SigningScheme;
 use crate::api::v1alpha1::{
     EventDestination, EventDestinationSpec, EventDestinationStatus, EventProject, SecretKeyRef,
 };
 use crate::domain::destination::{
-    Destination, INSTALLATION, Identity, Reference, References, SIGNING_PATH, SigningKeyRef, Subscription,
-    secret_references, signing_key_ref,
+    Destination, INSTALLATION, Identity, Reference, References, SigningKeyRef, Subscription,
+    generated_secret_name, secret_references, signing_key_refs,
 };
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
@@ -174,13 +172,18 @@ async fn look(
     if !publish(shared, entry(shared, object, identity.clone(), directory_state)) {
         return Ok(Action::await_change());
     }
+    let keys_due = match state {
+        State::InForce(_) => signing::in_force(&identity.uid, shared),
+        _ => None,
+    };
     let again = report(shared, object, &identity, &state, shared.context.counter_interval).await?;
     let usual = if matches!(state, State::Waiting(_)) {
         SOON
     } else {
         SLOW_REQUEUE
     };
-    Ok(Action::requeue(again.unwrap_or_else(|| shared.jittered(usual))))
+    let again = again.unwrap_or_else(|| shared.jittered(usual));
+    Ok(Action::requeue(keys_due.map_or(again, |due| again.min(due))))
 }
 
 /// Puts an entry into the directory unless it is there already; whether the object still exists in this generation.
@@ -225,6 +228,12 @@ async fn prepare(
     if missing_project.is_none()
         && shared.references.is_current(&referrer)
         && !shared.is_due(&identity.uid)
+        && !signing::is_due(
+            object,
+            status::current(shared, object, &identity.uid).as_deref(),
+            &identity.uid,
+            shared,
+        )
         && let Some(destination) = in_force(shared, identity)
     {
         return Ok(State::InForce(destination));
@@ -237,20 +246,20 @@ async fn prepare(
         );
         faults.missing("spec.projectRef.name", message);
     }
-    let signing = signing_key_ref(&identity.key.name, spec);
+    let signatures = signing_key_refs(&identity.key.name, spec);
+    let generated: Vec<&SigningKeyRef> = signatures.iter().filter(|one| one.generated).collect();
     let wanted = secret_references(&identity.key.name, spec);
     let (installed, wanted): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|(_, key)| key.name == INSTALLATION);
     let names: BTreeSet<String> = wanted.iter().map(|(_, key)| key.name.clone()).collect();
     shared.references.begin(&referrer, &names);
     let mut found: HashMap<String, Option<KubeSecret>> = HashMap::new();
-    let mut stand_in = None;
-    if let Some(signing) = signing.filter(|signing| signing.generated) {
-        let ensured = generated(object, identity, &signing, shared).await?;
-        let name = &signing.key.name;
-        match ensured {
+    let mut is_foreign = false;
+    if let Some(first) = generated.first() {
+        let name = generated_secret_name(&identity.key.name);
+        match signing::ensure(object, identity, &name, &generated, shared).await? {
             Ensured::Ours(secret) => {
-                found.insert(signing.key.name, Some(*secret));
+                found.insert(name, Some(*secret));
             }
             Ensured::Missing => {
                 return Ok(State::Waiting(format!(
@@ -261,8 +270,8 @@ async fn prepare(
                 let message = format!(
                     "Secret {name:?} does not belong to this destination; delete it to have one made, or name it here"
                 );
-                faults.missing(SIGNING_PATH, message);
-                stand_in = Some(signing);
+                faults.missing(first.field(), message);
+                is_foreign = true;
             }
             Ensured::Leftover => {
                 let message =
@@ -288,52 +297,28 @@ async fn prepare(
         let found = shared.context.smtp.references();
         references.extend(found.iter().map(|(key, found)| (key.clone(), found.clone())));
     }
-    if let Some(signing) = stand_in {
-        // Its fault is told already; this keeps validation from telling another one.
-        references.insert(
-            signing.key,
-            Reference::Found(Secret::new(signing_key(signing.scheme, shared).into())),
-        );
+    if is_foreign {
+        signing::stand_in(&generated, &mut references, shared);
     }
+    let validated = Destination::try_from_spec(identity.clone(), spec, &references, &shared.context.egress);
+    let state = match validated {
+        Ok(mut destination) if faults.is_empty() => {
+            let keys = signing::hold(object, identity, &signatures, &found, &mut destination, shared).await?;
+            if keys.is_empty() {
+                State::InForce(Arc::new(destination))
+            } else {
+                State::Faulty(keys)
+            }
+        }
+        Ok(_) => State::Faulty(faults),
+        Err(others) => {
+            faults.extend(others);
+            State::Faulty(faults)
+        }
+    };
     shared.references.complete(&referrer);
     shared.read_anew(&identity.uid);
-    Ok(
-        match Destination::try_from_spec(identity.clone(), spec, &references, &shared.context.egress) {
-            Ok(destination) if faults.is_empty() => State::InForce(Arc::new(destination)),
-            Ok(_) => State::Faulty(faults),
-            Err(others) => {
-                faults.extend(others);
-                State::Faulty(faults)
-            }
-        },
-    )
-}
-
-async fn generated(
-    object: &Observed<EventDestination>,
-    identity: &Identity,
-    signing: &SigningKeyRef,
-    shared: &Shared,
-) -> Result<Ensured, Error> {
-    let owner = object.owner_reference();
-    let wanted = Wanted {
-        namespace: &identity.key.namespace,
-        name: &signing.key.name,
-        key: &signing.key.key,
-        owner: &owner,
-        first: object.status.is_none(),
-        ending: object.is_ending(),
-    };
-    secrets::ensure(&shared.client, wanted, || signing_key(signing.scheme, shared)).await
-}
-
-/// A new signing key, as text.
-fn signing_key(scheme: SigningScheme, shared: &Shared) -> String {
-    let bytes = shared.random();
-    match scheme {
-        SigningScheme::HmacSha256 => hex::encode(bytes),
-        SigningScheme::StandardWebhooks | SigningScheme::None => format!("whsec_{}", STANDARD.encode(bytes)),
-    }
+    Ok(state)
 }
 
 fn lookup(key: SecretKeyRef, found: &HashMap<String, Option<KubeSecret>>) -> (SecretKeyRef, Reference) {
@@ -361,9 +346,13 @@ async fn report(
         .spec
         .as_ref()
         .ok()
-        .and_then(|spec| signing_key_ref(&identity.key.name, spec))
+        .and_then(|spec| signing_key_refs(&identity.key.name, spec).into_iter().next())
         .map(|signing| signing.key);
     let test = test(shared, object, previous.as_deref(), state);
+    if matches!(state, State::Faulty(_) | State::Undecodable(_)) {
+        signing::refuse(object, previous.as_deref(), uid, shared);
+    }
+    let (signatures, rotation) = signing::told(uid, previous.as_deref(), shared);
     let replay = replays::result(shared, object, uid, previous.as_deref());
     let next = destination(&DestinationFacts {
         generation: identity.generation,
@@ -376,6 +365,8 @@ async fn report(
         signing_secret: signing.as_ref(),
         delivery: view.as_ref().map(delivery),
         test: test.as_ref(),
+        signatures: &signatures,
+        rotation: rotation.as_ref(),
         replay: replay.as_ref(),
         reconcile_request: object.reconcile_request(),
         previous: previous.as_deref(),
@@ -437,6 +428,7 @@ fn delivery(view: &LaneView) -> Delivery<'_> {
         pending: view.depth.pending,
         parked: view.parked,
         next_attempt: view.next_attempt,
+        waiting_for: view.waiting_for,
     }
 }
 

@@ -33,6 +33,7 @@ pub struct KubeMetrics {
     status_writes: Family<KindLabel, Counter>,
     watch_errors: Family<KindLabel, Counter>,
     events_dropped: Counter,
+    signing_keys_dropped: Counter,
 }
 
 impl Default for KubeMetrics {
@@ -43,6 +44,7 @@ impl Default for KubeMetrics {
             status_writes: Family::default(),
             watch_errors: Family::default(),
             events_dropped: Counter::default(),
+            signing_keys_dropped: Counter::default(),
         }
     }
 }
@@ -70,6 +72,11 @@ impl KubeMetrics {
             "kubernetes_events_dropped",
             "Kubernetes Events that were not written: too many at once or of one object, refused, or left at the stop",
             self.events_dropped.clone(),
+        );
+        registry.register(
+            "signing_keys_dropped",
+            "Previous signing keys that ended before their time: too many changes within previousSecretTTL",
+            self.signing_keys_dropped.clone(),
         );
     }
 
@@ -100,6 +107,10 @@ impl KubeMetrics {
 
     pub(super) fn events_dropped(&self, count: usize) {
         self.events_dropped.inc_by(count as u64);
+    }
+
+    pub(super) fn signing_keys_dropped(&self, count: usize) {
+        self.signing_keys_dropped.inc_by(count as u64);
     }
 
     /// Statuses written so far, of every kind: for tests and support.

@@ -20,7 +20,8 @@ use serde_json::Value;
 use crate::api::conditions::Condition;
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::api::{
-    ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION, REPLAY_ANNOTATION, TEST_ANNOTATION,
+    ENABLE_ANNOTATION, FLUX_RECONCILE_ANNOTATION, RECONCILE_ANNOTATION, REPLAY_ANNOTATION, ROTATE_ANNOTATION,
+    TEST_ANNOTATION,
 };
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::status::newest_request;
@@ -123,6 +124,10 @@ impl<K: Watched> Observed<K> {
 
     pub(super) fn test_request(&self) -> Option<&str> {
         self.annotation(TEST_ANNOTATION)
+    }
+
+    pub(super) fn rotate_request(&self) -> Option<&str> {
+        self.annotation(ROTATE_ANNOTATION)
     }
 
     pub(super) fn reconcile_request(&self) -> Option<&str> {

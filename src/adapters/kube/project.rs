@@ -316,12 +316,15 @@ async fn token(
     let wanted = Wanted {
         namespace: &key.namespace,
         name: &name,
-        key: TOKEN_KEY,
+        keys: &[TOKEN_KEY],
         owner: &owner,
         first: object.status.is_none(),
         ending: object.is_ending(),
     };
-    let make = || format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(shared.random()));
+    let make = |_: &[&str]| {
+        let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(shared.random()));
+        secrets::Values::from([(TOKEN_KEY.to_owned(), token)])
+    };
     Ok(match secrets::ensure(&shared.client, wanted, make).await? {
         Ensured::Ours(secret) => {
             shared

@@ -11,12 +11,15 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use super::error::Error;
 use crate::api::FIELD_MANAGER;
 use crate::api::names::is_name;
+
+/// Keys of a Secret with their text.
+pub(super) type Values = BTreeMap<String, String>;
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -25,7 +28,8 @@ const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub(super) struct Wanted<'a> {
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
-    pub(super) key: &'a str,
+    /// Keys that it must have.
+    pub(super) keys: &'a [&'a str],
     pub(super) owner: &'a OwnerReference,
     /// The owner is new, so the Secret is probably not there: try to make it before looking for it.
     pub(super) first: bool,
@@ -58,26 +62,26 @@ pub(super) async fn read(client: &Client, namespace: &str, name: &str) -> Result
         .map_err(Error::request(format!("read Secret {name:?}")))
 }
 
-/// Finds a Secret that Postrider owns, or makes it with what `value` returns.
+/// Finds a Secret that Postrider owns, or makes it. `values` says what becomes of the keys that are missing.
 pub(super) async fn ensure(
     client: &Client,
     wanted: Wanted<'_>,
-    value: impl Fn() -> String,
+    values: impl Fn(&[&str]) -> Values,
 ) -> Result<Ensured, Error> {
     if wanted.ending {
         return match read(client, wanted.namespace, wanted.name).await? {
-            Some(secret) => claim(client, wanted, secret, value).await,
+            Some(secret) => claim(client, wanted, secret, values).await,
             None => Ok(Ensured::Missing),
         };
     }
     let mut create_first = wanted.first;
     // Twice at most: the Secret may appear or vanish between the look and the deed.
     loop {
-        if create_first && let Some(made) = create(client, wanted, value()).await? {
+        if create_first && let Some(made) = create(client, wanted, values(wanted.keys)).await? {
             return Ok(Ensured::Ours(Box::new(made)));
         }
         match read(client, wanted.namespace, wanted.name).await? {
-            Some(secret) => return claim(client, wanted, secret, value).await,
+            Some(secret) => return claim(client, wanted, secret, values).await,
             None if create_first => return Ok(Ensured::Leftover),
             None => create_first = true,
         }
@@ -85,7 +89,7 @@ pub(super) async fn ensure(
 }
 
 /// `None`: there is one already.
-async fn create(client: &Client, wanted: Wanted<'_>, value: String) -> Result<Option<Secret>, Error> {
+async fn create(client: &Client, wanted: Wanted<'_>, values: Values) -> Result<Option<Secret>, Error> {
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(wanted.name.to_owned()),
@@ -97,10 +101,12 @@ async fn create(client: &Client, wanted: Wanted<'_>, value: String) -> Result<Op
             owner_references: Some(vec![wanted.owner.clone()]),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(
-            wanted.key.to_owned(),
-            ByteString(value.into_bytes()),
-        )])),
+        data: Some(
+            values
+                .into_iter()
+                .map(|(key, value)| (key, ByteString(value.into_bytes())))
+                .collect(),
+        ),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     };
@@ -122,7 +128,7 @@ async fn claim(
     client: &Client,
     wanted: Wanted<'_>,
     secret: Secret,
-    value: impl Fn() -> String,
+    values: impl Fn(&[&str]) -> Values,
 ) -> Result<Ensured, Error> {
     let owners = secret.metadata.owner_references.as_deref().unwrap_or_default();
     if !owners.iter().any(|owner| owner.uid == wanted.owner.uid) {
@@ -134,26 +140,33 @@ async fn claim(
             Ensured::Foreign
         });
     }
-    if data(&secret, wanted.key).is_some_and(|value| !value.is_empty()) {
+    let lacks = |key: &&&str| data(&secret, key).is_none_or(<[u8]>::is_empty);
+    let missing: Vec<&str> = wanted.keys.iter().filter(lacks).copied().collect();
+    if missing.is_empty() {
         return Ok(Ensured::Ours(Box::new(secret)));
     }
     if wanted.ending {
         return Ok(Ensured::Missing);
     }
-    // Only if nobody else writes meanwhile.
+    let filled = fill(client, &secret, &values(&missing)).await?;
+    Ok(Ensured::Ours(Box::new(filled)))
+}
+
+/// Sets keys of a Secret, only if nobody else writes meanwhile.
+pub(super) async fn fill(client: &Client, secret: &Secret, values: &Values) -> Result<Secret, Error> {
     let patch = json!({
         "metadata": {"resourceVersion": secret.metadata.resource_version, "uid": secret.metadata.uid},
-        "stringData": {wanted.key: value()},
+        "stringData": values,
     });
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let api = Api::<Secret>::namespaced(client.clone(), wanted.namespace);
-    let filled = api.patch(wanted.name, &params, &Patch::Merge(&patch)).await;
-    filled
-        .map(|secret| Ensured::Ours(Box::new(secret)))
-        .map_err(Error::request(format!("fill Secret {:?}", wanted.name)))
+    let (name, namespace) = (secret.name_any(), secret.namespace().unwrap_or_default());
+    Api::<Secret>::namespaced(client.clone(), &namespace)
+        .patch(&name, &params, &Patch::Merge(&patch))
+        .await
+        .map_err(Error::request(format!("fill Secret {name:?}")))
 }
 
 /// A key's value.

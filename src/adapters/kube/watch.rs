@@ -146,6 +146,7 @@ impl<K: Watched> Intake<K> {
         object.is_ending().hash(&mut hasher);
         object.enable_request().hash(&mut hasher);
         object.test_request().hash(&mut hasher);
+        object.rotate_request().hash(&mut hasher);
         object.replay_request().hash(&mut hasher);
         object.reconcile_request().hash(&mut hasher);
         let print = hasher.finish();

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use http::Extensions;
 use hyper_util::client::legacy as client;
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
 use super::connect::{Answered, ConnectError};
 use super::guard::LookupError;
+use super::proxy::ProxyError;
 use crate::domain::egress::Refusal;
 use crate::domain::outcome::{Failure, FailureReason};
 
@@ -28,6 +29,8 @@ pub(super) struct Progress {
     pub(super) sent: Arc<AtomicBool>,
     /// The answer's head is here.
     pub(super) status: Option<u16>,
+    /// The request waits for its token.
+    pub(super) awaits_token: bool,
     /// When that was.
     pub(super) head: Option<tokio::time::Instant>,
 }
@@ -42,6 +45,11 @@ impl Progress {
 
     /// The failure of an attempt whose deadline passed.
     pub(super) fn timed_out(&self, deadline: Duration) -> Failure {
+        if self.awaits_token {
+            let message =
+                format!("no token within {deadline:?}; check tokenURL and whether its server answers");
+            return self.fail(FailureReason::TokenRequestFailed, message);
+        }
         let message = if let Some(status) = self.status {
             format!(
                 "the receiver answered {status}, but its body did not end within {deadline:?}; answer with a short one"
@@ -104,6 +112,7 @@ fn verdict(cause: &(dyn Error + 'static)) -> Option<Verdict> {
 fn connect(error: &ConnectError) -> Option<Verdict> {
     match error {
         ConnectError::Refused(refusal) => Some((FailureReason::EgressRefused, refusal.to_string())),
+        ConnectError::Proxy(error) => Some(proxy(error)),
         ConnectError::TimedOut => Some((FailureReason::Timeout, "connecting took too long".to_owned())),
         ConnectError::Tls(error) => Some(handshake(error)),
         // Lookup errors and those of the system are further down.
@@ -132,6 +141,59 @@ fn connect(error: &ConnectError) -> Option<Verdict> {
             })
         }),
     }
+}
+
+fn proxy(error: &ProxyError) -> Verdict {
+    let failed = |what: &str| (FailureReason::ProxyFailed, what.to_owned());
+    match error {
+        ProxyError::Refused(refusal) => forbidden(refusal),
+        ProxyError::Status(status) => {
+            let failure = proxy_status(*status);
+            (failure.reason, failure.message)
+        }
+        ProxyError::Closed => failed(
+            "the proxy closed the connection without an answer; it may not reach the receiver, or be no proxy",
+        ),
+        ProxyError::Garbled => failed("the host does not answer as a proxy; check proxy.url"),
+        ProxyError::Tls(error) => {
+            let (_, message) = handshake(error);
+            failed(&format!("of the proxy: {message}"))
+        }
+        ProxyError::Unreached(error) => causes(error.as_ref())
+            .find_map(|cause| match cause.downcast_ref::<LookupError>()? {
+                LookupError::Refused(refusal) => Some(forbidden(refusal)),
+                error => Some(failed(&format!("the proxy's host: {error}; check proxy.url"))),
+            })
+            .unwrap_or_else(|| failed("the proxy is not reached; check its host, port and firewall")),
+    }
+}
+
+/// A proxy whose address is refused. Unlike a receiver's, it does not give events up: the proxy is not what they are for.
+fn forbidden(refusal: &Refusal) -> Verdict {
+    let why = match refusal {
+        Refusal::Address { block, .. } | Refusal::Inner { block, .. } => block.kind.noun().to_owned(),
+        other => other.to_string(),
+    };
+    (
+        FailureReason::ProxyRefused,
+        format!("the proxy may not be used, its address is {why}; allow its range with --allow-proxy"),
+    )
+}
+
+/// What a proxy means that answers with a status of its own.
+pub(super) fn proxy_status(status: u16) -> Failure {
+    let (reason, what) = match status {
+        407 => (
+            FailureReason::ProxyRefused,
+            "it wants another user name or password; check proxy.authFrom",
+        ),
+        500..=599 => (FailureReason::ProxyFailed, "it does not reach the receiver"),
+        _ => (
+            FailureReason::ProxyRefused,
+            "it does not let us through to this receiver",
+        ),
+    };
+    Failure::new(reason, format!("the proxy answered {status}: {what}"))
 }
 
 fn lookup(error: &LookupError) -> Verdict {
@@ -182,12 +244,12 @@ fn tls(error: &rustls::Error) -> Verdict {
     let message = match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             CertificateError::UnknownIssuer => {
-                "the receiver's certificate is from an authority that is not trusted; send the whole chain, or trust \
-                 its authority with SSL_CERT_FILE"
+                "the receiver's certificate is from an authority that is not trusted; send the whole chain, or name \
+                 its authority in tls.caFrom or SSL_CERT_FILE"
                     .to_owned()
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "the receiver's certificate is for another host name".to_owned()
+                "the receiver's certificate is for another host name; check the URL and tls.serverName".to_owned()
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "the receiver's certificate has expired".to_owned()
@@ -199,11 +261,41 @@ fn tls(error: &rustls::Error) -> Verdict {
             other => format!("the receiver's certificate is not accepted: {other}"),
         },
         rustls::Error::InvalidMessage(_) => "the port does not speak TLS; use http:// or the TLS port".to_owned(),
-        rustls::Error::AlertReceived(alert) => format!("the receiver refused TLS: {alert:?}"),
+        rustls::Error::AlertReceived(alert) => refused_by(*alert),
         rustls::Error::PeerIncompatible(_) => "the receiver speaks no TLS version or cipher of ours; it needs TLS 1.2".to_owned(),
         other => format!("TLS failed: {other}"),
     };
     (FailureReason::TlsError, message)
+}
+
+/// What a receiver means that ends TLS with an alert.
+fn refused_by(alert: AlertDescription) -> String {
+    use AlertDescription as A;
+    match alert {
+        A::CertificateRequired => {
+            "the receiver asks for a client certificate; set tls.clientCertificateFrom".to_owned()
+        }
+        A::BadCertificate
+        | A::UnsupportedCertificate
+        | A::CertificateRevoked
+        | A::CertificateExpired
+        | A::CertificateUnknown
+        | A::UnknownCA
+        | A::AccessDenied
+        | A::DecryptError => format!(
+            "the receiver does not accept our client certificate ({alert:?}); check tls.clientCertificateFrom, and \
+             that the receiver trusts its authority"
+        ),
+        A::HandshakeFailure => {
+            "the receiver refused TLS: HandshakeFailure; it may ask for a client certificate, or \
+            for a version or cipher that we do not have"
+                .to_owned()
+        }
+        A::UnrecognisedName => {
+            "the receiver does not know the host's name; check the URL and tls.serverName".to_owned()
+        }
+        other => format!("the receiver refused TLS: {other:?}"),
+    }
 }
 
 fn http(error: &hyper::Error) -> Option<Verdict> {

@@ -19,7 +19,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -29,6 +29,7 @@ use tower_service::Service;
 use super::guard::Guard;
 use super::metrics::{OpenConnection, TransportMetrics};
 use super::phases::Phases;
+use super::proxy::{Dialer, Duplex, ProxyError};
 use crate::domain::egress::Refusal;
 
 /// How long connecting and TLS may take together: as long as the longest deadline of a destination.
@@ -48,9 +49,21 @@ pub(super) enum ConnectError {
     /// TLS failed.
     #[error("the TLS handshake failed")]
     Tls(#[source] io::Error),
+    /// There is no way through the proxy.
+    #[error("no way through the proxy")]
+    Proxy(#[source] ProxyError),
     /// It took too long.
     #[error("connecting took too long")]
     TimedOut,
+}
+
+/// What a connection's way has that the plain one has not.
+#[derive(Clone, Default)]
+pub(super) struct Route {
+    /// The name that certificates must have, when it is not the URL's host.
+    pub(super) server_name: Option<ServerName<'static>>,
+    /// The way through a proxy.
+    pub(super) dialer: Option<Arc<Dialer>>,
 }
 
 /// Opens connections to receivers. The client clones it twice for each request, so it is one pointer.
@@ -61,19 +74,18 @@ struct Parts {
     guard: Guard,
     tcp: HttpConnector<Guard>,
     tls: TlsConnector,
+    route: Route,
     metrics: TransportMetrics,
 }
 
 impl Connector {
-    pub(super) fn new(guard: Guard, tls: Arc<ClientConfig>, metrics: TransportMetrics) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(guard.clone());
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(TCP_TIMEOUT));
+    pub(super) fn new(guard: Guard, tls: Arc<ClientConfig>, route: Route, metrics: TransportMetrics) -> Self {
+        let tcp = tcp(guard.clone());
         Self(Arc::new(Parts {
             guard,
             tcp,
             tls: tls.into(),
+            route,
             metrics,
         }))
     }
@@ -83,6 +95,7 @@ impl Connector {
             guard,
             tcp,
             tls,
+            route,
             metrics,
         } = &*self.0;
         let secure = uri.scheme() == Some(&Scheme::HTTPS);
@@ -95,7 +108,18 @@ impl Connector {
         if let Ok(address) = host.parse::<IpAddr>() {
             guard.check(address).map_err(ConnectError::Refused)?;
         }
-        let name = secure.then(|| ServerName::try_from(host.to_owned()));
+        let name = secure.then(|| match &route.server_name {
+            Some(name) => Ok(name.clone()),
+            None => ServerName::try_from(host.to_owned()),
+        });
+        if let Some(dialer) = &route.dialer {
+            let port = uri.port_u16().unwrap_or(443);
+            let target = name
+                .as_ref()
+                .map(|_| format!("{}:{port}", uri.host().unwrap_or_default()));
+            let stream = dialer.dial(target.as_deref()).await?;
+            return proxied(stream, name, tls, metrics.opened()).await;
+        }
         let began = Instant::now();
         let tcp = tcp
             .clone()
@@ -127,6 +151,43 @@ impl Connector {
             _open: open,
         })
     }
+}
+
+/// Opens TCP connections to addresses that a guard lets through.
+pub(super) fn tcp(guard: Guard) -> HttpConnector<Guard> {
+    let mut tcp = HttpConnector::new_with_resolver(guard);
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(TCP_TIMEOUT));
+    tcp
+}
+
+/// A connection through a proxy: with TLS inside its tunnel, or as it is for requests that the proxy passes on.
+async fn proxied(
+    stream: Box<dyn Duplex>,
+    name: Option<Result<ServerName<'static>, InvalidDnsNameError>>,
+    tls: &TlsConnector,
+    open: OpenConnection,
+) -> Result<Stream, ConnectError> {
+    let Some(name) = name else {
+        return Ok(Stream {
+            io: Io::Proxied {
+                io: TokioIo::new(stream),
+                tunnel: None,
+            },
+            _open: open,
+        });
+    };
+    let name = name.map_err(|error| ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let tls = tls.connect(name, stream).await.map_err(ConnectError::Tls)?;
+    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Stream {
+        io: Io::Proxied {
+            io: TokioIo::new(Box::new(tls)),
+            tunnel: Some(Tunnel { http2 }),
+        },
+        _open: open,
+    })
 }
 
 impl Service<Uri> for Connector {
@@ -169,6 +230,16 @@ pub(super) struct Stream {
 enum Io {
     Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Proxied {
+        io: TokioIo<Box<dyn Duplex>>,
+        /// `None`: the proxy reads the requests and passes them on.
+        tunnel: Option<Tunnel>,
+    },
+}
+
+/// A way to the receiver that the proxy does not look into.
+struct Tunnel {
+    http2: bool,
 }
 
 impl Connection for Stream {
@@ -178,7 +249,12 @@ impl Connection for Stream {
             Io::Tls(tls) if tls.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
                 connected.negotiated_h2()
             }
-            Io::Tls(_) | Io::Plain(_) => connected,
+            Io::Proxied { tunnel: None, .. } => connected.proxy(true),
+            Io::Proxied {
+                tunnel: Some(Tunnel { http2: true }),
+                ..
+            } => connected.negotiated_h2(),
+            Io::Tls(_) | Io::Plain(_) | Io::Proxied { .. } => connected,
         }
     }
 }
@@ -192,6 +268,7 @@ impl Read for Stream {
         match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Proxied { io, .. } => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -201,6 +278,7 @@ impl Write for Stream {
         match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_write(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Proxied { io, .. } => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -208,6 +286,7 @@ impl Write for Stream {
         match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_flush(cx),
             Io::Tls(io) => Pin::new(io).poll_flush(cx),
+            Io::Proxied { io, .. } => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -215,6 +294,7 @@ impl Write for Stream {
         match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
             Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Proxied { io, .. } => Pin::new(io).poll_shutdown(cx),
         }
     }
 
@@ -222,6 +302,7 @@ impl Write for Stream {
         match &self.io {
             Io::Plain(io) => io.is_write_vectored(),
             Io::Tls(io) => io.is_write_vectored(),
+            Io::Proxied { io, .. } => io.is_write_vectored(),
         }
     }
 
@@ -233,6 +314,7 @@ impl Write for Stream {
         match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Proxied { io, .. } => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }
 }

@@ -11,6 +11,11 @@ struct Refused {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Fetched {
+    outcome: &'static str,
+}
+
 /// Counters and gauges of a transport; clones share their values.
 #[derive(Clone, Debug)]
 pub struct TransportMetrics {
@@ -19,6 +24,9 @@ pub struct TransportMetrics {
     resolved: Counter,
     truncated: Counter,
     connections: Gauge,
+    tokens: Family<Fetched, Counter>,
+    displaced: Counter,
+    pools: Counter,
 }
 
 impl Default for TransportMetrics {
@@ -32,6 +40,9 @@ impl Default for TransportMetrics {
             resolved,
             truncated: Counter::default(),
             connections: Gauge::default(),
+            tokens: Family::default(),
+            displaced: Counter::default(),
+            pools: Counter::default(),
         }
     }
 }
@@ -54,6 +65,21 @@ impl TransportMetrics {
             "Open connections to receivers",
             self.connections.clone(),
         );
+        registry.register(
+            "oauth_token_requests",
+            "Requests for OAuth 2.0 tokens, by whether a token came back",
+            self.tokens.clone(),
+        );
+        registry.register(
+            "oauth_tokens_displaced",
+            "OAuth 2.0 tokens forgotten because 10000 newer ones are kept",
+            self.displaced.clone(),
+        );
+        registry.register(
+            "connection_pools_displaced",
+            "Pools of connections with an identity of their own that made room for another's",
+            self.pools.clone(),
+        );
     }
 
     /// Requests refused because of a literal address.
@@ -74,6 +100,24 @@ impl TransportMetrics {
     /// Connections open now.
     pub fn open_connections(&self) -> i64 {
         self.connections.get()
+    }
+
+    /// Tokens forgotten because of newer ones.
+    pub fn displaced_tokens(&self) -> u64 {
+        self.displaced.get()
+    }
+
+    pub(super) fn token_fetched(&self, got: bool) {
+        let outcome = if got { "fetched" } else { "failed" };
+        self.tokens.get_or_create(&Fetched { outcome }).inc();
+    }
+
+    pub(super) fn pool_displaced(&self) {
+        self.pools.inc();
+    }
+
+    pub(super) fn token_displaced(&self) {
+        self.displaced.inc();
     }
 
     pub(in crate::adapters) fn refused_literal(&self) {

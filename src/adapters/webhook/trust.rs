@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::Error;
 
@@ -21,26 +21,37 @@ pub enum Trust {
     Only(Vec<CertificateDer<'static>>),
 }
 
-/// Settings of TLS towards receivers.
-pub(super) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, Error> {
-    let mut config = plain_config(trust)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+/// The protocols that are offered to receivers.
+pub(super) fn protocols() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+}
+
+/// Settings of TLS towards receivers that ask for nothing special.
+pub(super) fn client_config(roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = builder()?
+        .with_root_certificates(Arc::clone(roots))
+        .with_no_client_auth();
+    config.alpn_protocols = protocols();
     Ok(Arc::new(config))
 }
 
 /// The same for what is not HTTP.
 pub(in crate::adapters) fn plain_config(trust: &Trust) -> Result<ClientConfig, Error> {
-    // Named, not the process default: the transport must not depend on who installed one first.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(Error::Tls)?
+    Ok(builder()?
         .with_root_certificates(roots(trust)?)
-        .with_no_client_auth();
-    Ok(config)
+        .with_no_client_auth())
 }
 
-fn roots(trust: &Trust) -> Result<RootCertStore, Error> {
+/// What all settings have in common.
+pub(super) fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, Error> {
+    // Named, not the process default: the transport must not depend on who installed one first.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(Error::Tls)
+}
+
+pub(super) fn roots(trust: &Trust) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     match trust {
         Trust::Only(certificates) => {

@@ -49,6 +49,9 @@ pub(super) const MAILBOX_MESSAGE: &str =
 /// Go's idea of a URL, with the parts we need; `domain` has the last word.
 pub(super) const URL_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' \
     && self.matches('^[^/]*//[^/?#@]+([/?#][^ ]*)?$')";
+/// The same, with placeholders in path and query.
+pub(super) const URL_TEMPLATE_RULE: &str = "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' \
+    && self.matches('^[^/]*//[^/?#@{}]+([/?#]([^ {]|[{][^ {]|[{][{]([^}]|[}][^}])*[}][}])*[{]?)?$')";
 /// What [`URL_RULE`] says.
 pub(super) const URL_MESSAGE: &str = "url must be an absolute http or https URL with a host and without user name or password, for example https://hooks.example.com/in";
 

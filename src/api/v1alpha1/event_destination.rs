@@ -8,10 +8,21 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::common::{
-    DEFAULT_HEADERS, DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource,
-    URL_MESSAGE, URL_RULE, duration_rule, header_name_rule,
+    DurationString, HEADER_NAME_MESSAGE, LocalReference, SecretKeyRef, SecretKeySource, URL_MESSAGE,
+    URL_TEMPLATE_RULE, duration_rule, header_name_rule,
+};
+use super::delivery::{
+    FAILURES_MESSAGE, FAILURES_RULE, Ordering, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE,
 };
 use super::email::EmailTarget;
+use super::request::{
+    AuthSpec, CloudEventsMode, CompressionSpec, ContentType, ProxySpec, RequestMethod, TlsSpec,
+};
+pub use super::signing::{
+    AlsoSigning, LastRotation, SignatureAlgorithm, SignatureEncoding, SignatureStatus, SigningScheme,
+    SigningSpec,
+};
+use super::signing::{HEADERS_MESSAGE, HEADERS_RULE};
 use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
 
 /// Sends events to a webhook or by e-mail.
@@ -59,6 +70,7 @@ use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("has(self.webhook) != has(self.email)").message("set exactly one target: spec.webhook or spec.email"))]
+#[x_kube(validation = Rule::new("!has(self.email) || !has(self.delivery) || !has(self.delivery.success)").message("success belongs to webhooks; a mail server's answers are fixed").field_path(".delivery"))]
 #[serde(rename_all = "camelCase")]
 pub struct EventDestinationSpec {
     /// The project whose events are sent. Default: every `EventProject` of the namespace.
@@ -105,17 +117,25 @@ pub struct EventDestinationSpec {
 #[x_kube(validation = Rule::new("(has(self.payload) && has(self.payload.format) && self.payload.format in ['Datadog', 'NewRelic', 'PagerDuty', 'Opsgenie', 'Telegram']) == (has(self.formatOptions) && has(self.formatOptions.keyFrom))").message("formatOptions.keyFrom belongs to formats Datadog, NewRelic, PagerDuty, Opsgenie and Telegram, which need it").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new("(has(self.payload) && has(self.payload.format) && self.payload.format == 'Telegram') == (has(self.formatOptions) && has(self.formatOptions.chatID))").message("formatOptions.chatID belongs to format Telegram, which needs it").field_path(".formatOptions"))]
 #[x_kube(validation = Rule::new("!has(self.formatOptions) || (has(self.payload) && has(self.payload.format) && !(self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']))").message("formatOptions belongs to the ready formats of services, such as Slack; set payload.format").field_path(".formatOptions"))]
-#[x_kube(validation = Rule::new("!has(self.headers) || !has(self.signing) || !has(self.signing.header) || self.headers.all(one, one.name.lowerAscii() != self.signing.header.lowerAscii())").message("signing.header is also set in headers; choose another name"))]
+#[x_kube(validation = Rule::new(HEADERS_RULE).message(HEADERS_MESSAGE))]
+#[x_kube(validation = Rule::new("!has(self.contentType) || (!has(self.cloudEvents) && (!has(self.headers) || self.headers.all(one, one.name.lowerAscii() != 'content-type')))").message("contentType, cloudEvents and a header Content-Type exclude each other").field_path(".contentType"))]
+#[x_kube(validation = Rule::new("!has(self.contentType) || !has(self.payload) || !has(self.payload.format) || self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']").message("the ready formats of services have a content type of their own; remove contentType").field_path(".contentType"))]
+#[x_kube(validation = Rule::new("!has(self.contentType) || self.contentType != 'application/cloudevents+json' || (has(self.payload) && (!has(self.payload.format) || self.payload.format == 'CloudEvent'))").message("contentType application/cloudevents+json belongs to format CloudEvent, or to a template that is one").field_path(".contentType"))]
+#[x_kube(validation = Rule::new("!has(self.cloudEvents) || (has(self.payload) && has(self.payload.format) && self.payload.format == 'CloudEvent')").message("cloudEvents belongs to format CloudEvent; set payload.format").field_path(".cloudEvents"))]
+#[x_kube(validation = Rule::new("!has(self.tls) || !has(self.url) || self.url.lowerAscii().startsWith('https:')").message("tls needs an https URL").field_path(".tls"))]
+#[x_kube(validation = Rule::new("!has(self.auth) || !has(self.headers) || self.headers.all(one, one.name.lowerAscii() != 'authorization')").message("auth sets the header Authorization; remove it from headers").field_path(".headers"))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
-    /// URL of the endpoint, `http` or `https`, at most 2048 characters. Use `urlFrom` when the URL is itself a secret.
+    /// URL of the endpoint, `http` or `https`, at most 2048 characters. Path and query may hold `{{ $.event.… }}`
+    /// placeholders; what they become is percent-encoded. Use `urlFrom` when the URL is itself a secret.
     /// Formats `Datadog`, `NewRelic`, `PagerDuty`, `Opsgenie` and `Telegram` know theirs and need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new(URL_RULE).message(URL_MESSAGE))]
+    #[x_kube(validation = Rule::new(URL_TEMPLATE_RULE).message(URL_MESSAGE))]
     pub url: Option<String>,
 
-    /// Secret that holds the URL. White space around it does not count; only its scheme and host are ever shown.
+    /// Secret that holds the URL. White space around it does not count; only its scheme and host are ever shown. It is
+    /// used as it is, without placeholders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_from: Option<SecretKeySource>,
 
@@ -126,6 +146,35 @@ pub struct WebhookTarget {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, one.name.lowerAscii() == other.name.lowerAscii()))").message("each header may be set once; upper and lower case are the same name"))]
     pub headers: Vec<HeaderSpec>,
+
+    /// Method of requests: `POST` (default), `PUT` or `PATCH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<RequestMethod>,
+
+    /// Form of the body: JSON, a form, or text. Default: what the payload's format or template is. Not for the ready
+    /// formats of services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<ContentType>,
+
+    /// Format `CloudEvent`: how it is sent, `Structured` (default) as JSON, or `Binary` with attributes in headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_events: Option<CloudEventsMode>,
+
+    /// Compression of large bodies, for receivers that understand it. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionSpec>,
+
+    /// How requests say who sends them: user name and password, a token, or OAuth 2.0. Default: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSpec>,
+
+    /// Authorities of the receiver's certificate, a client certificate, the receiver's name. Only for `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+
+    /// HTTP proxy that requests go through. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxySpec>,
 
     /// Form of the request body: `format` or `template`. Default: the format that belongs to the event's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,12 +199,13 @@ pub struct HeaderSpec {
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new(header_name_rule(&[])).message(HEADER_NAME_MESSAGE))]
     pub name: String,
-    /// Value of the header, visible ASCII of at most 4096 characters. Use `valueFrom` for secrets.
+    /// Value of the header, visible ASCII of at most 4096 characters. It may hold `{{ $.event.… }}` placeholders. Use
+    /// `valueFrom` for secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new(r"self.matches('^[ -~\t]*$')").message("use visible ASCII without line breaks"))]
     pub value: Option<String>,
-    /// Secret that holds the value. White space around it does not count.
+    /// Secret that holds the value. White space around it does not count. It is sent as it is, without placeholders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<SecretKeySource>,
 }
@@ -293,63 +343,9 @@ pub enum SeverityLevel {
     Info,
 }
 
-/// How requests are signed.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("(has(self.scheme) && self.scheme == 'HmacSHA256') || (!has(self.header) && !has(self.prefix) && !has(self.encoding))").message("header, prefix and encoding belong to scheme HmacSHA256"))]
-#[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme != 'HmacSHA256' || has(self.header)").message("scheme HmacSHA256 needs header, the name of the header that carries the signature"))]
-#[x_kube(validation = Rule::new("!has(self.scheme) || self.scheme != 'None' || !has(self.secretRef)").message("scheme None signs nothing; remove secretRef"))]
-#[serde(rename_all = "camelCase")]
-pub struct SigningSpec {
-    /// `StandardWebhooks` (default), `HmacSHA256` over the raw body in a header of your choice, or `None`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheme: Option<SigningScheme>,
-    /// `HmacSHA256`, which needs it: name of the header that carries the signature, for example
-    /// `X-Acme-HMAC-SHA-256`. No header that the request has anyway or that `headers` sets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new(header_name_rule(&DEFAULT_HEADERS)).message(HEADER_NAME_MESSAGE))]
-    pub header: Option<String>,
-    /// `HmacSHA256`: text before the signature, for example `sha256=`, at most 64 characters. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[!-~]*$')").message("use visible ASCII without spaces"))]
-    pub prefix: Option<String>,
-    /// `HmacSHA256`: how the signature is written. Default: `Hex`, lower case.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encoding: Option<SignatureEncoding>,
-    /// Secret that holds the key. Default: a generated one, named in `status.signingSecretRef`.
-    /// `StandardWebhooks`: `whsec_` and base64 of 24 to 64 bytes. `HmacSHA256`: the text itself is the key, at most
-    /// 4096 bytes without a newline at the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<SecretKeyRef>,
-}
-
-/// `StandardWebhooks` (default) signs as the Standard Webhooks specification says; `HmacSHA256` puts an HMAC of the
-/// raw body into a header of your choice; `None` signs nothing.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
-pub enum SigningScheme {
-    /// `webhook-id`, `webhook-timestamp` and `webhook-signature` as the Standard Webhooks specification says.
-    #[default]
-    StandardWebhooks,
-    /// HMAC-SHA-256 of the raw body in one header.
-    #[serde(rename = "HmacSHA256")]
-    HmacSha256,
-    /// No signature.
-    None,
-}
-
-/// `HmacSHA256`: how the signature is written, `Hex` (default, lower case) or `Base64` (standard, with padding).
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
-pub enum SignatureEncoding {
-    /// Lower-case hexadecimal.
-    #[default]
-    Hex,
-    /// Standard base64 with padding.
-    Base64,
-}
-
 /// How hard to try.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.orderingKey) || (has(self.ordering) && self.ordering == 'Fifo')").message("orderingKey belongs to ordering: Fifo").field_path(".orderingKey"))]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySpec {
     /// One deadline over connecting, TLS, the request and the whole answer; of an e-mail over everything up to the
@@ -368,6 +364,25 @@ pub struct DeliverySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new(duration_rule("self", "1s", "720h")).message("maxAge must be a duration between 1s and 720h, such as 15s or 1h30m"))]
     pub max_age: Option<DurationString>,
+    /// Statuses of webhooks' answers that count as delivered, 1 to 32 codes, ranges or classes: `["2xx", "409"]`.
+    /// Default: `["2xx"]`. No redirect is ever followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 7)))]
+    #[x_kube(validation = Rule::new(STATUSES_RULE).message(STATUSES_MESSAGE))]
+    pub success: Option<Vec<String>>,
+    /// At most so many deliveries in a time, retries included. What is over it waits and spends no attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSpec>,
+    /// `Fifo` delivers strictly in the order of acceptance: while one event is tried again, those behind it wait.
+    /// Default: `None`, which does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<Ordering>,
+    /// `Fifo`: what events are in order of, as a path such as `$.event.user.id` or text with `{{ … }}` placeholders, at
+    /// most 512 bytes. Events with the same value wait for each other and for no others; those that lack it are one
+    /// group. Default: all events of the destination are in one order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub ordering_key: Option<String>,
 }
 
 /// When to try again.
@@ -384,6 +399,17 @@ pub struct RetrySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
+    /// Failures that are tried again, 1 to 32 statuses, ranges, classes or reasons:
+    /// `["408", "429", "500-599", Timeout]`. Default: all that can be. Alone it means these and no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 64)))]
+    #[x_kube(validation = Rule::new(FAILURES_RULE).message(FAILURES_MESSAGE))]
+    pub retry_on: Option<Vec<String>>,
+    /// Failures after which an event is given up at once, unless `retryOn` names them: `["4xx"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 64)))]
+    #[x_kube(validation = Rule::new(FAILURES_RULE).message(FAILURES_MESSAGE))]
+    pub give_up_on: Option<Vec<String>>,
 }
 
 /// When to give up on a receiver, and how to find out that it works again.
@@ -424,6 +450,11 @@ pub struct EventDestinationStatus {
     /// Secret that holds the signing key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_secret_ref: Option<SecretKeyRef>,
+    /// Signatures with a public key, with a previous key that still signs, or in `signing.also`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub signatures: Vec<SignatureStatus>,
     /// Health and counters of deliveries; counters are written at most every 30 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryStatus>,
@@ -439,6 +470,12 @@ pub struct EventDestinationStatus {
     /// What came of the last test send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_test: Option<LastTest>,
+    /// The last handled value of the annotation `postrider.dev/rotate-secret`, cut to 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_rotate_secret: Option<String>,
+    /// What came of the last request for new keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation: Option<LastRotation>,
     /// The last handled value of the annotation `postrider.dev/replay`, cut to 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_replay: Option<String>,
@@ -534,6 +571,10 @@ pub struct DeliveryStatus {
     /// When the destination was disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_time: Option<Time>,
+    /// What of `spec.delivery` keeps deliveries waiting that are due: `RateLimit`, or `Order` when more wait for
+    /// those before them than is looked ahead at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
     /// When the next attempt is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,

@@ -173,8 +173,10 @@ fn list_or_text(_: &mut SchemaGenerator) -> Schema {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventTypeSpec {
-    /// Name of the type, as in `type`: letters, digits, `_`, `.` and `-`, at most 128 characters. Not a built-in one.
+    /// Name of the type, as in `type`: letters, digits, `_`, `.` and `-`, at most 128 characters. Not a built-in one,
+    /// and none that begins with `postrider.`: those events are Postrider's own.
     #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("!self.startsWith('postrider.')").message("names that begin with postrider. are Postrider's own; choose another name"))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_.-]+$')").message("use letters, digits, \"_\", \".\" and \"-\""))]
     pub name: String,
     /// One line about when it is sent, at most 512 characters.

@@ -18,12 +18,11 @@ use super::lint::{self, Linter};
 use super::secrets::Secrets;
 use super::{RenderArgs, RenderOutput, Report, Verdict, mails};
 use crate::api::API_VERSION;
-use crate::api::v1alpha1::event_destination::{SigningScheme, SigningSpec};
 use crate::api::v1alpha1::event_project::EventProjectSpec;
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::domain::delivery::{self, Attempt, WebhookRequest};
 use crate::domain::destination::{
-    Destination, Reference, References, Target, Webhook, secret_references, signing_key_ref,
+    Destination, Reference, References, Target, Webhook, secret_references, signing_key_refs,
 };
 use crate::domain::egress::EgressPolicy;
 use crate::domain::email;
@@ -32,6 +31,10 @@ use crate::domain::event::{Draft, Event, parse};
 use crate::domain::filter::Facts;
 use crate::domain::id::EventId;
 use crate::domain::project::ProjectFacts;
+use crate::domain::request::Passage;
+use crate::domain::secret::Secret;
+use crate::domain::signature::Signer;
+use crate::domain::signature::key::generate;
 use crate::engine::clock::{Clock as _, SystemClock};
 
 /// What has to be opened so that no address is refused that can be opened at all.
@@ -152,37 +155,22 @@ fn destination(
     };
     let identity = lint::identity(document);
     let namespace = document.metadata("namespace");
-    let mut unsigned = object.clone();
-    if let Some(signing) = signing_key_ref(&identity.key.name, &object.spec)
-        && !matches!(secrets.find(namespace, &signing.key), Reference::Found(_))
-    {
-        let (name, key) = (&signing.key.name, &signing.key.key);
-        let origin = if signing.generated {
-            "which Postrider makes, "
-        } else {
-            ""
-        };
-        report.note(format!(
-            "note: the signature is left out: the signing key, {origin}key {key:?} of Secret {name:?}, is not among \
-             the files; give it as a Secret manifest or with --secret {name}/{key}=VALUE"
-        ));
-        if let Some(webhook) = &mut unsigned.spec.webhook {
-            webhook.signing = Some(SigningSpec {
-                scheme: Some(SigningScheme::None),
-                ..SigningSpec::default()
-            });
-        }
-    }
-    let mut references: References = secret_references(&identity.key.name, &unsigned.spec)
+    let mut references: References = secret_references(&identity.key.name, &object.spec)
         .into_iter()
         .map(|(_, key)| {
             let found = secrets.find(namespace, &key);
             (key, found)
         })
         .collect();
+    let unsigned = stand_in(&identity.key.name, &object, &mut references, report);
     mails::stand_in(&object.spec, &mut references, report);
-    match Destination::try_from_spec(identity, &unsigned.spec, &references, &open()) {
-        Ok(destination) => {
+    match Destination::try_from_spec(identity, &object.spec, &references, &open()) {
+        Ok(mut destination) => {
+            if let Target::Webhook(webhook) = &mut destination.target {
+                let signatures = webhook.signer.signatures().iter().enumerate();
+                let kept = signatures.filter(|(index, _)| !unsigned.contains(index));
+                webhook.signer = Signer::new(kept.map(|(_, one)| one.clone()).collect());
+            }
             let usual = EgressPolicy::default();
             let checked = match &destination.target {
                 Target::Webhook(webhook) => usual.check_literal(webhook.endpoint.expose()),
@@ -209,6 +197,42 @@ fn destination(
             Ok(None)
         }
     }
+}
+
+/// Puts a key in the place of each signing key that is not among the files; answers which signatures are to be left out.
+fn stand_in(
+    name: &str,
+    object: &EventDestination,
+    references: &mut References,
+    report: &mut Report,
+) -> Vec<usize> {
+    let mut unsigned = Vec::new();
+    for (index, signing) in signing_key_refs(name, &object.spec).into_iter().enumerate() {
+        if matches!(references.get(&signing.key), Some(Reference::Found(_))) {
+            continue;
+        }
+        let origin = if signing.generated {
+            "which Postrider makes, "
+        } else {
+            ""
+        };
+        let which = if index == 0 {
+            "the signature".to_owned()
+        } else {
+            format!("the signature {:?}", signing.name)
+        };
+        let (name, key) = (&signing.key.name, &signing.key.key);
+        report.note(format!(
+            "note: {which} is left out: the signing key, {origin}key {key:?} of Secret {name:?}, is not among the \
+             files; give it as a Secret manifest or with --secret {name}/{key}=VALUE"
+        ));
+        if let Ok(made) = generate(signing.scheme, [1; 32]) {
+            let value = Secret::new(made.secret.expose().clone().into_bytes());
+            references.insert(signing.key, Reference::Found(value));
+            unsigned.push(index);
+        }
+    }
+    unsigned
 }
 
 /// The event as published; `None`: it is faulty, and the report says how.
@@ -339,5 +363,40 @@ fn show(
         }
         report.line("");
     }
+    if request.headers.contains_key(header::CONTENT_ENCODING) {
+        report.note("note: the body is compressed with gzip, as spec.webhook.compression says");
+    }
+    if let Some(passage) = &request.passage {
+        explain(passage, report);
+    }
     report.out.extend_from_slice(&request.body);
+}
+
+/// Says what of a request's way the request itself does not show.
+fn explain(passage: &Passage, report: &mut Report) {
+    if let Some(credentials) = &passage.credentials {
+        report.note(format!(
+            "note: the header authorization is left out: its token is fetched from {}",
+            credentials.endpoint().origin()
+        ));
+    }
+    if let Some(proxy) = &passage.proxy {
+        report.note(format!(
+            "note: the request goes through the proxy {}",
+            proxy.origin()
+        ));
+    }
+    let Some(tls) = &passage.tls else { return };
+    if !tls.authorities.is_empty() {
+        let count = tls.authorities.len();
+        report.note(format!(
+            "note: TLS trusts {count} authorities of spec.webhook.tls.caFrom and no others"
+        ));
+    }
+    if tls.client.is_some() {
+        report.note("note: TLS shows the certificate of spec.webhook.tls.clientCertificateFrom");
+    }
+    if let Some(name) = &tls.server_name {
+        report.note(format!("note: TLS expects a certificate for {}", name.to_str()));
+    }
 }

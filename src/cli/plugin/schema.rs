@@ -255,14 +255,14 @@ mod tests {
             &[
                 "spec.events[1]: must be a string, is a number",
                 "spec.suspend: must be a boolean, is a string",
-                "spec.webhook.URL: there is no such field; known here: formatOptions, headers, payload, signing, url, urlFrom",
+                "spec.webhook.URL: there is no such field; known here: auth, cloudEvents, compression, contentType, formatOptions, headers, method, payload, proxy, signing, tls, url, urlFrom",
                 "spec.webhook.headers[0].name: is missing",
                 "spec.webhook.headers[0].value: must be a string, is null",
                 "spec.webhook.payload.format: must be one of Default, Event, Sync, Flat, Envelope, CloudEvent, Slack, Datadog, NewRelic, Sentry, Discord, MicrosoftTeams, GoogleChat, PagerDuty, Opsgenie, Mattermost, Telegram, Alertmanager",
                 "spec.webhook.payload: must have at most 1 fields, has 2",
                 "spec.delivery.maxInFlight: must be a whole number",
                 "spec.delivery.retry.schedule: must have at least 1 entries",
-                "spec.delivery.retry[\"max attempts\"]: there is no such field; known here: maxAttempts, schedule",
+                "spec.delivery.retry[\"max attempts\"]: there is no such field; known here: giveUpOn, maxAttempts, retryOn, schedule",
             ],
         );
     }

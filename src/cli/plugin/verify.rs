@@ -1,23 +1,26 @@
 //! `verify`: whether a request is genuine and, if not, why.
 //!
 //! The check itself is `domain`'s. What is added is a search for the usual reasons: a header that got lost, a body
-//! that was read and written anew, another key or another way to write the signature.
+//! that was read and written anew, a key that was decoded or was not, another way to write the signature.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
-use super::{Report, Verdict, VerifyArgs, VerifyEncoding, VerifyScheme, input};
-use crate::api::v1alpha1::event_destination::SignatureEncoding;
+use super::{Report, Verdict, VerifyAlgorithm, VerifyArgs, VerifyEncoding, VerifyScheme, input};
+use crate::api::v1alpha1::event_destination::{SignatureAlgorithm, SignatureEncoding};
 use crate::domain::duration;
 use crate::domain::secret::Secret;
-use crate::domain::signature::{Signer, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP};
+use crate::domain::signature::content::Content;
+use crate::domain::signature::key::Key;
+use crate::domain::signature::{
+    GITHUB_PREFIX, GITHUB_SIGNATURE, KEY_PREFIX, PUBLIC_PREFIX, Received, STRIPE_SIGNATURE, Scheme,
+    Signature, WEBHOOK_ID, WEBHOOK_TIMESTAMP,
+};
 use crate::engine::clock::{Clock as _, SystemClock};
-
-/// Bytes of every signature.
-const CODE: usize = 32;
 
 /// Checks the request.
 ///
@@ -26,9 +29,8 @@ const CODE: usize = 32;
 pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Report> {
     let key = Secret::new(input::bytes(&args.secret)?);
     let body = input::bytes(&args.body)?;
-    let signer = signer(args, key.expose()).map_err(|detail| anyhow::anyhow!("--secret: {detail}"))?;
     let headers: HeaderMap = args.header.iter().cloned().collect();
-    let problems = problems(args, &signer, &headers, &body);
+    let problems = problems(args, key.expose(), &headers, &body).map_err(|detail| anyhow::anyhow!(detail))?;
     let mut report = Report::default();
     if problems.is_empty() {
         report.line("genuine");
@@ -41,45 +43,118 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn signer(args: &VerifyArgs, key: &[u8]) -> Result<Signer, String> {
-    match (args.scheme, &args.header_name) {
-        (VerifyScheme::Standard, _) => Signer::standard(key),
-        (VerifyScheme::Hmac, None) => Err("scheme hmac needs --header-name".to_owned()),
-        (VerifyScheme::Hmac, Some(header)) => {
-            // No key that Postrider signs with ends in a newline; editors like to add one to a file.
-            let key = key.strip_suffix(b"\n").unwrap_or(key);
-            let key = key.strip_suffix(b"\r").unwrap_or(key);
-            let encoding = match args.encoding {
-                VerifyEncoding::Hex => SignatureEncoding::Hex,
-                VerifyEncoding::Base64 => SignatureEncoding::Base64,
-            };
-            Signer::hmac(header.clone(), &args.prefix, encoding, key)
-        }
+/// No plain key that Postrider signs with ends in a newline; editors like to add one to a file.
+fn trimmed(key: &[u8]) -> &[u8] {
+    let key = key.strip_suffix(b"\n").unwrap_or(key);
+    key.strip_suffix(b"\r").unwrap_or(key)
+}
+
+fn algorithm(args: &VerifyArgs) -> SignatureAlgorithm {
+    match args.algorithm {
+        VerifyAlgorithm::Sha1 => SignatureAlgorithm::Sha1,
+        VerifyAlgorithm::Sha256 => SignatureAlgorithm::Sha256,
+        VerifyAlgorithm::Sha384 => SignatureAlgorithm::Sha384,
+        VerifyAlgorithm::Sha512 => SignatureAlgorithm::Sha512,
     }
 }
 
-fn problems(args: &VerifyArgs, signer: &Signer, headers: &HeaderMap, body: &[u8]) -> Vec<String> {
-    let standard = [WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE];
-    let needed: Vec<&HeaderName> = match args.scheme {
-        VerifyScheme::Standard => standard.iter().collect(),
-        VerifyScheme::Hmac => args.header_name.iter().collect(),
+fn read_key(args: &VerifyArgs, key: &[u8]) -> Result<Key, String> {
+    let read = match args.scheme {
+        VerifyScheme::Standard => Key::standard(key),
+        VerifyScheme::Ed25519 if key.starts_with(PUBLIC_PREFIX.as_bytes()) => Key::public(key),
+        VerifyScheme::Ed25519 => Key::ed25519(key),
+        VerifyScheme::Stripe | VerifyScheme::Github => Key::plain(SignatureAlgorithm::Sha256, trimmed(key)),
+        VerifyScheme::Hmac => Key::plain(algorithm(args), trimmed(key)),
+    };
+    read.map_err(|detail| {
+        let given = if key.starts_with(KEY_PREFIX.as_bytes()) && args.scheme == VerifyScheme::Ed25519 {
+            "; this is a key of scheme standard"
+        } else if key.starts_with(PUBLIC_PREFIX.as_bytes()) || key.starts_with(b"whsk_") {
+            "; this is a key of scheme ed25519"
+        } else {
+            ""
+        };
+        format!("--secret: {detail}{given}")
+    })
+}
+
+fn scheme(args: &VerifyArgs) -> Result<Scheme, String> {
+    let named = |usual: HeaderName| args.header_name.clone().unwrap_or(usual);
+    Ok(match args.scheme {
+        VerifyScheme::Standard => Scheme::Standard,
+        VerifyScheme::Ed25519 => Scheme::Ed25519,
+        VerifyScheme::Stripe => Scheme::Stripe {
+            header: named(STRIPE_SIGNATURE),
+        },
+        VerifyScheme::Github => Scheme::Plain {
+            header: named(GITHUB_SIGNATURE),
+            prefix: GITHUB_PREFIX.into(),
+            encoding: SignatureEncoding::Hex,
+            content: Content::body(),
+        },
+        VerifyScheme::Hmac => Scheme::Plain {
+            header: args
+                .header_name
+                .clone()
+                .ok_or("scheme hmac needs --header-name")?,
+            prefix: args.prefix.as_str().into(),
+            encoding: match args.encoding {
+                VerifyEncoding::Hex => SignatureEncoding::Hex,
+                VerifyEncoding::Base64 => SignatureEncoding::Base64,
+            },
+            content: Content::parse(&args.signed_content)
+                .map_err(|detail| format!("--signed-content: {detail}"))?,
+        },
+    })
+}
+
+/// What is wrong with the request; nothing when it is genuine.
+fn problems(
+    args: &VerifyArgs,
+    secret: &[u8],
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Vec<String>, String> {
+    let scheme = scheme(args)?;
+    let signature = Signature::new(scheme.clone(), read_key(args, secret)?);
+    let mut needed = vec![scheme.header().clone()];
+    let dated = match &scheme {
+        Scheme::Standard | Scheme::Ed25519 => {
+            needed = vec![WEBHOOK_ID, WEBHOOK_TIMESTAMP, scheme.header().clone()];
+            true
+        }
+        Scheme::Stripe { .. } => true,
+        Scheme::Plain { content, .. } => {
+            if content.covers_time() {
+                needed.push(WEBHOOK_TIMESTAMP);
+            }
+            content.covers_time()
+        }
     };
     let missing: Vec<_> = needed
         .into_iter()
-        .filter(|name| !headers.contains_key(*name))
+        .filter(|name| !headers.contains_key(name))
         .map(|name| format!("header {name} is missing"))
         .collect();
     if !missing.is_empty() {
-        return missing;
+        return Ok(missing);
     }
     let now = args.now.unwrap_or_else(|| SystemClock.now());
     let mut problems = Vec::new();
     // The signature is checked as of the time that the request names; that time is checked on its own.
     let mut claimed = now;
-    if args.scheme == VerifyScheme::Standard {
-        let seconds = text(headers, &WEBHOOK_TIMESTAMP).parse().ok();
+    if dated {
+        let (place, seconds) = match &scheme {
+            Scheme::Stripe { header } => {
+                let mut parts = text(headers, header).split(',');
+                let time = parts.find_map(|part| part.trim().strip_prefix("t="));
+                (format!("t= in header {header}"), time.unwrap_or_default())
+            }
+            _ => (WEBHOOK_TIMESTAMP.to_string(), text(headers, &WEBHOOK_TIMESTAMP)),
+        };
+        let seconds = seconds.parse().ok();
         let Some(time) = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()) else {
-            return vec![format!("{WEBHOOK_TIMESTAMP} is no number of seconds since 1970")];
+            return Ok(vec![format!("{place} is no number of seconds since 1970")]);
         };
         claimed = time;
         let off = now.duration_since(time);
@@ -89,24 +164,52 @@ fn problems(args: &VerifyArgs, signer: &Signer, headers: &HeaderMap, body: &[u8]
             problems.push(format!("the timestamp is {by}s {side}, more than {most}: {time}"));
         }
     }
-    let fits = |body: &[u8]| signer.verify(headers, body, claimed).is_ok();
-    if !fits(body) {
-        problems.push(reason(args, headers, body, fits));
+    let fits = |signature: &Signature, body: &[u8]| {
+        let request = Received {
+            headers,
+            body,
+            url: &args.url,
+            method: &args.method,
+        };
+        signature.verify(&request, claimed).is_ok()
+    };
+    if !fits(&signature, body) {
+        problems.push(reason(args, &signature, secret, headers, body, fits));
     }
-    problems
+    Ok(problems)
 }
 
 /// Why a signature does not fit.
-fn reason(args: &VerifyArgs, headers: &HeaderMap, body: &[u8], fits: impl Fn(&[u8]) -> bool) -> String {
-    if let Some(flaw) = flaw(args, headers) {
+fn reason(
+    args: &VerifyArgs,
+    signature: &Signature,
+    secret: &[u8],
+    headers: &HeaderMap,
+    body: &[u8],
+    fits: impl Fn(&Signature, &[u8]) -> bool,
+) -> String {
+    if let Some(flaw) = flaw(signature, headers) {
         return flaw;
     }
-    if let Some((what, _)) = variants(body).into_iter().find(|(_, variant)| fits(variant)) {
+    if let Some((what, _)) = variants(body)
+        .into_iter()
+        .find(|(_, variant)| fits(signature, variant))
+    {
         return format!("the body was changed: the signature fits it {what}; keep the bytes that came");
     }
-    let covered = match args.scheme {
-        VerifyScheme::Standard => "the body or webhook-id was changed",
-        VerifyScheme::Hmac => "the body was changed",
+    if let Some((what, _)) = others(args, signature.scheme(), secret)
+        .into_iter()
+        .find(|(_, other)| fits(other, body))
+    {
+        return what;
+    }
+    let covered = match signature.scheme() {
+        Scheme::Standard | Scheme::Ed25519 => "the body, webhook-id or webhook-timestamp was changed",
+        Scheme::Stripe { .. } => "the body or the time was changed",
+        Scheme::Plain { .. } if args.signed_content.contains("url") => {
+            "the body or the URL was changed, or --url is another than the destination's"
+        }
+        Scheme::Plain { .. } => "the body was changed",
     };
     format!(
         "the signature does not fit: this is another key than it was made with, or {covered} ({} bytes of body)",
@@ -114,47 +217,156 @@ fn reason(args: &VerifyArgs, headers: &HeaderMap, body: &[u8], fits: impl Fn(&[u
     )
 }
 
-/// What is wrong with the signature as it is written.
-fn flaw(args: &VerifyArgs, headers: &HeaderMap) -> Option<String> {
-    let is_base64 = |text: &str| STANDARD.decode(text).is_ok_and(|code| code.len() == CODE);
-    let is_hex = |text: &str| hex::decode(text).is_ok_and(|code| code.len() == CODE);
-    match (args.scheme, &args.header_name) {
-        (VerifyScheme::Standard, _) | (_, None) => {
-            let all = text(headers, &WEBHOOK_SIGNATURE);
-            let mut signatures = all
-                .split(' ')
-                .filter_map(|one| one.strip_prefix("v1,"))
-                .peekable();
-            if signatures.peek().is_none() {
-                return Some(format!(
-                    "{WEBHOOK_SIGNATURE} holds no signature that begins with \"v1,\""
-                ));
-            }
-            (!signatures.any(is_base64))
-                .then(|| format!("{WEBHOOK_SIGNATURE} is damaged: it is not base64 of {CODE} bytes"))
+/// Signatures as they are made by mistake, with what to do about it.
+fn others(args: &VerifyArgs, scheme: &Scheme, secret: &[u8]) -> Vec<(String, Signature)> {
+    let key = trimmed(secret);
+    let body_of = |text: &[u8]| {
+        let encoded = text.strip_prefix(KEY_PREFIX.as_bytes()).unwrap_or(text);
+        STANDARD.decode(encoded).map(Zeroizing::new).ok()
+    };
+    let mut all = Vec::new();
+    let mut push = |scheme: &Scheme, algorithm, key: &[u8], what: &str| {
+        if let Ok(key) = Key::mac(algorithm, key) {
+            all.push((what.to_owned(), Signature::new(scheme.clone(), key)));
         }
-        (VerifyScheme::Hmac, Some(name)) => {
-            let Some(signature) = text(headers, name).strip_prefix(args.prefix.as_str()) else {
-                return Some(format!("header {name} does not begin with {:?}", args.prefix));
+    };
+    let own = if args.scheme == VerifyScheme::Hmac {
+        algorithm(args)
+    } else {
+        SignatureAlgorithm::Sha256
+    };
+    match scheme {
+        Scheme::Standard => {
+            let what = "the signer did not decode the key: the signature fits the text of the key; the key is what \
+                        base64 after whsec_ stands for";
+            push(scheme, own, key, what);
+            push(
+                scheme,
+                own,
+                key.strip_prefix(KEY_PREFIX.as_bytes()).unwrap_or(key),
+                what,
+            );
+        }
+        Scheme::Ed25519 => {}
+        Scheme::Stripe { .. } | Scheme::Plain { .. } => {
+            if let Some(decoded) = body_of(key) {
+                let what = "the key was decoded: the signature fits what base64 in it stands for; in this scheme the \
+                            text itself is the key";
+                push(scheme, own, &decoded, what);
+            }
+            if let Ok(decoded) = hex::decode(key) {
+                let what = "the key was decoded: the signature fits what hexadecimal in it stands for; in this scheme \
+                            the text itself is the key";
+                push(scheme, own, &Zeroizing::new(decoded), what);
+            }
+            let newline = Zeroizing::new([key, b"\n"].concat());
+            let what = "the signer's key ends in a newline; store it without, for example with printf instead of echo";
+            push(scheme, own, &newline, what);
+        }
+    }
+    if let Scheme::Plain {
+        header,
+        prefix,
+        encoding,
+        content,
+    } = scheme
+    {
+        for source in [
+            "{{ $.body }}",
+            "{{ $.timestamp }}.{{ $.body }}",
+            "{{ $.id }}.{{ $.timestamp }}.{{ $.body }}",
+        ] {
+            if let Ok(other) = Content::parse(source)
+                && other != *content
+            {
+                let scheme = Scheme::Plain {
+                    header: header.clone(),
+                    prefix: prefix.clone(),
+                    encoding: *encoding,
+                    content: other,
+                };
+                let what =
+                    format!("the signature covers something else: it fits --signed-content '{source}'");
+                push(&scheme, own, key, &what);
+            }
+        }
+    }
+    all
+}
+
+/// What is wrong with the signature as it is written.
+fn flaw(signature: &Signature, headers: &HeaderMap) -> Option<String> {
+    let length = signature.keys().first()?.code_length();
+    let name = signature.scheme().header();
+    let given = text(headers, name);
+    let is_base64 = |text: &str| STANDARD.decode(text).is_ok_and(|code| code.len() == length);
+    let is_hex = |text: &str| hex::decode(text).is_ok_and(|code| code.len() == length);
+    let standard = |version: &str, other: &str, scheme: &str| {
+        let mut signatures = given
+            .split(' ')
+            .filter_map(|one| one.strip_prefix(version))
+            .peekable();
+        if signatures.peek().is_none() {
+            let hint = if given.split(' ').any(|one| one.starts_with(other)) {
+                format!("; it holds one that begins with {other:?}: say --scheme {scheme}")
+            } else {
+                String::new()
             };
-            match args.encoding {
-                VerifyEncoding::Hex if is_hex(signature) => signature
+            return Some(format!(
+                "{name} holds no signature that begins with {version:?}{hint}"
+            ));
+        }
+        (!signatures.any(is_base64)).then(|| format!("{name} is damaged: it is not base64 of {length} bytes"))
+    };
+    match signature.scheme() {
+        Scheme::Standard => standard("v1,", "v1a,", "ed25519"),
+        Scheme::Ed25519 => standard("v1a,", "v1,", "standard"),
+        Scheme::Stripe { .. } => {
+            let mut codes = given
+                .split(',')
+                .filter_map(|part| part.trim().strip_prefix("v1="))
+                .peekable();
+            if codes.peek().is_none() {
+                return Some(format!("header {name} holds no v1="));
+            }
+            (!codes.any(is_hex))
+                .then(|| format!("header {name} is damaged: v1= is not hexadecimal of {length} bytes"))
+        }
+        Scheme::Plain { prefix, encoding, .. } => {
+            let Some(code) = given.strip_prefix(&**prefix) else {
+                return Some(format!("header {name} does not begin with {prefix:?}"));
+            };
+            match encoding {
+                SignatureEncoding::Hex if is_hex(code) => code
                     .bytes()
                     .any(|byte| byte.is_ascii_uppercase())
                     .then(|| format!("header {name} is in upper case; Postrider writes lower case")),
-                VerifyEncoding::Base64 if is_base64(signature) => None,
-                VerifyEncoding::Hex if is_base64(signature) => {
+                SignatureEncoding::Base64 if is_base64(code) => None,
+                SignatureEncoding::Hex if is_base64(code) => {
                     Some(format!("header {name} is base64; say --encoding base64"))
                 }
-                VerifyEncoding::Base64 if is_hex(signature) => {
+                SignatureEncoding::Base64 if is_hex(code) => {
                     Some(format!("header {name} is hexadecimal; say --encoding hex"))
                 }
-                _ if args.prefix.is_empty() && signature.contains('=') => Some(format!(
+                SignatureEncoding::Base64 if URL_SAFE.decode(code).is_ok() => Some(format!(
+                    "header {name} is base64 with \"-\" and \"_\", which Postrider does not write"
+                )),
+                _ if prefix.is_empty() && code.trim_end_matches('=').contains('=') => Some(format!(
                     "header {name} is no signature alone; say what is before it with --prefix"
                 )),
-                _ => Some(format!(
-                    "header {name} is damaged: it is not {CODE} bytes in this encoding"
-                )),
+                _ => {
+                    let other = [(20, "sha1"), (32, "sha256"), (48, "sha384"), (64, "sha512")]
+                        .into_iter()
+                        .find(|(bytes, _)| code.len() == 2 * bytes && hex::decode(code).is_ok());
+                    Some(match other {
+                        Some((bytes, word)) => {
+                            format!("header {name} holds {bytes} bytes, not {length}; say --algorithm {word}")
+                        }
+                        None => {
+                            format!("header {name} is damaged: it is not {length} bytes in this encoding")
+                        }
+                    })
+                }
             }
         }
     }
@@ -183,136 +395,4 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-    use crate::cli::plugin::{Command, Plugin};
-    use crate::domain::id::EventId;
-
-    const KEY: &[u8] = b"whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz";
-    const BODY: &[u8] = b"{\"b\":1,\"a\":\"x\"}";
-
-    fn args(more: &[&str]) -> VerifyArgs {
-        let all = [
-            "p",
-            "verify",
-            "--secret",
-            "k",
-            "--body",
-            "b",
-            "--now",
-            "2025-01-01T00:00:00Z",
-        ];
-        match Plugin::parse_from(all.iter().chain(more)).command {
-            Command::Verify(args) => *args,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn signed(args: &VerifyArgs, at: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let id = EventId::parse("evt-1").unwrap();
-        let signer = signer(args, KEY).unwrap();
-        signer.sign(&id, at.parse().unwrap(), BODY, &mut headers);
-        headers
-    }
-
-    #[track_caller]
-    fn says(args: &VerifyArgs, key: &[u8], headers: &HeaderMap, body: &[u8], words: &[&str]) {
-        let found = problems(args, &signer(args, key).unwrap(), headers, body);
-        let fit =
-            found.len() == words.len() && found.iter().zip(words).all(|(text, word)| text.contains(word));
-        assert!(fit, "{found:?} instead of {words:?}");
-    }
-
-    #[test]
-    fn each_reason_is_named() {
-        let args = args(&[]);
-        let headers = signed(&args, "2025-01-01T00:04:00Z");
-        let other = b"whsec_YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFh\n";
-        says(&args, KEY, &headers, BODY, &[]);
-        says(&args, &[KEY, b"\n"].concat(), &headers, BODY, &[]);
-        says(&args, other, &headers, BODY, &["another key"]);
-        says(&args, KEY, &headers, b"{}", &["webhook-id was changed"]);
-        says(
-            &args,
-            KEY,
-            &headers,
-            &[BODY, b"\n"].concat(),
-            &["without white space"],
-        );
-        says(
-            &args,
-            KEY,
-            &headers,
-            b"{\n  \"b\": 1,\n  \"a\": \"x\"\n}",
-            &["JSON without spaces"],
-        );
-        says(
-            &args,
-            KEY,
-            &HeaderMap::new(),
-            BODY,
-            &["webhook-id", "webhook-timestamp", "webhook-signature"],
-        );
-
-        let old = signed(&args, "2024-12-31T23:00:00Z");
-        says(&args, KEY, &old, BODY, &["3600s old, more than 5m"]);
-        says(&args, other, &old, BODY, &["old", "another key"]);
-        says(
-            &args,
-            KEY,
-            &signed(&args, "2025-01-01T01:00:00Z"),
-            BODY,
-            &["in the future"],
-        );
-
-        for (value, word) in [("v2,abc", "begins with"), ("v1,abc", "damaged")] {
-            let mut headers = headers.clone();
-            headers.insert(WEBHOOK_SIGNATURE, value.parse().unwrap());
-            says(&args, KEY, &headers, BODY, &[word]);
-        }
-        let mut headers = headers.clone();
-        headers.insert(WEBHOOK_TIMESTAMP, "soon".parse().unwrap());
-        says(&args, KEY, &headers, BODY, &["seconds since 1970"]);
-    }
-
-    #[test]
-    fn a_wider_tolerance_is_heeded() {
-        let args = args(&["--tolerance", "2h"]);
-        says(&args, KEY, &signed(&args, "2024-12-31T23:00:00Z"), BODY, &[]);
-    }
-
-    #[test]
-    fn a_plain_signature_is_explained_too() {
-        let plain = |more: &[&str]| args(&[&["--scheme", "hmac", "--header-name", "X-Sig"], more].concat());
-        let headers = signed(&plain(&["--prefix", "sha256="]), "2020-01-01T00:00:00Z");
-        says(&plain(&["--prefix", "sha256="]), KEY, &headers, BODY, &[]);
-        says(
-            &plain(&["--prefix", "sha256="]),
-            &[KEY, b"\r\n"].concat(),
-            &headers,
-            BODY,
-            &[],
-        );
-        says(
-            &plain(&["--prefix", "sha256="]),
-            b"other",
-            &headers,
-            BODY,
-            &["another key"],
-        );
-        says(
-            &plain(&["--prefix", "sha1="]),
-            KEY,
-            &headers,
-            BODY,
-            &["does not begin with"],
-        );
-        says(&plain(&[]), KEY, &headers, BODY, &["--prefix"]);
-        let base64 = plain(&["--prefix", "sha256=", "--encoding", "base64"]);
-        says(&base64, KEY, &headers, BODY, &["--encoding hex"]);
-        says(&plain(&[]), KEY, &HeaderMap::new(), BODY, &["x-sig is missing"]);
-    }
-}
+mod tests;

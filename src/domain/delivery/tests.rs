@@ -4,19 +4,25 @@ use serde_json::json;
 
 use super::*;
 use crate::api::v1alpha1::event_destination::PayloadFormat;
+use crate::domain::destination::RequestTemplates;
+use crate::domain::egress::EgressPolicy;
 use crate::domain::event::sample;
+use crate::domain::request::RequestForm;
 use crate::domain::shape::Payload;
+use crate::domain::signature::{Received, Signer};
 
 fn made(own: &[(HeaderName, HeaderValue)], attempt: Attempt) -> (HeaderMap, Bytes) {
     let event = sample::event(&json!({"id": "evt-7", "type": "workflow_failure", "data": {"a": 1}}));
-    let rendered = Payload::Format(PayloadFormat::Default)
-        .render(&event, &sample::identity(), attempt)
-        .unwrap();
-    let signer = Signer::standard(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-    (
-        headers(own, &signer, &rendered, &event, &sample::identity(), attempt),
-        rendered.body,
-    )
+    let webhook = Webhook {
+        endpoint: Endpoint::parse("https://hooks.example.com/in", &EgressPolicy::default()).unwrap(),
+        headers: own.to_vec(),
+        templates: RequestTemplates::default(),
+        payload: Payload::Format(PayloadFormat::Default),
+        signer: Signer::standard(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(),
+        request: RequestForm::default(),
+    };
+    let request = prepare(&webhook, &sample::identity(), &event, attempt).unwrap();
+    (request.headers, request.body)
 }
 
 #[test]
@@ -62,7 +68,13 @@ fn a_later_attempt_differs_only_in_number_time_and_signature() {
 fn the_signature_is_over_the_body_that_is_sent() {
     let signer = Signer::standard(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let (headers, body) = made(&[], sample::attempt());
-    assert_eq!(signer.verify(&headers, &body, sample::attempt().now), Ok(()));
+    let request = Received {
+        headers: &headers,
+        body: &body,
+        url: "https://hooks.example.com/in",
+        method: "POST",
+    };
+    assert_eq!(signer.verify(&request, sample::attempt().now), Ok(()));
 }
 
 #[test]

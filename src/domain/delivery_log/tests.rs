@@ -52,6 +52,7 @@ fn request() -> WebhookRequest {
         endpoint: endpoint(),
         headers,
         body: Bytes::new(),
+        passage: None,
     }
 }
 

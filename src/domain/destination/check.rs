@@ -5,13 +5,13 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, Reference, References, Target, Webhook,
-    ready_service, signing_key_ref,
+    DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, MAX_URL, Reference, References,
+    RequestTemplates, Target, Webhook, ready_service,
 };
-use crate::api::v1alpha1::common::{DEFAULT_HEADERS, OWN_HEADER_PREFIX, RESERVED_HEADERS};
+use crate::api::v1alpha1::common::{OWN_HEADER_PREFIX, RESERVED_HEADERS};
 use crate::api::v1alpha1::event_destination::{
     AutoDisableSpec, DeliverySpec, EventDestinationSpec, HeaderSpec, PayloadFormat, PayloadSpec,
-    SigningScheme, SigningSpec, WebhookTarget,
+    WebhookTarget,
 };
 use crate::api::v1alpha1::{DurationString, SecretKeyRef};
 use crate::domain::duration;
@@ -20,14 +20,22 @@ use crate::domain::fault::{Faults, field_path};
 use crate::domain::filter::Filter;
 use crate::domain::health::DisablePolicy;
 use crate::domain::pattern::TypePattern;
+use crate::domain::request::RequestForm;
 use crate::domain::retry::{LONGEST_MAX_AGE, MAX_ATTEMPTS, RetryPolicy};
 use crate::domain::secret::Secret;
 use crate::domain::shape::Payload;
-use crate::domain::signature::{Signer, check_prefix};
 use crate::domain::template::Template;
+use crate::domain::template::field::{HeaderTemplate, TakenOut, UrlTemplate, has_placeholder, take_out};
 
 /// Most bytes of a header's value.
 const MAX_HEADER_VALUE: usize = 4096;
+/// Where the URL stands.
+pub(super) const URL_PATH: &str = "spec.webhook.url";
+
+/// Headers that are the same for every event.
+pub(super) type FixedHeaders = Vec<(HeaderName, HeaderValue)>;
+/// Headers that are made of the event.
+pub(super) type HeaderTemplates = Vec<(HeaderName, HeaderTemplate)>;
 
 /// Collects faults while it reads a spec.
 pub(super) struct Check<'a> {
@@ -79,6 +87,18 @@ impl Check<'_> {
         spec: &EventDestinationSpec,
         target: &WebhookTarget,
     ) -> Option<Webhook> {
+        let asked = self.request(identity, target);
+        let webhook = self.undressed(identity, spec, target);
+        self.dressed(webhook?, asked?)
+    }
+
+    /// The webhook without what its requests need beyond URL, headers, body and signature.
+    fn undressed(
+        &mut self,
+        identity: &Identity,
+        spec: &EventDestinationSpec,
+        target: &WebhookTarget,
+    ) -> Option<Webhook> {
         if let Some(service) = ready_service(target) {
             if target
                 .payload
@@ -88,9 +108,9 @@ impl Check<'_> {
                 self.faults
                     .invalid("spec.webhook.payload", "set at most one of format and template");
             }
-            let headers = self.headers(&target.headers);
-            let signer = self.signer(identity, spec, target.signing.as_ref());
-            return self.ready(service, target, headers, signer);
+            let (headers, templates) = self.headers(&target.headers);
+            let signer = self.signer(identity, spec);
+            return self.ready(service, target, headers, templates, signer);
         }
         if target.format_options.is_some() {
             self.faults.invalid(
@@ -99,23 +119,32 @@ impl Check<'_> {
             );
         }
         let endpoint = self.endpoint(target);
-        let headers = self.headers(&target.headers);
+        let (headers, header_templates) = self.headers(&target.headers);
         let payload = self.payload(target.payload.as_ref());
-        let signer = self.signer(identity, spec, target.signing.as_ref());
+        let signer = self.signer(identity, spec);
+        let (endpoint, url) = endpoint?;
         Some(Webhook {
-            endpoint: endpoint?,
+            endpoint,
             headers,
+            templates: RequestTemplates {
+                url,
+                headers: header_templates,
+            },
             payload: payload?,
             signer: signer?,
+            request: RequestForm::default(),
         })
     }
 
-    fn endpoint(&mut self, target: &WebhookTarget) -> Option<Endpoint> {
-        let (path, text) = match (&target.url, &target.url_from) {
-            (Some(url), None) => ("spec.webhook.url", url.clone()),
+    fn endpoint(&mut self, target: &WebhookTarget) -> Option<(Endpoint, Option<UrlTemplate>)> {
+        let (path, text, taken_out) = match (&target.url, &target.url_from) {
+            (Some(url), None) => {
+                let (text, taken_out) = self.placeholders(url)?;
+                (URL_PATH, text, taken_out)
+            }
             (None, Some(source)) => {
                 let path = "spec.webhook.urlFrom";
-                (path, self.secret_text(path, &source.secret_key_ref)?)
+                (path, self.secret_text(path, &source.secret_key_ref)?, None)
             }
             _ => {
                 self.faults
@@ -123,7 +152,11 @@ impl Check<'_> {
                 return None;
             }
         };
-        match Endpoint::parse(&text, self.egress) {
+        let parsed = Endpoint::parse(&text, self.egress).and_then(|endpoint| {
+            let template = taken_out.map(|taken| taken.put_back(URL_PATH, endpoint.expose()));
+            Ok((endpoint, template.transpose()?))
+        });
+        match parsed {
             Ok(endpoint) => Some(endpoint),
             Err(fault) => {
                 let fault = match &target.url_from {
@@ -136,8 +169,29 @@ impl Check<'_> {
         }
     }
 
-    fn headers(&mut self, specs: &[HeaderSpec]) -> Vec<(HeaderName, HeaderValue)> {
-        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(specs.len());
+    /// Takes the placeholders out of `spec.webhook.url`. What comes from a Secret has none: it is sent as it is.
+    pub(super) fn placeholders(&mut self, url: &str) -> Option<(String, Option<TakenOut>)> {
+        if url.len() > MAX_URL {
+            self.faults
+                .invalid(URL_PATH, format!("the URL is over {MAX_URL} characters"));
+            return None;
+        }
+        if !has_placeholder(url) {
+            return Some((url.to_owned(), None));
+        }
+        match take_out(url) {
+            Ok((text, taken_out)) => Some((text, Some(taken_out))),
+            Err(fault) => {
+                self.faults.invalid(URL_PATH, fault);
+                None
+            }
+        }
+    }
+
+    /// The headers that are the same for every event, and those that are made of it.
+    fn headers(&mut self, specs: &[HeaderSpec]) -> (FixedHeaders, HeaderTemplates) {
+        let mut headers = Vec::with_capacity(specs.len());
+        let mut templates = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let path = format!("spec.webhook.headers[{index}]");
             let name = self.header_name(&format!("{path}.name"), &spec.name);
@@ -152,15 +206,37 @@ impl Check<'_> {
                     ),
                 );
             }
+            if let Some(value) = spec.value.as_deref().filter(|value| has_placeholder(value)) {
+                let template = self.header_template(&path, spec, value);
+                if let (Some(name), Some(template)) = (name, template) {
+                    templates.push((name, template));
+                }
+                continue;
+            }
             let value = self.header_value(&path, spec);
             if let (Some(name), Some(value)) = (name, value) {
                 headers.push((name, value));
             }
         }
-        headers
+        (headers, templates)
     }
 
-    fn header_name(&mut self, path: &str, name: &str) -> Option<HeaderName> {
+    fn header_template(&mut self, path: &str, spec: &HeaderSpec, value: &str) -> Option<HeaderTemplate> {
+        // Says what is wrong with the literal parts, and with valueFrom beside it.
+        self.header_value(path, spec)?;
+        let field = format!("{path}.value");
+        match HeaderTemplate::parse(&field, value) {
+            Ok(template) => Some(template),
+            Err(faults) => {
+                for fault in faults {
+                    self.faults.invalid(&field, fault.message);
+                }
+                None
+            }
+        }
+    }
+
+    pub(super) fn header_name(&mut self, path: &str, name: &str) -> Option<HeaderName> {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             self.faults.invalid(path, "this is not a header name");
             return None;
@@ -230,73 +306,6 @@ impl Check<'_> {
         }
     }
 
-    fn signer(
-        &mut self,
-        identity: &Identity,
-        spec: &EventDestinationSpec,
-        signing: Option<&SigningSpec>,
-    ) -> Option<Signer> {
-        let Some(reference) = signing_key_ref(&identity.key.name, spec) else {
-            return Some(Signer::None);
-        };
-        let key = self.secret(reference.path(), &reference.key);
-        let signing = signing.cloned().unwrap_or_default();
-        let header = match (reference.scheme, &signing.header) {
-            (SigningScheme::HmacSha256, Some(header)) => {
-                let own = spec.webhook.as_ref().map_or(&[][..], |webhook| &webhook.headers);
-                Some(self.signature_header(header, own)?)
-            }
-            (SigningScheme::HmacSha256, None) => {
-                self.faults.invalid(
-                    SIGNING_HEADER_PATH,
-                    "scheme HmacSHA256 needs the name of a header",
-                );
-                return None;
-            }
-            _ => None,
-        };
-        let prefix = signing.prefix.as_deref().unwrap_or_default();
-        if let Err(fault) = check_prefix(prefix) {
-            self.faults.invalid("spec.webhook.signing.prefix", fault);
-            return None;
-        }
-        let key = key?;
-        let signer = match header {
-            Some(header) => Signer::hmac(header, prefix, signing.encoding.unwrap_or_default(), key.expose()),
-            None => Signer::standard(key.expose()),
-        };
-        match signer {
-            Ok(signer) => Some(signer),
-            Err(fault) => {
-                let mut fault = in_secret(&reference.key, &fault);
-                if reference.generated {
-                    fault.push_str(
-                        "; delete the Secret to have a new one made, and give the receiver the new key",
-                    );
-                }
-                self.faults.invalid(reference.path(), fault);
-                None
-            }
-        }
-    }
-
-    /// The header that carries the signature: it must not take the place of another one that is sent.
-    fn signature_header(&mut self, name: &str, own: &[HeaderSpec]) -> Option<HeaderName> {
-        let header = self.header_name(SIGNING_HEADER_PATH, name)?;
-        let same = |other: &HeaderSpec| other.name.eq_ignore_ascii_case(header.as_str());
-        let fault = if let Some(index) = own.iter().position(same) {
-            format!(
-                "this header is also set by spec.webhook.headers[{index}]; choose another name for one of them"
-            )
-        } else if DEFAULT_HEADERS.contains(&header.as_str()) {
-            "every request has this header with another meaning; choose another name".to_owned()
-        } else {
-            return Some(header);
-        };
-        self.faults.invalid(SIGNING_HEADER_PATH, fault);
-        None
-    }
-
     pub(super) fn delivery(&mut self, spec: DeliverySpec) -> (Duration, RetryPolicy, u32) {
         let seconds = Duration::from_secs;
         let timeout = self
@@ -318,6 +327,7 @@ impl Check<'_> {
             .unwrap_or(DEFAULT_MAX_IN_FLIGHT);
         let retry = spec.retry.unwrap_or_default();
         let mut policy = RetryPolicy {
+            rules: self.retry_rules(&retry),
             max_age,
             ..RetryPolicy::default()
         };
@@ -387,7 +397,7 @@ impl Check<'_> {
         }
     }
 
-    fn bounded(
+    pub(super) fn bounded(
         &mut self,
         path: &str,
         text: Option<&DurationString>,
@@ -411,7 +421,7 @@ impl Check<'_> {
         duration
     }
 
-    fn count(&mut self, path: &str, count: Option<i32>, most: u32) -> Option<u32> {
+    pub(super) fn count(&mut self, path: &str, count: Option<i32>, most: u32) -> Option<u32> {
         let count = count?;
         let fits = u32::try_from(count)
             .ok()
@@ -422,7 +432,7 @@ impl Check<'_> {
         fits
     }
 
-    fn secret(&mut self, path: &str, key: &SecretKeyRef) -> Option<Secret<Vec<u8>>> {
+    pub(super) fn secret(&mut self, path: &str, key: &SecretKeyRef) -> Option<Secret<Vec<u8>>> {
         match self.references.get(key) {
             Some(Reference::Found(value)) => Some(value.clone()),
             Some(Reference::NoKey) => {
@@ -469,7 +479,6 @@ pub(super) fn in_secret(key: &SecretKeyRef, fault: &str) -> String {
     format!("Secret {:?} key {:?}: {fault}", key.name, key.key)
 }
 
-const SIGNING_HEADER_PATH: &str = "spec.webhook.signing.header";
 /// The longest duration that messages give as an example.
 const EXAMPLE: Duration = Duration::from_mins(90);
 const DAYS_30: Duration = Duration::from_secs(720 * 3600);

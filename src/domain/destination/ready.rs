@@ -1,15 +1,17 @@
 //! Ready formats of services: URL and headers follow from the format's name, a key and a few options.
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
-use super::check::{Check, in_secret};
-use super::{Endpoint, Webhook};
+use super::check::{Check, FixedHeaders, HeaderTemplates, URL_PATH, in_secret};
+use super::{Endpoint, RequestTemplates, Webhook};
 use crate::api::v1alpha1::event_destination::{FormatOptions, SeverityLevel, WebhookTarget};
 use crate::domain::format::{ConnectionFault, Level, Needs, Options, Part, ReadyFormat, Service};
 use crate::domain::pattern::TypePattern;
+use crate::domain::request::RequestForm;
 use crate::domain::secret::Secret;
 use crate::domain::shape::Payload;
 use crate::domain::signature::Signer;
+use crate::domain::template::field::TakenOut;
 
 const OPTIONS_PATH: &str = "spec.webhook.formatOptions";
 /// Most tags and most rules of severity.
@@ -23,13 +25,14 @@ impl Check<'_> {
         &mut self,
         service: &'static Service,
         target: &WebhookTarget,
-        own: Vec<(HeaderName, HeaderValue)>,
+        own: FixedHeaders,
+        templates: HeaderTemplates,
         signer: Option<Signer>,
     ) -> Option<Webhook> {
         let given = target.format_options.clone().unwrap_or_default();
         let options = self.options(service, &given);
         let key = self.key(service, &given);
-        let url = self.url(target)?;
+        let (url, taken_out) = self.url(target)?;
         if service.needs != Needs::Url && key.is_none() {
             return None;
         }
@@ -45,7 +48,11 @@ impl Check<'_> {
                 return None;
             }
         };
-        let endpoint = match Endpoint::parse(&connection.url, self.egress) {
+        let endpoint = Endpoint::parse(&connection.url, self.egress).and_then(|endpoint| {
+            let template = taken_out.map(|taken| taken.put_back(URL_PATH, endpoint.expose()));
+            Ok((endpoint, template.transpose()?))
+        });
+        let (endpoint, url) = match endpoint {
             Ok(endpoint) => endpoint,
             Err(fault) => {
                 let fault = ConnectionFault {
@@ -58,26 +65,36 @@ impl Check<'_> {
         };
         // What the service needs wins: with another key it would take nothing.
         let mut headers = own;
-        headers.retain(|(name, _)| connection.headers.iter().all(|(needed, _)| needed != name));
+        let is_needed = |name: &HeaderName| connection.headers.iter().any(|(needed, _)| needed == name);
+        headers.retain(|(name, _)| !is_needed(name));
+        let mut templates = templates;
+        templates.retain(|(name, _)| !is_needed(name));
         headers.extend(connection.headers);
         Some(Webhook {
             endpoint,
             headers,
+            templates: RequestTemplates {
+                url,
+                headers: templates,
+            },
             payload: Payload::Ready(Box::new(ReadyFormat::new(service, options?, key.as_ref()))),
             signer: signer?,
+            request: RequestForm::default(),
         })
     }
 
-    /// The URL that is given; the outer `None` after a fault.
-    #[expect(clippy::option_option, reason = "a URL may be left out")]
-    fn url(&mut self, target: &WebhookTarget) -> Option<Option<Secret<String>>> {
+    /// The URL that is given, and its placeholders; the outer `None` after a fault.
+    fn url(&mut self, target: &WebhookTarget) -> Option<(Option<Secret<String>>, Option<TakenOut>)> {
         match (&target.url, &target.url_from) {
-            (Some(url), None) => Some(Some(Secret::new(url.clone()))),
+            (Some(url), None) => {
+                let (text, taken_out) = self.placeholders(url)?;
+                Some((Some(Secret::new(text)), taken_out))
+            }
             (None, Some(source)) => {
                 let text = self.secret_text("spec.webhook.urlFrom", &source.secret_key_ref)?;
-                Some(Some(Secret::new(text)))
+                Some((Some(Secret::new(text)), None))
             }
-            (None, None) => Some(None),
+            (None, None) => Some((None, None)),
             (Some(_), Some(_)) => {
                 self.faults
                     .invalid("spec.webhook", "set at most one of url and urlFrom");

@@ -24,6 +24,13 @@ fn check(webhook: serde_json::Value, secrets: &[(&str, &[u8])]) -> Result<Destin
             (key, Reference::Found(Secret::new(value.to_vec())))
         })
         .collect();
+    let mut references: References = references;
+    let known: Vec<String> = references.keys().map(|key| key.name.clone()).collect();
+    for (_, key) in secret_references("hook", &spec) {
+        if known.contains(&key.name) {
+            references.entry(key).or_insert(Reference::NoKey);
+        }
+    }
     let identity = Identity {
         key: ObjectKey::new("shop", "hook"),
         uid: Uid::new("u"),
@@ -199,7 +206,7 @@ fn a_ready_format_needs_its_name_and_a_key_or_url() {
     let secrets: &[(&str, &[u8])] = &[("s/key", b" k3y\n")];
     let datadog = webhook(keyed("Datadog", &json!({"site": "datadoghq.eu"})), secrets);
     assert_eq!(datadog.endpoint.origin(), "https://http-intake.logs.datadoghq.eu");
-    assert!(matches!(datadog.signer, Signer::None));
+    assert!(datadog.signer.signatures().is_empty());
     let (name, value) = &datadog.headers[0];
     assert_eq!((name.as_str(), value.to_str().unwrap()), ("dd-api-key", "k3y"));
     assert!(value.is_sensitive() && !format!("{datadog:?}").contains("k3y"));
@@ -215,7 +222,7 @@ fn a_ready_format_needs_its_name_and_a_key_or_url() {
     let signed =
         json!({"payload": {"format": "Slack"}, "signing": {"secretRef": {"name": "s", "key": "sign"}}});
     let signed = webhook(signed, &[("s/sign", KEY.as_bytes())]);
-    assert!(!matches!(signed.signer, Signer::None));
+    assert!(!signed.signer.signatures().is_empty());
 }
 
 #[test]
@@ -274,5 +281,248 @@ fn what_is_wrong_with_a_ready_format_names_its_field() {
             panic!("{fault}: {faults:?}")
         };
         assert!(told.starts_with(&format!("spec.webhook.{fault}")), "{told}");
+    }
+}
+
+fn token(more: &serde_json::Value) -> serde_json::Value {
+    let mut client = json!({
+        "tokenURL": "https://login.example.com/token", "clientID": "me",
+        "clientSecretFrom": {"secretKeyRef": {"name": "s", "key": "secret"}},
+    });
+    for (name, value) in more.as_object().unwrap() {
+        client[name] = value.clone();
+    }
+    json!({"auth": {"oauth2ClientCredentials": client}, "signing": {"scheme": "None"}})
+}
+
+#[test]
+fn user_and_password_become_a_header_that_does_not_show() {
+    let own = json!({"username": "jürgen", "passwordFrom": {"secretKeyRef": {"name": "s", "key": "p"}}});
+    let whole = json!({"secretRef": {"name": "s"}});
+    for (basic, secrets) in [
+        (own, vec![("s/p", &b"hunter2\n"[..])]),
+        (
+            whole,
+            vec![("s/username", "jürgen".as_bytes()), ("s/password", b"hunter2")],
+        ),
+    ] {
+        let spec = json!({"auth": {"basic": basic}, "signing": {"scheme": "None"}});
+        let webhook = webhook(spec, &secrets);
+        let [(name, value)] = webhook.headers.as_slice() else {
+            panic!("{:?}", webhook.headers)
+        };
+        assert_eq!(
+            (name.as_str(), value.to_str().unwrap()),
+            ("authorization", "Basic asO8cmdlbjpodW50ZXIy")
+        );
+        assert!(value.is_sensitive() && !format!("{webhook:?}").contains("asO8"));
+        assert!(
+            webhook.request.passage.is_none(),
+            "a header needs nothing of the transport"
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_auth_names_its_field() {
+    let basic = |basic: serde_json::Value| json!({"auth": {"basic": basic}, "signing": {"scheme": "None"}});
+    let bearer = json!({"auth": {"bearer": {"secretKeyRef": {"name": "s", "key": "token"}}},
+        "signing": {"scheme": "None"}});
+    let mut opsgenie = keyed("Opsgenie", &json!({}));
+    opsgenie["auth"] = bearer["auth"].clone();
+    let mut signed = bearer.clone();
+    signed["signing"] = json!({"scheme": "HmacSHA256", "header": "Authorization"});
+    let mut header = bearer.clone();
+    header["headers"] = json!([{"name": "X-A", "value": "1"}, {"name": "AUTHORIZATION", "value": "1"}]);
+    let secrets: &[(&str, &[u8])] = &[
+        ("s/username", b"a:b"),
+        ("s/password", b"p"),
+        ("s/two", b"a\nb"),
+        ("s/token", b"tok"),
+        ("s/spaced", b"to ken"),
+        ("s/secret", b"zzz"),
+        ("s/key", b"00000000-0000-0000-0000-000000000000"),
+        ("hook-signing/secret", b"key"),
+    ];
+    let spaced = json!({"auth": {"bearer": {"secretKeyRef": {"name": "s", "key": "spaced"}}},
+        "signing": {"scheme": "None"}});
+    let oauth2 = "auth.oauth2ClientCredentials";
+    for (webhook, fault) in [
+        (
+            basic(json!({"secretRef": {"name": "s"}})),
+            "auth.basic.secretRef: a user name has no \":\" and no control characters".to_owned(),
+        ),
+        (
+            basic(json!({"secretRef": {"name": "gone"}})),
+            "auth.basic.secretRef: Secret \"gone\" does not exist; create it with key \"username\"".to_owned(),
+        ),
+        (
+            basic(json!({"username": "me", "passwordFrom": {"secretKeyRef": {"name": "s", "key": "two"}}})),
+            "auth.basic.username: a password has no control characters".to_owned(),
+        ),
+        (
+            basic(json!({})),
+            "auth.basic: set either secretRef, or username and passwordFrom".to_owned(),
+        ),
+        (
+            spaced,
+            "auth.bearer: Secret \"s\" key \"spaced\": a token is visible ASCII of at most 4096 characters, without \
+             spaces"
+                .to_owned(),
+        ),
+        (
+            header,
+            "headers[1].name: spec.webhook.auth sets this header; remove one of them".to_owned(),
+        ),
+        (
+            signed,
+            "signing.header: spec.webhook.auth sets this header; choose another name".to_owned(),
+        ),
+        (
+            opsgenie,
+            "auth: this format sets the header Authorization itself; remove auth".to_owned(),
+        ),
+        (
+            token(&json!({"tokenURL": "http://169.254.169.254/token"})),
+            format!("{oauth2}.tokenURL: "),
+        ),
+        (
+            token(&json!({"clientIDFrom": {"secretKeyRef": {"name": "s", "key": "p"}}})),
+            format!("{oauth2}: set exactly one of clientID and clientIDFrom"),
+        ),
+        (
+            token(&json!({"clientSecretFrom": {"secretKeyRef": {"name": "s", "key": "none"}}})),
+            format!("{oauth2}.clientSecretFrom: Secret \"s\" has no key \"none\"; add it"),
+        ),
+        (token(&json!({"scopes": ["a b"]})), format!("{oauth2}.scopes: at most 64")),
+        (
+            token(&json!({"parameters": {"client_secret": "x"}})),
+            format!("{oauth2}.parameters: at most 16"),
+        ),
+        (
+            json!({"auth": {}, "signing": {"scheme": "None"}}),
+            "auth: set exactly one of basic, bearer and oauth2ClientCredentials".to_owned(),
+        ),
+    ] {
+        let faults = check(webhook.clone(), secrets).unwrap_err();
+        let told = &faults[0];
+        assert!(told.starts_with(&format!("spec.webhook.{fault}")), "{told}");
+        assert!(!told.contains("zzz"), "{told}");
+    }
+}
+
+#[test]
+fn a_client_of_a_token_endpoint_does_not_show_its_secret() {
+    let webhook = webhook(
+        token(&json!({"scopes": ["a", "b"], "authStyle": "Body"})),
+        &[("s/secret", b"hunter2")],
+    );
+    assert!(webhook.headers.is_empty());
+    assert!(!format!("{webhook:?}").contains("hunter2"), "{webhook:?}");
+    let passage = webhook.request.passage.unwrap();
+    let request = passage.credentials.as_ref().unwrap().request();
+    assert_eq!(
+        request.body,
+        "grant_type=client_credentials&scope=a+b&client_id=me&client_secret=hunter2"
+    );
+}
+
+#[test]
+fn a_form_that_the_payload_cannot_have_is_a_fault() {
+    let text = json!({"template": "total {{ $.event.data.total }}"});
+    let tree = json!({"template": {"a": 1}});
+    let none = json!({"scheme": "None"});
+    let of = |content_type: &str, payload: &serde_json::Value| json!({"contentType": content_type, "payload": payload, "signing": none});
+    let event = json!({"format": "Event"});
+    let cloud_event = json!({"format": "CloudEvent"});
+    for (webhook, fault) in [
+        (of("application/json", &text), "contentType: the template is text"),
+        (
+            of("application/x-www-form-urlencoded", &text),
+            "contentType: a form needs the members",
+        ),
+        (
+            of("text/plain", &tree),
+            "contentType: this belongs to templates that are text",
+        ),
+        (
+            of("text/plain", &event),
+            "contentType: this belongs to templates that are text",
+        ),
+        (
+            of("application/cloudevents+json", &event),
+            "contentType: this belongs to format CloudEvent",
+        ),
+        (
+            of("application/json", &json!({"format": "Slack"})),
+            "contentType: the ready formats of services",
+        ),
+        (
+            json!({"cloudEvents": "Binary", "payload": event, "signing": none}),
+            "cloudEvents: this belongs to format CloudEvent",
+        ),
+        (
+            json!({"cloudEvents": "Binary", "payload": cloud_event, "signing": none,
+                "headers": [{"name": "Content-Type", "value": "a/b"}]}),
+            "headers[0].name: spec.webhook.cloudEvents: Binary sets this header",
+        ),
+    ] {
+        let faults = check(webhook, &[]).unwrap_err();
+        assert!(
+            faults[0].starts_with(&format!("spec.webhook.{fault}")),
+            "{faults:?}"
+        );
+        assert_eq!(faults.len(), 1, "{faults:?}");
+    }
+    for webhook in [
+        of("application/json", &tree),
+        of("application/json", &cloud_event),
+        of("application/x-www-form-urlencoded", &event),
+        of("application/cloudevents+json", &tree),
+        of("text/plain", &text),
+        json!({"cloudEvents": "Binary", "payload": cloud_event, "signing": none, "method": "PATCH"}),
+    ] {
+        assert!(check(webhook.clone(), &[]).is_ok(), "{webhook}");
+    }
+}
+
+#[test]
+fn a_proxy_is_read_with_the_login_of_its_secret_and_its_faults_name_the_field() {
+    let none = json!({"scheme": "None"});
+    let of = |proxy: serde_json::Value| json!({"proxy": proxy, "signing": none});
+    let from = |key: &str| json!({"secretKeyRef": {"name": "s", "key": key}});
+    let secrets: &[(&str, &[u8])] = &[
+        ("s/url", b"http://me:hunter2@proxy.example:3128\n"),
+        ("s/bad", b"socks5://me:hunter2@proxy.example"),
+        ("s/username", b"you"),
+        ("s/password", b"pass"),
+    ];
+    let login = json!({"secretRef": {"name": "s"}});
+    let made = webhook(of(json!({"urlFrom": from("url"), "authFrom": login})), secrets);
+    let passage = made.request.passage.unwrap();
+    let proxy = passage.proxy.as_ref().unwrap();
+    assert_eq!(proxy.origin(), "http://proxy.example:3128");
+    assert_eq!(proxy.authorization.as_ref().unwrap(), "Basic eW91OnBhc3M=");
+    for (proxy, fault) in [
+        (json!({}), "proxy: set exactly one of url and urlFrom"),
+        (
+            json!({"url": "http://proxy.example/path"}),
+            "proxy.url: a proxy's URL has no path",
+        ),
+        (
+            json!({"urlFrom": from("bad")}),
+            "proxy.urlFrom: Secret \"s\" key \"bad\": a proxy's scheme is http or https",
+        ),
+        (
+            json!({"url": "http://proxy.example", "authFrom": {"secretRef": {"name": "gone"}}}),
+            "proxy.authFrom.secretRef: Secret \"gone\" does not exist",
+        ),
+    ] {
+        let faults = check(of(proxy), secrets).unwrap_err();
+        assert!(
+            faults[0].starts_with(&format!("spec.webhook.{fault}")),
+            "{faults:?}"
+        );
+        assert!(!faults[0].contains("hunter2"), "{faults:?}");
     }
 }

@@ -319,6 +319,10 @@ fn the_examples_of_the_catalogue_have_subjects_that_tell_what_happened() {
             "Workflow wf-1 waits for a trigger",
             "Workflow wf-1 was canceled",
             "Workflow wf-1 failed: it broke",
+            "Destination slack keeps failing: 50 % of the way to being disabled",
+            "Destination slack was disabled: AutoDisabled",
+            "Destination slack works again",
+            "3 deliveries to destination slack were given up",
         ]
     );
 }

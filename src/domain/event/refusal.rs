@@ -94,6 +94,8 @@ pub enum FaultReason {
     TooLong,
     /// A member of `data` that would overwrite a common field of the type's payload.
     OverwritesField,
+    /// A type that begins with `postrider.`: those events are Postrider's own.
+    ReservedType,
     /// The event breaks the schema of its type, or lacks a member that the type needs.
     BreaksSchema,
 }

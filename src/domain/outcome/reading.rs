@@ -42,7 +42,7 @@ struct Parameters {
 
 impl Reading {
     /// Why a reply with a status of success is a failure all the same.
-    pub(super) fn refusal(self, reply: &Reply) -> Option<Failure> {
+    pub(in crate::domain) fn refusal(self, reply: &Reply) -> Option<Failure> {
         let text = std::str::from_utf8(&reply.excerpt).unwrap_or("\u{fffd}").trim();
         let failure = match self {
             Self::Status => return None,

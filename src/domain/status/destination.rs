@@ -5,13 +5,16 @@ use jiff::Timestamp;
 use super::{Change, Conditions, Truth, essence, find, seconds};
 use crate::api::ENABLE_ANNOTATION;
 use crate::api::conditions::{Condition, DELIVERING, READY, RECONCILING, STALLED, reason};
-use crate::api::v1alpha1::event_destination::{DeliveryStatus, LastFailure, LastReplay, LastTest};
+use crate::api::v1alpha1::event_destination::{
+    DeliveryStatus, LastFailure, LastReplay, LastRotation, LastTest, SignatureStatus,
+};
 use crate::api::v1alpha1::{EventDestinationStatus, SecretKeyRef};
 use crate::domain::destination::Destination;
 use crate::domain::duration;
 use crate::domain::fault::Faults;
 use crate::domain::health::{DisableReason, Disabled, Health};
 use crate::domain::replay_request::{ReplayCounts, ReplayResult};
+use crate::domain::rotation::RotationResult;
 use crate::domain::test_send::{TestResult, echo};
 
 /// What is known of a destination.
@@ -27,6 +30,10 @@ pub struct DestinationFacts<'a> {
     pub delivery: Option<Delivery<'a>>,
     /// What came of a test that the status does not tell yet.
     pub test: Option<&'a TestResult>,
+    /// What is told of the signatures.
+    pub signatures: &'a [SignatureStatus],
+    /// What came of a request for new keys that the status does not tell yet.
+    pub rotation: Option<&'a RotationResult>,
     /// What came of a replay that the status does not tell yet.
     pub replay: Option<&'a ReplayResult>,
     /// Token of the newest reconcile request.
@@ -61,6 +68,8 @@ pub struct Delivery<'a> {
     pub parked: u64,
     /// When the next attempt is due.
     pub next_attempt: Option<Timestamp>,
+    /// What of the policy keeps due deliveries waiting.
+    pub waiting_for: Option<&'static str>,
 }
 
 impl Delivery<'_> {
@@ -120,6 +129,18 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
             || facts.previous.and_then(|status| status.last_test.clone()),
             |test| Some(last_test(test)),
         ),
+        signatures: facts.signatures.to_vec(),
+        last_handled_rotate_secret: facts.rotation.map_or_else(
+            || {
+                let previous = facts.previous?;
+                previous.last_handled_rotate_secret.clone()
+            },
+            |rotation| Some(rotation.asked.clone()),
+        ),
+        last_rotation: facts.rotation.map_or_else(
+            || facts.previous.and_then(|status| status.last_rotation.clone()),
+            |rotation| Some(last_rotation(rotation)),
+        ),
         last_handled_replay: facts.replay.map_or_else(
             || {
                 facts
@@ -135,6 +156,26 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
     };
     let change = change(facts.previous, &next);
     (next, change)
+}
+
+fn last_rotation(rotation: &RotationResult) -> LastRotation {
+    LastRotation {
+        requested: rotation.asked.clone(),
+        outcome: if rotation.rotated { "Rotated" } else { "NotRotated" }.to_owned(),
+        reason: rotation.reason.to_owned(),
+        message: rotation.message.clone(),
+        completion_time: Some(seconds(rotation.completed)),
+    }
+}
+
+/// The request for new keys that the status does not answer yet.
+#[must_use]
+pub fn unanswered_rotation<'a>(
+    asked: Option<&'a str>,
+    previous: Option<&EventDestinationStatus>,
+) -> Option<&'a str> {
+    let handled = previous.and_then(|status| status.last_handled_rotate_secret.as_deref());
+    asked.filter(|asked| handled != Some(echo(asked)))
 }
 
 fn last_test(test: &TestResult) -> LastTest {
@@ -324,6 +365,7 @@ fn numbers(facts: &DestinationFacts<'_>, delivery: Delivery<'_>) -> DeliveryStat
         }),
         failing_since: health.failing_since.map(seconds),
         disabled_time: disabled.map(|disabled| seconds(disabled.since)),
+        waiting_for: delivery.waiting_for.map(ToOwned::to_owned),
         next_attempt_time: delivery.next_attempt.map(seconds),
         ..DeliveryStatus::default()
     })

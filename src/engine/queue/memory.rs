@@ -156,12 +156,14 @@ impl Inner {
         if let Some(health) = health {
             lane.keep_health(*health);
         }
-        let Completion::RetryAt(due) = completion else {
-            return self.finished(&delivery.event.project.uid, 1);
+        let (due, attempts) = match completion {
+            Completion::Finished => return self.finished(&delivery.event.project.uid, 1),
+            Completion::RetryAt(due) => (due, delivery.attempts.saturating_add(1)),
+            Completion::PutOffUntil(due) => (due, delivery.attempts),
         };
         let due = due.max(Timestamp::from_millisecond(delivery.age).unwrap_or_default());
         let again = Delivery {
-            attempts: delivery.attempts.saturating_add(1),
+            attempts,
             claim: None,
             note: note.or(delivery.note),
             ..delivery

@@ -49,6 +49,10 @@ pub(super) enum Script {
     /// Takes a while before it answers.
     Take(Duration, u16),
     Panic,
+    /// Fails an id up to twice, which depends on the id, and then takes it.
+    Flaky,
+    /// Fails ids that begin so.
+    FailIds(&'static str),
 }
 
 #[derive(Default)]
@@ -63,7 +67,7 @@ impl Transport for ScriptedTransport {
     async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
         let path = request.endpoint.expose().path().to_owned();
         let id = request.headers["webhook-id"].to_str().unwrap().to_owned();
-        self.sent.lock().push((path.clone(), id));
+        self.sent.lock().push((path.clone(), id.clone()));
         {
             let mut in_flight = self.in_flight.lock();
             let (now, most) = in_flight.entry(path.clone()).or_default();
@@ -79,6 +83,18 @@ impl Transport for ScriptedTransport {
         let work = async {
             match script {
                 Script::Status(status) => status,
+                Script::Flaky => {
+                    let times = id.bytes().map(usize::from).sum::<usize>() % 3;
+                    let sent = self.sent.lock().iter().filter(|(_, sent)| *sent == id).count();
+                    if sent <= times { 500 } else { 200 }
+                }
+                Script::FailIds(prefix) => {
+                    if id.starts_with(prefix) {
+                        500
+                    } else {
+                        200
+                    }
+                }
                 Script::Hang => std::future::pending().await,
                 Script::Panic => panic!("as asked"),
                 Script::Take(time, status) => {
@@ -287,6 +303,26 @@ impl Fixture {
             .publish(Arc::clone(&self.project), drafts)
             .await
             .map(drop)
+    }
+
+    /// Publishes an event with an id and a user.
+    pub(super) async fn publish_for(&self, event_type: &str, id: &str, user: &str) {
+        let body = json!({"type": event_type, "id": id, "user": {"id": user}}).to_string();
+        let headers = http::HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/json"),
+        )]);
+        let drafts = parse::parse(body.as_bytes(), &headers).unwrap();
+        let published = self.engine.publish(Arc::clone(&self.project), drafts).await;
+        published.unwrap();
+    }
+
+    /// The ids that a receiver was sent, in order.
+    pub(super) fn ids(&self, name: &str) -> Vec<String> {
+        let path = format!("/{name}");
+        let sent = self.transport.sent.lock();
+        let own = sent.iter().filter(|(sent, _)| *sent == path);
+        own.map(|(_, id)| id.clone()).collect()
     }
 
     pub(super) fn sent(&self, name: &str) -> usize {

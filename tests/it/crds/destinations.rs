@@ -2,7 +2,7 @@
 
 use super::rules::{ACCEPTED, MAILBOX, NAME, URL};
 
-const HEADER: &str =
+pub(super) const HEADER: &str =
     "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
 const TIMEOUT: &str = "timeout must be a duration between 100ms and 60s, such as 500ms or 15s";
 const MAX_AGE: &str = "maxAge must be a duration between 1s and 720h";
@@ -10,12 +10,16 @@ const WAIT: &str = "each wait must be a duration of at most 168h, such as 5s or 
 const MINIMUM: &str = "minimumDuration must be a duration between 0s and 720h";
 const PROBE: &str = "probeInterval must be 0s (never) or a duration between 1s and 168h, such as 15m";
 const PATTERN: &str = "use letters, digits, \"_\", \".\", \"-\" and \"*\" in each pattern";
-const HMAC_ONLY: &str = "header, prefix and encoding belong to scheme HmacSHA256";
 const KEY_FROM: &str =
     "keyFrom belongs to formats Datadog, NewRelic, PagerDuty, Opsgenie and Telegram, which need it";
 const CHAT_ID: &str = "formatOptions.chatID belongs to format Telegram, which needs it";
 const NO_READY_FORMAT: &str =
     "formatOptions belongs to the ready formats of services, such as Slack; set payload.format";
+const STATUSES: &str =
+    "use statuses such as \"409\", ranges such as \"200-299\" or classes such as \"2xx\" in each entry";
+const FAILURES: &str =
+    "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons";
+const PER: &str = "per must be a duration between 1s and 24h, such as 1s or 1m";
 const TAG: &str = "a tag's name begins with a letter and has at most 32 letters, digits";
 
 pub(super) const DESTINATIONS: &[(&str, &str)] = &[
@@ -86,6 +90,62 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     ("{filter: 'event.data.total > 100'}", ACCEPTED),
     ("{filter: ''}", "should be at least 1 chars long"),
     ("{filter: 5}", "must be of type string"),
+    // What an answer means.
+    (
+        "{delivery: {success: ['2xx', '409', '200-299'], retry: {retryOn: ['5xx', '408', Timeout], giveUpOn: ['400-499']}}}",
+        ACCEPTED,
+    ),
+    ("{delivery: {success: []}}", "should have at least 1 items"),
+    ("{delivery: {success: [409]}}", "must be of type string"),
+    ("{delivery: {success: ['199']}}", STATUSES),
+    ("{delivery: {success: ['6xx']}}", STATUSES),
+    ("{delivery: {success: [Timeout]}}", STATUSES),
+    ("{delivery: {retry: {retryOn: ['408-']}}}", FAILURES),
+    ("{delivery: {retry: {giveUpOn: [timeout]}}}", FAILURES),
+    (
+        "{webhook: null, email: {to: [a@b.example]}, delivery: {success: ['2xx']}}",
+        "success belongs to webhooks",
+    ),
+    // The rate.
+    ("{delivery: {rateLimit: {events: 50, per: 1m}}}", ACCEPTED),
+    (
+        "{delivery: {rateLimit: {events: 100000, per: 24h, burst: 100000}}}",
+        ACCEPTED,
+    ),
+    (
+        "{delivery: {rateLimit: {per: 1m}}}",
+        "spec.delivery.rateLimit.events: Required value",
+    ),
+    (
+        "{delivery: {rateLimit: {events: 1}}}",
+        "spec.delivery.rateLimit.per: Required value",
+    ),
+    (
+        "{delivery: {rateLimit: {events: 0, per: 1m}}}",
+        "should be greater than or equal to 1",
+    ),
+    ("{delivery: {rateLimit: {events: 1, per: 500ms}}}", PER),
+    ("{delivery: {rateLimit: {events: 1, per: 25h}}}", PER),
+    (
+        "{delivery: {rateLimit: {events: 1, per: 1s, burst: 0}}}",
+        "should be greater than or equal to 1",
+    ),
+    // Order.
+    ("{delivery: {ordering: Fifo}}", ACCEPTED),
+    ("{delivery: {ordering: None}}", ACCEPTED),
+    (
+        "{delivery: {ordering: Fifo, orderingKey: $.event.user.id}}",
+        ACCEPTED,
+    ),
+    ("{delivery: {ordering: Lifo}}", "supported values"),
+    (
+        "{delivery: {orderingKey: $.event.user.id}}",
+        "orderingKey belongs to ordering: Fifo",
+    ),
+    (
+        "{delivery: {ordering: Fifo, orderingKey: ''}}",
+        "should be at least 1 chars long",
+    ),
     // Ready formats.
     ("{webhook: {payload: {format: Slack}}}", ACCEPTED),
     (
@@ -211,6 +271,19 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     ("{webhook: {url: 'https://user@hooks.example.com'}}", URL),
     ("{webhook: {url: 'https://user:pass@hooks.example.com'}}", URL),
     ("{webhook: {url: 'https://hooks.example.com/a b'}}", URL),
+    (
+        "{webhook: {url: 'https://hooks.example.com/in/{{ $.event.type }}?user={{ event.user.id | default(\"}\") }}&a={b}'}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {url: 'https://{{ $.event.data.host }}/in'}}", URL),
+    (
+        "{webhook: {url: 'https://hooks.example.com/{{ $.event.type'}}",
+        URL,
+    ),
+    (
+        "{webhook: {headers: [{name: X-Run, value: 'run {{ $.event.id }}'}]}}",
+        ACCEPTED,
+    ),
     (
         "{webhook: {url: ''}}",
         "spec.webhook.url in body should be at least 1 chars long",
@@ -356,67 +429,6 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     (
         "{webhook: {payload: {format: Event, template: {}}}}",
         "spec.webhook.payload: Too many: 2: must have at most 1 item",
-    ),
-    // Signing.
-    ("{webhook: {signing: {}}}", ACCEPTED),
-    (
-        "{webhook: {signing: {scheme: StandardWebhooks, secretRef: {name: s, key: k}}}}",
-        ACCEPTED,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: 'sha256=', encoding: Base64, secretRef: {name: s, key: k}}}}",
-        ACCEPTED,
-    ),
-    ("{webhook: {signing: {scheme: None}}}", ACCEPTED),
-    (
-        "{webhook: {signing: {scheme: Md5}}}",
-        "supported values: \"StandardWebhooks\", \"HmacSHA256\", \"None\"",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256}}}",
-        "scheme HmacSHA256 needs header, the name of the header that carries the signature",
-    ),
-    ("{webhook: {signing: {header: X-Sig}}}", HMAC_ONLY),
-    (
-        "{webhook: {signing: {scheme: StandardWebhooks, prefix: 'v1='}}}",
-        HMAC_ONLY,
-    ),
-    ("{webhook: {signing: {scheme: None, encoding: Hex}}}", HMAC_ONLY),
-    (
-        "{webhook: {signing: {scheme: None, secretRef: {name: s, key: k}}}}",
-        "scheme None signs nothing; remove secretRef",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: Content-Type}}}",
-        HEADER,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: User-Agent}}}",
-        HEADER,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: webhook-signature}}}",
-        HEADER,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: 'X Sig'}}}",
-        HEADER,
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: 'a b'}}}",
-        "use visible ASCII without spaces",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, prefix: LONG65}}}",
-        "Too long",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig, encoding: Octal}}}",
-        "supported values: \"Hex\", \"Base64\"",
-    ),
-    (
-        "{webhook: {signing: {scheme: HmacSHA256, header: X-Sig}, headers: [{name: x-sig, value: '1'}]}}",
-        "signing.header is also set in headers; choose another name",
     ),
     // Durations and bounds.
     ("{delivery: {timeout: 100ms}}", ACCEPTED),

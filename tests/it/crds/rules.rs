@@ -6,6 +6,8 @@
 use serde_json::{Value, json};
 
 use super::destinations::DESTINATIONS;
+use super::requests::REQUESTS;
+use super::signing::SIGNING;
 use crate::support::{Cluster, TempNamespace};
 
 pub(super) const ACCEPTED: &str = "";
@@ -55,6 +57,11 @@ const PROJECT: &[(&str, &str)] = &[
         "use letters, digits, \"_\", \".\" and \"-\"",
     ),
     ("{eventTypes: [{name: LONG129}]}", "Too long"),
+    ("{eventTypes: [{name: postriders}]}", ACCEPTED),
+    (
+        "{eventTypes: [{name: postrider.mine}]}",
+        "names that begin with postrider. are Postrider's own; choose another name",
+    ),
     ("{eventTypes: [{name: a}, {name: a}]}", "Duplicate value"),
     (
         "{eventTypes: [{name: a, schema: true}]}",
@@ -71,7 +78,7 @@ const PROJECT: &[(&str, &str)] = &[
 /// Words that stand for something long, largest numbers first so that none is a part of another.
 fn expand(case: &str) -> String {
     let mut text = case.replace("KEY", "keyFrom: {secretKeyRef: {name: s, key: k}}");
-    text = text.replace("KEY", "keyFrom: {secretKeyRef: {name: s, key: k}}");
+    text = text.replace("SECRET", "clientSecretFrom: {secretKeyRef: {name: s, key: k}}");
     for length in [2048, 257, 256, 129, 128, 65] {
         text = text.replace(&format!("LONG{length}"), &"a".repeat(length));
     }
@@ -171,7 +178,14 @@ pub(super) async fn check(kind: &str, plural: &str, base: Value, cases: &[(&str,
 #[tokio::test]
 async fn destinations_are_accepted_and_refused_as_they_should() {
     let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
-    check("EventDestination", "eventdestinations", base, DESTINATIONS).await;
+    let cases = [DESTINATIONS, SIGNING].concat();
+    check("EventDestination", "eventdestinations", base, &cases).await;
+}
+
+#[tokio::test]
+async fn requests_are_accepted_and_refused_as_they_should() {
+    let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
+    check("EventDestination", "eventdestinations", base, REQUESTS).await;
 }
 
 #[tokio::test]

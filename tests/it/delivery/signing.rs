@@ -20,6 +20,24 @@ fn request(received: &Received, more: &Value) -> Value {
     request
 }
 
+/// What the Standard Webhooks library of Python says of a request.
+pub(super) fn verdict(received: &Received, secret: &str) -> Result<(), String> {
+    let facts = json!({"scheme": "standard", "secret": secret});
+    Verifier::Python.verify(&[request(received, &facts)]).remove(0)
+}
+
+/// What each language says of an HMAC over a body that need not be text.
+pub(super) fn raw_verdicts(received: &Received, secret: &str) -> Vec<Result<(), String>> {
+    let facts = json!({
+        "scheme": "hmac", "secret": secret, "header": "X-Signature", "encoding": "hex", "prefix": "",
+        "algorithm": "sha256",
+    });
+    let languages = Verifier::ALL.into_iter();
+    languages
+        .map(|verifier| verifier.verify(&[request(received, &facts)]).remove(0))
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_default_signature_verifies_with_the_standard_webhooks_libraries() {
     let stage = Stage::set("signing").await;

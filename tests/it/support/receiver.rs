@@ -20,7 +20,9 @@ use tokio::task::JoinHandle;
 /// One request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
+    pub(crate) method: String,
     pub(crate) path: String,
+    pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// Whether the receiver answered 2xx.
@@ -158,7 +160,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     };
     let accepted = (200..300).contains(&status);
     state.received.lock().push(Received {
+        method: head.method.to_string(),
         path,
+        query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         body,
         accepted,

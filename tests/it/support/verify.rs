@@ -1,7 +1,7 @@
 //! Signatures and bodies judged by libraries that are not ours.
 //!
-//! `tools/verifiers/` holds small programs around the Standard Webhooks library of PyPI and npm, and around the
-//! libraries of the services that have a ready format; `POSTRIDER_VERIFIERS` says where they are installed, and
+//! `tools/verifiers/` holds small programs around signature libraries of five languages, and around the libraries of
+//! the services that have a ready format; `POSTRIDER_VERIFIERS` says where they are installed, and
 //! without it `ensure.sh` installs them.
 
 use std::io::Write;
@@ -19,21 +19,27 @@ use super::repository_file;
 pub(crate) enum Verifier {
     Python,
     Node,
+    Go,
+    Java,
+    Rust,
 }
 
 impl Verifier {
     /// Each language there is.
-    pub(crate) const ALL: [Self; 2] = [Self::Python, Self::Node];
+    pub(crate) const ALL: [Self; 5] = [Self::Python, Self::Node, Self::Go, Self::Java, Self::Rust];
 
     /// The library's verdict on each request, in order; a refusal comes with the library's words.
     ///
-    /// A request is `{scheme: "standard", secret, headers, body_base64}` or `{scheme: "hmac", …, header, encoding,
-    /// prefix}`, as `tools/verifiers/verify.py` describes.
+    /// A request is `{scheme: "standard", secret, headers, body_base64}` or of another scheme, as
+    /// `tools/verifiers/verify.py` describes.
     pub(crate) fn verify(self, requests: &[Value]) -> Vec<Result<(), String>> {
         let folder = folder();
         let command = match self {
             Self::Python => python(&folder, "verify.py"),
             Self::Node => node("verify.mjs"),
+            Self::Go => Command::new(folder.join("signatures-go")),
+            Self::Java => java(&folder),
+            Self::Rust => Command::new(folder.join("signatures-rust")),
         };
         verdicts(command, requests)
     }
@@ -74,6 +80,15 @@ fn node(program: &str) -> Command {
     let mut node = Command::new("node");
     node.arg(repository_file("tools/verifiers").join(program));
     node
+}
+
+fn java(folder: &Path) -> Command {
+    let mut java = Command::new("java");
+    // A short run needs no optimising compiler.
+    java.args(["-XX:TieredStopAtLevel=1", "-cp"]);
+    java.arg(format!("{0}/java:{0}/java/*", folder.display()));
+    java.arg("Verify");
+    java
 }
 
 /// What a program answers to each request, a line for a line.

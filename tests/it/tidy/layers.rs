@@ -45,13 +45,13 @@ fn may_use(dependency: &str, layer: Layer, path: &str) -> Option<bool> {
         "rusqlite" => {
             path.starts_with("src/engine/queue/sqlite") || path.starts_with("src/engine/deliveries/sqlite")
         }
+        "rustls" => layer >= Adapters || path == "src/domain/tls.rs",
         "async_nats" => path.starts_with("src/engine/queue/nats"),
         "h2"
         | "http_body_util"
         | "hyper"
         | "hyper_util"
         | "lettre"
-        | "rustls"
         | "rustls_native_certs"
         | "tokio_rustls"
         | "tower_service"

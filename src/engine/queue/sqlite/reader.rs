@@ -81,7 +81,7 @@ fn read(shared: &Shared, slot: &mut Slot, refill: &Refill) -> Result<(), StoreEr
     let mut found: Vec<Found> = Vec::new();
     {
         let mut statement = transaction.prepare_cached(
-            "SELECT due, seq, attempts, project FROM deliveries WHERE lane = ?1 AND (due, seq) >= (?2, ?3)
+            "SELECT due, seq, max(attempts, 0), project FROM deliveries WHERE lane = ?1 AND (due, seq) >= (?2, ?3)
              ORDER BY due, seq LIMIT ?4",
         )?;
         let most = i64::try_from(room.deliveries.saturating_add(1)).unwrap_or(i64::MAX);

@@ -192,7 +192,7 @@ pub(super) fn read_contents(connection: &Connection) -> Result<Contents, StoreEr
     let mut rows: HashMap<i64, LaneRow> = HashMap::new();
     {
         let mut statement =
-            connection.prepare("SELECT lane, due, seq, project, attempts > 0 FROM deliveries")?;
+            connection.prepare("SELECT lane, due, seq, project, attempts <> 0 FROM deliveries")?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {
             let (number, due, seq, project): (i64, i64, i64, i64) =

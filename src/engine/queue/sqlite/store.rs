@@ -18,6 +18,9 @@ use crate::domain::id::Uid;
 use crate::domain::project::ProjectFacts;
 use crate::engine::queue::{Completion, Enqueued, ID_WINDOW, QueueError, Stored};
 
+/// Attempts of a delivery that was put off before its first: not 0, so that a start knows that it was moved.
+const UNTRIED: i64 = -1;
+
 /// Bytes that settlements and retention may use beyond the file's limit.
 pub(super) const HEADROOM: u64 = 1 << 20;
 
@@ -522,13 +525,14 @@ impl Writing<'_> {
             let found = self.statements.finish.execute((lane, due, seq))? > 0;
             let again = match settle.completion {
                 Completion::Finished => None,
-                Completion::RetryAt(time) => {
-                    Some((time.as_millisecond().max(accepted), attempts.saturating_add(1)))
-                }
+                Completion::RetryAt(time) => Some((time, i64::from(attempts.saturating_add(1)))),
+                Completion::PutOffUntil(time) if attempts == 0 => Some((time, UNTRIED)),
+                Completion::PutOffUntil(time) => Some((time, i64::from(attempts))),
             };
             let settled = match again {
                 _ if !found => Settled::Missing,
-                Some((due, attempts)) => {
+                Some((time, attempts)) => {
+                    let due = time.as_millisecond().max(accepted);
                     self.statements
                         .delivery
                         .execute((lane, due, seq, attempts, project))?;

@@ -496,3 +496,6 @@ fn new_header(checkpoint: u32, salts: Pair) -> [u8; HEADER] {
     put_pair(&mut header, 24, sums);
     header
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use postrider::engine::queue::{Depth, Queue, Reach};
+use postrider::engine::queue::{Completion, Depth, Queue, Reach};
 
 use crate::queue::conformance::{enqueue_numbered, numbered};
-use crate::queue::{at, drain, event, finish, ids, lane, pending, publish, put_off, put_off_noting, take};
+use crate::queue::{
+    at, drain, event, finish, ids, lane, pending, publish, put_off, put_off_noting, settle_all, take,
+};
 
 conformance!(
     a_retry_counts_an_attempt_and_waits,
     a_retry_is_not_due_before_its_acceptance,
+    what_is_put_off_waits_without_an_attempt_and_goes_back_to_its_place,
     retries_and_new_events_keep_their_order,
     age_counts_from_acceptance_whatever_was_tried,
     a_rewound_lane_is_leased_by_age,
@@ -50,6 +53,31 @@ async fn a_note_stays_with_its_delivery_until_it_is_finished(queue: Arc<dyn Queu
     publish(&*queue, event("2", 0, &["b"])).await.unwrap();
     let again = lease("b", 0).await;
     assert_eq!(queue.note(&again).await.unwrap(), None);
+}
+
+async fn what_is_put_off_waits_without_an_attempt_and_goes_back_to_its_place(queue: Arc<dyn Queue>) {
+    enqueue_numbered(&*queue, 0..3).await;
+    let mut first = queue.lease(&lane("a"), at(10), 3).await.unwrap().leases;
+    let youngest = first.split_off(1);
+    put_off(&*queue, first, 1_000).await;
+    settle_all(&*queue, youngest, Completion::PutOffUntil(at(1_000)))
+        .await
+        .unwrap();
+    assert_eq!(take(&*queue, 999, 3).await.len(), 0, "before its time");
+    let leased = queue.lease(&lane("a"), at(1_000), 3).await.unwrap().leases;
+    assert_eq!(ids(&leased), numbered(0..3));
+    let attempts: Vec<_> = leased.iter().map(|lease| lease.attempts).collect();
+    assert_eq!(attempts, [1, 0, 0]);
+    settle_all(&*queue, leased, Completion::PutOffUntil(at(9_000)))
+        .await
+        .unwrap();
+    assert_eq!(
+        queue.rewind(&lane("a"), Reach::DueBy(at(9_000))).await.unwrap(),
+        3
+    );
+    let leased = queue.lease(&lane("a"), at(10), 3).await.unwrap().leases;
+    assert_eq!(leased.len(), 3);
+    finish(&*queue, leased).await;
 }
 
 async fn a_retry_counts_an_attempt_and_waits(queue: Arc<dyn Queue>) {

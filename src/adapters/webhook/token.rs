@@ -1,0 +1,305 @@
+//! [`Tokens`]: the OAuth 2.0 tokens that requests carry, each fetched once and kept until shortly before it expires.
+//!
+//! A token is kept under the fingerprint of everything it was asked with, the destination's uid and the client's secret
+//! included: what a changed Secret asks for is never answered with an old token. Whoever needs a token while it is being
+//! fetched waits for that one request, each within its own deadline. A refusal is kept for [`REFUSAL_KEPT`], so that a
+//! burst of deliveries does not become a burst of token requests. At most [`MAX_KEPT`] are kept; the least recently
+//! used one goes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::metrics::TransportMetrics;
+use crate::domain::oauth2::{AccessToken, ClientCredentials};
+use crate::domain::outcome::{Failure, Reply};
+use crate::domain::request::Fingerprint;
+
+/// Most tokens that are kept.
+const MAX_KEPT: usize = 10_000;
+/// For how long a refusal answers everybody.
+const REFUSAL_KEPT: Duration = Duration::from_secs(1);
+
+/// A token that was got.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    /// Value of `Authorization`, marked sensitive.
+    pub(super) authorization: HeaderValue,
+    /// Tells it from the ones before it.
+    number: u64,
+    fetched: Instant,
+    fresh_for: Duration,
+    lifetime: Duration,
+}
+
+/// Keeps tokens.
+pub(super) struct Tokens {
+    kept: Mutex<HashMap<Fingerprint, Arc<Slot>>>,
+    metrics: TransportMetrics,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Locked while a token is being fetched.
+    state: tokio::sync::Mutex<State>,
+    used: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Token>,
+    refusal: Option<(Instant, Failure)>,
+    fetched: u64,
+}
+
+impl Tokens {
+    pub(super) fn new(metrics: TransportMetrics) -> Self {
+        Self {
+            kept: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// The token of a client: the one that is kept, or the one that `fetch` gets. `refused` is one that the receiver has
+    /// refused; it is not handed out again.
+    pub(super) async fn get<F>(
+        &self,
+        client: &ClientCredentials,
+        refused: Option<&Token>,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<Token, Failure>
+    where
+        F: Future<Output = Result<AccessToken, Failure>>,
+    {
+        let asked = Instant::now();
+        let slot = self.slot(client.fingerprint(), asked);
+        let mut state = slot.state.lock().await;
+        if let Some(refused) = refused
+            && state
+                .token
+                .as_ref()
+                .is_some_and(|token| token.number == refused.number)
+        {
+            state.token = None;
+        }
+        let now = Instant::now();
+        let age = |token: &Token| now.saturating_duration_since(token.fetched);
+        if let Some(token) = state.token.as_ref().filter(|token| age(token) < token.fresh_for) {
+            return Ok(token.clone());
+        }
+        let usable = state.token.clone().filter(|token| age(token) < token.lifetime);
+        if let Some((at, refusal)) = &state.refusal
+            && (*at >= asked || now.saturating_duration_since(*at) < REFUSAL_KEPT)
+        {
+            return usable.ok_or_else(|| refusal.clone());
+        }
+        match fetch().await {
+            Ok(token) => {
+                self.metrics.token_fetched(true);
+                state.fetched = state.fetched.saturating_add(1);
+                let token = Token {
+                    number: state.fetched,
+                    fetched: now,
+                    fresh_for: token.fresh_for(),
+                    lifetime: token.lifetime,
+                    authorization: token.authorization,
+                };
+                state.token = Some(token.clone());
+                state.refusal = None;
+                Ok(token)
+            }
+            Err(failure) => {
+                self.metrics.token_fetched(false);
+                state.refusal = Some((Instant::now(), failure.clone()));
+                usable.ok_or(failure)
+            }
+        }
+    }
+
+    fn slot(&self, key: Fingerprint, now: Instant) -> Arc<Slot> {
+        let mut kept = self.kept.lock();
+        let slot = if let Some(slot) = kept.get(&key) {
+            Arc::clone(slot)
+        } else {
+            if kept.len() >= MAX_KEPT {
+                let oldest = kept.iter().min_by_key(|(_, slot)| *slot.used.lock());
+                if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                    kept.remove(&oldest);
+                    self.metrics.token_displaced();
+                }
+            }
+            let slot = Arc::<Slot>::default();
+            kept.insert(key, Arc::clone(&slot));
+            slot
+        };
+        *slot.used.lock() = Some(now);
+        slot
+    }
+}
+
+/// A reply without the token, which a receiver may repeat: what is kept of it may be shown.
+pub(super) fn without(mut reply: Reply, token: &Token) -> Reply {
+    let secret = token.authorization.as_bytes();
+    let secret = secret.strip_prefix(b"Bearer ").unwrap_or(secret);
+    let holds =
+        |bytes: &[u8]| secret.len() <= bytes.len() && bytes.windows(secret.len()).any(|part| part == secret);
+    if !secret.is_empty() && holds(&reply.excerpt) {
+        reply.excerpt = Bytes::from_static(b"(the receiver repeats the token)");
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::domain::destination::Endpoint;
+    use crate::domain::egress::EgressPolicy;
+    use crate::domain::id::Uid;
+    use crate::domain::oauth2::Client;
+    use crate::domain::outcome::FailureReason;
+    use crate::domain::request::Passage;
+    use crate::domain::secret::Secret;
+
+    fn client(secret: &str, owner: &str) -> ClientCredentials {
+        let client = Client {
+            endpoint: Endpoint::parse("https://login.example.com/token", &EgressPolicy::default()).unwrap(),
+            id: "id",
+            secret: &Secret::new(secret.to_owned()),
+            in_body: false,
+            parameters: Vec::new(),
+            passage: Passage::default(),
+        };
+        ClientCredentials::new(&client, &Uid::new(owner))
+    }
+
+    /// A token endpoint that numbers its tokens; each lives 100 s.
+    #[derive(Default)]
+    struct Server(AtomicUsize);
+
+    impl Server {
+        async fn fetch(&self) -> Result<AccessToken, Failure> {
+            // The clock is paused: what matters is that others come meanwhile.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let number = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+            Ok(AccessToken {
+                authorization: HeaderValue::from_str(&format!("Bearer {number}")).unwrap(),
+                lifetime: Duration::from_secs(100),
+            })
+        }
+
+        fn asked(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    async fn refuse() -> Result<AccessToken, Failure> {
+        Err(Failure::new(FailureReason::TokenRefused, "no"))
+    }
+
+    fn tokens() -> Tokens {
+        Tokens::new(TransportMetrics::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_at_once_make_one_request_and_all_get_its_token() {
+        let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
+        let all = (0..100).map(|_| tokens.get(&client, None, || server.fetch()));
+        for token in join_all(all).await {
+            assert_eq!(token.unwrap().authorization, "Bearer 1");
+        }
+        assert_eq!(server.asked(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_fetched_anew_before_it_expires() {
+        let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
+        let get = async || tokens.get(&client, None, || server.fetch()).await.unwrap();
+        get().await;
+        tokio::time::advance(Duration::from_secs(70)).await;
+        assert_eq!(get().await.authorization, "Bearer 1");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(get().await.authorization, "Bearer 2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_still_lives_outlasts_a_failed_refresh() {
+        let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
+        tokens.get(&client, None, || server.fetch()).await.unwrap();
+        tokio::time::advance(Duration::from_secs(80)).await;
+        assert_eq!(
+            tokens.get(&client, None, refuse).await.unwrap().authorization,
+            "Bearer 1"
+        );
+        tokio::time::advance(Duration::from_secs(30)).await;
+        tokens.get(&client, None, refuse).await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_was_refused_is_replaced_once_for_all_who_had_it() {
+        let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
+        let first = tokens.get(&client, None, || server.fetch()).await.unwrap();
+        let all = (0..10).map(|_| tokens.get(&client, Some(&first), || server.fetch()));
+        for token in join_all(all).await {
+            assert_eq!(token.unwrap().authorization, "Bearer 2");
+        }
+        assert_eq!(server.asked(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_secret_and_another_destination_never_get_the_old_token() {
+        let (tokens, server) = (tokens(), Server::default());
+        for (client, number) in [
+            (client("s", "a"), 1),
+            (client("t", "a"), 2),
+            (client("s", "b"), 3),
+        ] {
+            let token = tokens.get(&client, None, || server.fetch()).await.unwrap();
+            assert_eq!(token.authorization, format!("Bearer {number}").as_str());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_answers_everybody_for_a_moment_and_no_longer() {
+        let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
+        tokens.get(&client, None, refuse).await.unwrap_err();
+        tokens.get(&client, None, || server.fetch()).await.unwrap_err();
+        tokio::time::advance(REFUSAL_KEPT).await;
+        tokens.get(&client, None, || server.fetch()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_waiting_leaves_the_request_to_the_next() {
+        let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
+        let short = tokio::time::timeout(
+            Duration::from_millis(10),
+            tokens.get(&client, None, || server.fetch()),
+        );
+        let long = tokens.get(&client, None, || server.fetch());
+        let (short, long) = tokio::join!(short, long);
+        assert!(short.is_err());
+        assert_eq!(long.unwrap().authorization, "Bearer 1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_bounded_and_the_least_used_goes() {
+        let (tokens, server) = (tokens(), Server::default());
+        for number in 0..=MAX_KEPT {
+            tokens
+                .get(&client("s", &number.to_string()), None, || server.fetch())
+                .await
+                .unwrap();
+        }
+        assert_eq!(tokens.kept.lock().len(), MAX_KEPT);
+        assert!(!tokens.kept.lock().contains_key(&client("s", "0").fingerprint()));
+        assert_eq!(tokens.metrics.displaced_tokens(), 1);
+    }
+}

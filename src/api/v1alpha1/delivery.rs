@@ -1,0 +1,45 @@
+//! The parts of `EventDestination.spec.delivery` that say more than how hard to try.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::common::{DurationString, duration_rule};
+
+/// A status, a range of them or a class, as a CEL rule over a list.
+pub const STATUSES_RULE: &str =
+    "self.all(one, one.matches('^([2-5][0-9][0-9](-[2-5][0-9][0-9])?|[2-5]xx)$'))";
+/// What [`STATUSES_RULE`] says.
+pub const STATUSES_MESSAGE: &str =
+    "use statuses such as \"409\", ranges such as \"200-299\" or classes such as \"2xx\" in each entry";
+/// The same, or a reason.
+pub const FAILURES_RULE: &str =
+    "self.all(one, one.matches('^([2-5][0-9][0-9](-[2-5][0-9][0-9])?|[2-5]xx|[A-Z][A-Za-z]+)$'))";
+/// What [`FAILURES_RULE`] says.
+pub const FAILURES_MESSAGE: &str = "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons such as Timeout in each entry";
+
+/// At most so many deliveries in a time, retries included.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimitSpec {
+    /// How many, 1 to 100000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub events: i32,
+    /// In which time, 1s to 24h. They are spread evenly over it.
+    #[x_kube(validation = Rule::new(duration_rule("self", "1s", "24h")).message("per must be a duration between 1s and 24h, such as 1s or 1m"))]
+    pub per: DurationString,
+    /// How many may go at once after a quiet time, 1 to 100000; default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub burst: Option<i32>,
+}
+
+/// `Fifo` delivers strictly in the order of acceptance; `None` (default) does not wait.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Ordering {
+    /// In no order.
+    #[default]
+    None,
+    /// In the order of acceptance, in all or for each key.
+    Fifo,
+}

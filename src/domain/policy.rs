@@ -1,0 +1,24 @@
+//! [`Policy`]: how a destination wants its deliveries to be made, beyond when to try again.
+//!
+//! Each part is a pure decision in a module of its own; a destination that uses none of them has the default, which
+//! asks nothing. What waits and when it goes on is the lane's business.
+
+pub mod key;
+pub mod order;
+pub mod rate;
+pub mod replies;
+
+use self::order::Order;
+use self::rate::Rate;
+use self::replies::Statuses;
+
+/// What a destination asks for beyond the usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Statuses that count as delivered; `None`: 2xx.
+    pub success: Option<Statuses>,
+    /// How many deliveries may be tried in a time.
+    pub rate: Option<Rate>,
+    /// In which order deliveries are made; `None`: in none.
+    pub order: Option<Order>,
+}

@@ -1,0 +1,36 @@
+//! Who is told of a destination's health.
+
+use super::{Directory, Route};
+use crate::domain::destination::Identity;
+
+impl Directory {
+    /// The destinations of a namespace that ask for operational events of a type about another one: those that serve
+    /// a project which that one serves, too. Never itself; ready or not.
+    pub(crate) fn watchers(&self, about: &Identity, event_type: &str) -> Route {
+        let objects = self.objects.read();
+        let subject = objects.destinations.get(&about.uid);
+        let project = subject.and_then(|entry| entry.subscription.project.clone());
+        let uids = objects.namespaces.get(&about.key.namespace).into_iter().flatten();
+        let (lanes, filters): (Vec<_>, Vec<_>) = uids
+            .filter(|uid| **uid != about.uid)
+            .filter_map(|uid| Some((uid, &objects.destinations.get(uid)?.subscription)))
+            .filter(|(_, subscription)| {
+                let shared = match (&project, &subscription.project) {
+                    (Some(one), Some(other)) => one == other,
+                    _ => true,
+                };
+                shared && subscription.wants(event_type)
+            })
+            .map(|(uid, subscription)| (uid.clone(), subscription.filter.clone()))
+            .unzip();
+        let has_filter = filters.iter().any(Option::is_some);
+        Route {
+            lanes: lanes.into(),
+            filters: if has_filter {
+                filters.into()
+            } else {
+                Box::default()
+            },
+        }
+    }
+}

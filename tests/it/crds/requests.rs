@@ -1,0 +1,187 @@
+//! The same for what a webhook asks of its requests.
+
+use super::rules::{ACCEPTED, URL};
+
+const ONE_AUTH: &str = "set exactly one of basic, bearer and oauth2ClientCredentials";
+const BASIC: &str = "set either secretRef, or username and passwordFrom";
+
+pub(super) const REQUESTS: &[(&str, &str)] = &[
+    // Who requests say they are from.
+    (
+        "{webhook: {auth: {bearer: {secretKeyRef: {name: s, key: token}}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {auth: {basic: {username: me, passwordFrom: {secretKeyRef: {name: s, key: p}}}}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {auth: {basic: {secretRef: {name: s}}}}}", ACCEPTED),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me, SECRET}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientIDFrom: {secretKeyRef: {name: s, key: id}}, SECRET, scopes: [a, 'https://x/.default'], audience: 'https://x', parameters: {resource: r}, authStyle: Body}}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {auth: {}}}", ONE_AUTH),
+    (
+        "{webhook: {auth: {basic: {secretRef: {name: s}}, bearer: {secretKeyRef: {name: s, key: token}}}}}",
+        ONE_AUTH,
+    ),
+    (
+        "{webhook: {auth: {bearer: {}}}}",
+        "bearer.secretKeyRef: Required value",
+    ),
+    ("{webhook: {auth: {basic: {}}}}", BASIC),
+    ("{webhook: {auth: {basic: {username: me}}}}", BASIC),
+    (
+        "{webhook: {auth: {basic: {username: me, secretRef: {name: s}}}}}",
+        BASIC,
+    ),
+    (
+        "{webhook: {auth: {basic: {username: 'm:e', passwordFrom: {secretKeyRef: {name: s, key: p}}}}}}",
+        "a user name has no \":\" and no control characters",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {clientID: me, SECRET}}}}",
+        "tokenURL: Required value",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: '/token', clientID: me, SECRET}}}}",
+        URL,
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me}}}}",
+        "clientSecretFrom: Required value",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', SECRET}}}}",
+        "set exactly one of clientID and clientIDFrom",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me, SECRET, scopes: ['a b']}}}}",
+        "name each in an item of its own",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me, SECRET, parameters: {scope: a}}}}}",
+        "scope and audience have fields of their own",
+    ),
+    (
+        "{webhook: {auth: {oauth2ClientCredentials: {tokenURL: 'https://login.example.com/token', clientID: me, SECRET, authStyle: Query}}}}",
+        "Unsupported value: \"Query\"",
+    ),
+    (
+        "{webhook: {headers: [{name: AUTHORIZATION, value: x}], auth: {basic: {secretRef: {name: s}}}}}",
+        "auth sets the header Authorization; remove it from headers",
+    ),
+    (
+        "{webhook: {headers: [{name: Authorization, value: x}]}}",
+        ACCEPTED,
+    ),
+    // TLS.
+    (
+        "{webhook: {tls: {caFrom: {secretKeyRef: {name: s, key: ca.crt}}, clientCertificateFrom: {secretRef: {name: s}}, serverName: a-b.example.com}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: 'HTTPS://hooks.example.com', tls: {serverName: x}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: s, key: url}}, tls: {serverName: x}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: 'http://hooks.example.com', tls: {serverName: x}}}",
+        "tls needs an https URL",
+    ),
+    (
+        "{webhook: {tls: {}}}",
+        "set at least one of caFrom, clientCertificateFrom and serverName",
+    ),
+    (
+        "{webhook: {tls: {clientCertificateFrom: {}}}}",
+        "clientCertificateFrom.secretRef: Required value",
+    ),
+    (
+        "{webhook: {tls: {serverName: 'https://x'}}}",
+        "serverName must be a host name, for example hooks.example.com",
+    ),
+    // Method and form.
+    ("{webhook: {method: PUT}}", ACCEPTED),
+    ("{webhook: {method: PATCH}}", ACCEPTED),
+    ("{webhook: {method: GET}}", "Unsupported value: \"GET\""),
+    (
+        "{webhook: {contentType: application/x-www-form-urlencoded}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {contentType: text/plain, payload: {template: text}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {contentType: text/html}}",
+        "Unsupported value: \"text/html\"",
+    ),
+    (
+        "{webhook: {contentType: application/cloudevents+json, payload: {template: {a: b}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {contentType: application/cloudevents+json, payload: {format: Flat}}}",
+        "belongs to format CloudEvent, or to a template that is one",
+    ),
+    (
+        "{webhook: {contentType: application/json, payload: {format: Slack}}}",
+        "the ready formats of services have a content type of their own",
+    ),
+    (
+        "{webhook: {contentType: application/json, headers: [{name: content-TYPE, value: a/b}]}}",
+        "contentType, cloudEvents and a header Content-Type exclude each other",
+    ),
+    (
+        "{webhook: {cloudEvents: Binary, payload: {format: CloudEvent}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {cloudEvents: Binary}}",
+        "cloudEvents belongs to format CloudEvent",
+    ),
+    (
+        "{webhook: {cloudEvents: Batched, payload: {format: CloudEvent}}}",
+        "Unsupported value: \"Batched\"",
+    ),
+    (
+        "{webhook: {cloudEvents: Binary, contentType: application/json, payload: {format: CloudEvent}}}",
+        "contentType, cloudEvents and a header Content-Type exclude each other",
+    ),
+    // Compression.
+    ("{webhook: {compression: {gzipAboveBytes: 0}}}", ACCEPTED),
+    ("{webhook: {compression: {gzipAboveBytes: 1048576}}}", ACCEPTED),
+    (
+        "{webhook: {compression: {gzipAboveBytes: 1048577}}}",
+        "should be less than or equal to 1048576",
+    ),
+    (
+        "{webhook: {compression: {gzipAboveBytes: -1}}}",
+        "should be greater than or equal to 0",
+    ),
+    ("{webhook: {compression: {}}}", "gzipAboveBytes: Required value"),
+    // The proxy.
+    (
+        "{webhook: {proxy: {url: 'http://proxy.example.com:3128', authFrom: {secretRef: {name: s}}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {proxy: {urlFrom: {secretKeyRef: {name: s, key: url}}}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {proxy: {}}}", "set exactly one of url and urlFrom"),
+    (
+        "{webhook: {proxy: {url: 'http://p.example', urlFrom: {secretKeyRef: {name: s, key: url}}}}}",
+        "set exactly one of url and urlFrom",
+    ),
+    ("{webhook: {proxy: {url: 'http://me:secret@p.example'}}}", URL),
+    ("{webhook: {proxy: {url: 'socks5://p.example'}}}", URL),
+];

@@ -1,0 +1,5 @@
+//! The policy of a destination on a real control plane: each field of `spec.delivery` does what its page says.
+
+mod answers;
+mod operational;
+mod order;
