@@ -9,10 +9,7 @@ use super::online::ask::{Asked, fresh};
 use super::online::{ClusterArgs, Connection, block_on, limit, name};
 use super::shown::{Output, text};
 use super::{Report, Verdict};
-use crate::api::ENABLE_ANNOTATION;
-
-/// Asks for a new signing key; the value is echoed in `status.lastHandledRotateSecret`.
-const ROTATE_ANNOTATION: &str = "postrider.dev/rotate-secret";
+use crate::api::{ENABLE_ANNOTATION, ROTATE_ANNOTATION};
 
 /// Arguments of `enable`.
 #[derive(Debug, Args)]

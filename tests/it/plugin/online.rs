@@ -489,3 +489,25 @@ async fn an_event_is_published_with_the_projects_own_token() {
         refused.notes
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_key_is_rotated_and_does_not_show() {
+    let stage = Stage::set("plugin").await;
+    stage.destination("hook", "/hook", &json!({}));
+    let before = stage.secret("hook-signing", "secret").await;
+    let answer = run(&stage, &["rotate-secret", "hook", "-o", "json"]);
+    let told = read(&answer);
+    assert_eq!((answer.code, &told["outcome"]), (0, &json!("Rotated")), "{told}");
+    let after = stage.secret("hook-signing", "secret").await;
+    assert_ne!(before, after);
+    for key in [before, after] {
+        assert!(!answer.out.contains(&key) && !answer.notes.contains(&key));
+    }
+    let answer = run(&stage, &["rotate-secret", "hook", "--wait=0s"]);
+    assert_eq!((answer.code, answer.out.as_str()), (0, ""));
+    assert!(
+        answer.notes.contains("status.lastHandledRotateSecret"),
+        "{}",
+        answer.notes
+    );
+}
