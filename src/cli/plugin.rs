@@ -1,20 +1,29 @@
-//! The `kubectl postrider` plugin: what a person can find out without a cluster.
+//! The `kubectl postrider` plugin: what a person can find out, and do, at a terminal.
 //!
 //! Owns the plugin's command line, and how a command's [`Report`] is printed. Each command is a function from its
 //! arguments and the files they name to a report; all decisions are `domain`'s, so what the plugin says is what the
 //! operator does.
 //!
-//! Every file is bounded, nothing is sent anywhere and no cluster is asked. Values of Secrets do not show, unless the
-//! user asks for them.
+//! Every file is bounded. Some commands ask a cluster (`online`), the others nobody at all. Values of Secrets do not
+//! show, unless the user asks for them.
 
+mod acting;
+mod completion;
+mod deliveries;
 mod events;
 mod formats;
 mod input;
 mod lint;
 mod mails;
+mod online;
+mod publish;
 mod render;
+mod replay;
 mod schema;
 mod secrets;
+mod shown;
+mod status;
+mod testing;
 mod verify;
 
 use std::io::Write as _;
@@ -27,11 +36,18 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use self::acting::{EnableArgs, RotateArgs};
+use self::completion::CompletionArgs;
+use self::deliveries::{DeliveriesArgs, ShowArgs};
 use self::formats::FormatsArgs;
+use self::publish::PublishArgs;
+use self::replay::{CancelArgs, ReplayArgs};
 use self::secrets::GivenSecret;
+use self::status::StatusArgs;
+use self::testing::TestArgs;
 use crate::domain::duration;
 
-/// Checks manifests, shows requests and checks signatures; asks no cluster.
+/// Sees what becomes of events and acts on it; checks manifests, requests and signatures without a cluster.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-postrider",
@@ -39,6 +55,10 @@ use crate::domain::duration;
     version,
     max_term_width = 110,
     after_help = "Examples:\n  \
+        kubectl postrider status -A\n  \
+        kubectl postrider test alerts\n  \
+        kubectl postrider deliveries alerts --state Exhausted --since 2h\n  \
+        kubectl postrider replay alerts --since 2h --failed\n  \
         kubectl postrider lint destinations/*.yaml\n  \
         kustomize build . | kubectl postrider lint -\n  \
         kubectl postrider render destination.yaml --event event.json\n  \
@@ -63,6 +83,26 @@ enum Command {
     Formats(FormatsArgs),
     /// Check the signature of a request, and say what is wrong with it.
     Verify(Box<VerifyArgs>),
+    /// Show the projects and destinations of a namespace, and what is wrong.
+    Status(StatusArgs),
+    /// List what became of a destination's deliveries.
+    Deliveries(Box<DeliveriesArgs>),
+    /// Show one delivery with its attempts.
+    Show(ShowArgs),
+    /// Deliver stored events again.
+    Replay(Box<ReplayArgs>),
+    /// Drop a delivery that waits.
+    Cancel(CancelArgs),
+    /// Send an example event to a destination, and show what its receiver says.
+    Test(TestArgs),
+    /// Publish an event to a project.
+    Publish(Box<PublishArgs>),
+    /// Enable a destination that was disabled because its receiver stayed broken.
+    Enable(EnableArgs),
+    /// Have a new signing key made for a destination.
+    RotateSecret(RotateArgs),
+    /// Print what a shell needs to complete words.
+    Completion(CompletionArgs),
 }
 
 /// Arguments of `lint`.
@@ -305,6 +345,16 @@ pub fn run(plugin: &Plugin) -> ExitCode {
         Command::Events(args) => events::run(args),
         Command::Formats(args) => formats::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Deliveries(args) => deliveries::list(args),
+        Command::Show(args) => deliveries::show(args),
+        Command::Replay(args) => replay::replay(args),
+        Command::Cancel(args) => replay::cancel(args),
+        Command::Test(args) => testing::run(args),
+        Command::Publish(args) => publish::run(args),
+        Command::Completion(args) => Ok(completion::run(args)),
+        Command::Enable(args) => acting::enable(args),
+        Command::RotateSecret(args) => acting::rotate(args),
     };
     let report = report.unwrap_or_else(|error| Report {
         notes: vec![format!("error: {error:#}")],

@@ -1,4 +1,7 @@
-//! `kubectl postrider` on the examples, on broken files, and on what it shows itself.
+//! `kubectl postrider` on the examples, on broken files, on a cluster, and on what it shows itself.
+
+mod forward;
+mod online;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -453,7 +456,23 @@ fn the_built_in_types_are_listed_in_each_form() {
 #[test]
 fn help_and_the_guide_name_the_same_flags() {
     let guide = std::fs::read_to_string(repository_file("docs/plugin.md")).unwrap();
-    for command in ["lint", "render", "events", "formats", "verify"] {
+    for command in [
+        "lint",
+        "render",
+        "events",
+        "formats",
+        "verify",
+        "status",
+        "test",
+        "enable",
+        "rotate-secret",
+        "deliveries",
+        "show",
+        "replay",
+        "cancel",
+        "publish",
+        "completion",
+    ] {
         let help = plugin(repository(), &[command, "--help"]);
         assert_eq!(help.code, 0);
         assert!(help.out.contains("Examples:"), "{}", help.out);
@@ -462,7 +481,7 @@ fn help_and_the_guide_name_the_same_flags() {
             .lines()
             .filter_map(|line| line.trim_start().split_once("--"))
             .filter(|(before, _)| before.is_empty() || before.ends_with(", "))
-            .map(|(_, rest)| rest.split([' ', '=']).next().unwrap())
+            .map(|(_, rest)| rest.split([' ', '=', '[']).next().unwrap())
             .filter(|flag| *flag != "help");
         for flag in flags {
             assert!(
