@@ -227,7 +227,11 @@ impl HttpTransport {
         if let Some(connection) = head.extensions.get::<Answered>() {
             connection.set();
         }
-        if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && proxy.is_some() {
+        // Inside a tunnel it is the receiver's answer.
+        if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && proxy.is_some()
+            && url.scheme() == "http"
+        {
             return Err(classify::proxy_status(407));
         }
         progress.status = Some(head.status.as_u16());

@@ -124,6 +124,12 @@ impl RequestNotes {
         let mut text = String::with_capacity(320);
         let mut secrets = Vec::new();
         secrets.extend(in_body.and_then(|secret| HeaderValue::from_str(secret.expose()).ok()));
+        // The transport adds it to requests that a proxy passes on.
+        let proxy = request
+            .passage
+            .as_ref()
+            .and_then(|passage| passage.proxy.as_ref());
+        secrets.extend(proxy.and_then(|proxy| proxy.authorization.clone()));
         let mut is_cut = false;
         for (name, value) in &request.headers {
             let is_secret = value.is_sensitive() || is_credential(name.as_str());

@@ -8,6 +8,8 @@ use super::*;
 use crate::domain::destination::{Destination, References, Target};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::event::sample;
+use crate::domain::proxy::Proxy;
+use crate::domain::request::Passage;
 
 fn endpoint() -> Endpoint {
     let spec = serde_json::from_value(json!({
@@ -157,4 +159,20 @@ fn a_secret_behind_long_headers_is_masked_all_the_same() {
         Some("got [redacted]")
     );
     assert!(notes.into_headers().ends_with(CUT));
+}
+
+#[test]
+fn the_password_of_a_proxy_that_echoes_it_is_masked() {
+    let url = "http://user:pr0xy-word@proxy.example:3128";
+    let proxy = Proxy::read(url, None).unwrap();
+    let shown = proxy.authorization.clone().unwrap();
+    let mut request = request();
+    request.passage = Some(Arc::new(Passage {
+        proxy: Some(proxy),
+        ..Passage::default()
+    }));
+    let notes = RequestNotes::of(&request, None);
+    let echo = [b"got ", shown.as_bytes()].concat();
+    let excerpt = notes.excerpt(&echo).unwrap();
+    assert!(excerpt.starts_with("got [redacted]"), "{excerpt}");
 }

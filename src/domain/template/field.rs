@@ -5,7 +5,7 @@
 //! are literal, so that the egress guard, the pool of connections and the status know them before an event comes.
 
 use http::HeaderValue;
-use url::Url;
+use url::{Position, Url};
 
 use super::{Placeholder, Step, Template, TemplateFault};
 use crate::domain::delivery::Attempt;
@@ -204,6 +204,10 @@ impl TakenOut {
     /// # Errors
     /// When one is not in path or query.
     pub fn put_back(self, field: &str, url: &Url) -> Result<UrlTemplate, String> {
+        // Some spellings, such as `http:///a`, make a host of what looks like a path.
+        if url[..Position::BeforePath].contains(MARK) {
+            return Err(ELSEWHERE.to_owned());
+        }
         let text = url.as_str();
         let mut steps = Vec::with_capacity(2 * self.0.len() + 1);
         let mut rest = text;
@@ -240,11 +244,17 @@ impl UrlTemplate {
             field: self.0.field.clone(),
         };
         let path = text.split(['?', '#']).next().unwrap_or_default();
-        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        if path.split('/').any(is_dot_segment) {
             return Err(elsewhere());
         }
         Url::parse(&text).map_err(|_| elsewhere())
     }
+}
+
+/// Whether a segment is `.` or `..`, also where a dot is written `%2e` (WHATWG URL §4.3).
+fn is_dot_segment(segment: &str) -> bool {
+    let plain = segment.replace("%2e", ".").replace("%2E", ".");
+    matches!(plain.as_str(), "." | "..")
 }
 
 /// Writes bytes, all but unreserved characters percent-encoded.

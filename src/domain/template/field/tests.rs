@@ -134,6 +134,7 @@ fn a_url_that_would_lead_elsewhere_is_not_made() {
         ("https://h.example/u/{{ $.event.data.name }}/in", ".."),
         ("https://h.example/u/{{ $.event.data.name }}", "."),
         ("https://h.example/u/.{{ $.event.data.name }}?q", "."),
+        ("https://h.example/u/%2e{{ $.event.data.name }}/in", "."),
     ] {
         let message = url(source, user).unwrap_err();
         assert!(
@@ -157,6 +158,8 @@ fn placeholders_stand_in_path_and_query_only() {
         "https://h.example:{{ event.data.n }}/in",
         "{{ event.data.url }}",
         "https://h.example/in#{{ event.id }}",
+        "http:///{{ event.id }}/in",
+        "http:/{{ event.id }}/in",
     ] {
         assert_eq!(template(source).unwrap_err(), ELSEWHERE, "{source}");
     }

@@ -195,7 +195,7 @@ impl Writer {
         let moved = self.shared.lanes.lock().moved_to(lane, seq, &ages);
         for due in moved.into_iter().chain(ages) {
             let mut find = connection.prepare_cached(
-                "SELECT attempts FROM deliveries WHERE lane = ?1 AND due = ?2 AND seq = ?3",
+                "SELECT max(attempts, 0) FROM deliveries WHERE lane = ?1 AND due = ?2 AND seq = ?3",
             )?;
             let attempts = find.query_row((number, due, seq), |row| row.get(0)).optional()?;
             if let Some(attempts) = attempts {
@@ -281,7 +281,7 @@ impl Writer {
         let connection = self.connection()?;
         let mut facts = FactsCache::default();
         let mut statement = connection.prepare_cached(
-            "SELECT due, seq, attempts FROM deliveries WHERE lane = ?1 AND (due, seq) > (?2, ?3)
+            "SELECT due, seq, max(attempts, 0) FROM deliveries WHERE lane = ?1 AND (due, seq) > (?2, ?3)
              ORDER BY due, seq LIMIT ?4",
         )?;
         let most = i64::try_from(limit).unwrap_or(i64::MAX);

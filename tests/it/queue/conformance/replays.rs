@@ -9,7 +9,7 @@ use postrider::engine::queue::asked::{Again, Cancelled, REPLAY_STEP, Replayed};
 use postrider::engine::queue::{Completion, Queue, QueueError, Settlement};
 
 use crate::queue::conformance::{enqueue_numbered, numbered};
-use crate::queue::{at, drain, event, ids, lane, take};
+use crate::queue::{at, drain, event, ids, lane, settle_all, take};
 
 conformance!(
     delivered_events_are_delivered_again,
@@ -22,6 +22,7 @@ conformance!(
     a_delivery_under_way_is_not_cancelled,
     an_event_is_found_by_its_id,
     what_waits_is_shown_in_order,
+    what_was_put_off_untried_is_shown_and_cancelled_as_any_other,
 );
 
 fn accepted(since: i64, until: i64) -> Again {
@@ -219,6 +220,22 @@ async fn an_event_is_found_by_its_id(queue: Arc<dyn Queue>) {
     assert!(find("nothing", "a").await.is_none());
     drain(&*queue, "a", at(100)).await;
     assert!(find("e33", "a").await.unwrap().open.is_none());
+}
+
+/// As a Fifo destination puts off what stands behind a failed delivery.
+async fn what_was_put_off_untried_is_shown_and_cancelled_as_any_other(queue: Arc<dyn Queue>) {
+    enqueue_numbered(&*queue, 0..2).await;
+    let leased = queue.lease(&lane("a"), at(10), 2).await.unwrap().leases;
+    settle_all(&*queue, leased, Completion::PutOffUntil(at(5_000)))
+        .await
+        .unwrap();
+    let waiting = queue.waiting(&lane("a"), None, 9).await.unwrap();
+    let attempts: Vec<_> = waiting.iter().map(|one| one.open.attempts).collect();
+    assert_eq!(attempts, [0, 0]);
+    let found = queue.find(&lane("a"), &id("e1"), None).await.unwrap().unwrap();
+    assert_eq!(found.open.unwrap().attempts, 0);
+    let cancelled = queue.cancel(&lane("a"), waiting[0].place.1).await.unwrap();
+    assert_eq!(cancelled, Cancelled::Done { attempts: 0 });
 }
 
 async fn what_waits_is_shown_in_order(queue: Arc<dyn Queue>) {
