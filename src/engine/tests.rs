@@ -1,6 +1,7 @@
 //! The engine with a queue in memory, a scripted transport and tokio's paused time.
 
 mod budget;
+mod dead_letters;
 mod filters;
 mod fixture;
 mod history;
