@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod budget;
 pub mod clock;
 mod complaint;
+mod dead_letters;
 pub mod deliveries;
 pub mod directory;
 mod filters;

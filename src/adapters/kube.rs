@@ -16,6 +16,7 @@
 pub mod access;
 mod children;
 mod context;
+mod dead_letters;
 mod destination;
 mod error;
 mod metrics;

@@ -299,7 +299,7 @@ impl Destination {
         let target = check.target(&identity, spec);
         let (timeout, retry, max_in_flight) = check.delivery(spec.delivery.clone().unwrap_or_default());
         let disable = check.disable(&spec.auto_disable.clone().unwrap_or_default());
-        let policy = check.policy(spec);
+        let policy = check.policy(&identity, spec);
         match target {
             Some(target) if check.faults.is_empty() => Ok(Self {
                 subscription: Subscription::of(spec),

@@ -21,4 +21,6 @@ pub struct Policy {
     pub rate: Option<Rate>,
     /// In which order deliveries are made; `None`: in none.
     pub order: Option<Order>,
+    /// Name of the destination that gets what is given up.
+    pub dead_letter: Option<Box<str>>,
 }

@@ -10,11 +10,13 @@ use tokio::time::Instant;
 use super::Core;
 use super::budget::Share;
 use super::complaint::Sum;
+use super::dead_letters::{self, Passed};
 use super::filters;
 use super::lane::{Lane, Turn};
 use super::operations::{self, Told};
-use super::queue::{Completion, Lease, QueueError, Settlement, Stored};
+use super::queue::{Completion, Lease, Settlement, Stored};
 use super::recording::{self, After, Noted};
+use crate::domain::dead_letter::DeadLetter;
 use crate::domain::delivery::{self, Attempt};
 use crate::domain::delivery_log::{RequestNotes, State};
 use crate::domain::destination::{Destination, Target, Webhook};
@@ -56,7 +58,10 @@ async fn run(
     let number = lease.attempts.saturating_add(1);
     let began = core.clock.now();
     let started = Instant::now();
-    if filters::refuses(core, destination, &lease.stored).await {
+    let Some(mut before) = dead_letters::note(core, lane, destination, &lease).await else {
+        return;
+    };
+    if before.letter.is_none() && filters::refuses(core, destination, &lease.stored).await {
         return drop_filtered(core, lane, destination, lease, turn).await;
     }
     let mut note = None;
@@ -75,29 +80,30 @@ async fn run(
             ))
         }
         (Stored::Event(event), Target::Webhook(webhook)) => {
-            send(core, destination, webhook, event, number, &mut noted).await
+            send(
+                core,
+                destination,
+                webhook,
+                event,
+                (number, before.letter.as_ref()),
+                &mut noted,
+            )
+            .await
         }
         (Stored::Event(event), Target::Email(email)) => {
-            let mut settled = match earlier(core, &lease).await {
-                Ok(settled) => settled,
-                Err(error) => {
-                    tracing::warn!(
-                        reason = error.reason(), %error, destination.uid = %lane.uid,
-                        "it could not be read who has a mail already; the attempt will be made later"
-                    );
-                    return lane.pause(core.clock.now());
-                }
-            };
+            let mut settled = std::mem::take(&mut before.settled);
+            let attempt = (number, before.letter.as_ref());
             let outcome = mail(
                 core,
                 destination,
                 email,
                 event,
-                number,
+                attempt,
                 (&mut settled, &mut noted),
             )
             .await;
-            note = settled.to_note();
+            before.settled = settled;
+            note = before.to_bytes();
             outcome
         }
         (Stored::Corrupt { .. }, _) => Outcome::Failed(Failure::new(
@@ -105,7 +111,17 @@ async fn run(
             "the stored event is damaged and cannot be sent",
         )),
     };
-    let result = conclude(core, lane, destination, &lease, &outcome, began);
+    let mut result = conclude(core, lane, destination, &lease, &outcome, began);
+    let mut passed = Passed::On;
+    if result.exhausted
+        && let Outcome::Failed(failure) = &outcome
+    {
+        let letter = before.letter.as_ref();
+        passed = dead_letters::pass_on(core, lane, destination, &lease, failure, letter).await;
+        if let Passed::Kept(until) = passed {
+            (result.completion, result.exhausted) = (Completion::PutOffUntil(until), false);
+        }
+    }
     report(
         core,
         lane,
@@ -118,6 +134,9 @@ async fn run(
     );
     if let Some(told) = result.told {
         operations::tell(core, &destination.identity, told).await;
+    }
+    if passed == Passed::Unstored {
+        return;
     }
     if core.deliveries.is_on() {
         noted.timings.total = started.elapsed();
@@ -204,31 +223,25 @@ async fn drop_filtered(
     }
 }
 
-/// Who is settled since earlier attempts.
-async fn earlier(core: &Core, lease: &Lease) -> Result<Settled, QueueError> {
-    if lease.attempts == 0 {
-        return Ok(Settled::default());
-    }
-    let note = core.queue.note(lease).await?;
-    Ok(note.map_or_else(Settled::default, |note| Settled::of_note(&note)))
-}
-
 async fn mail(
     core: &Core,
     destination: &Destination,
     email: &Email,
     event: &Event,
-    number: u32,
+    (number, letter): (u32, Option<&DeadLetter>),
     (settled, noted): (&mut Settled, &mut Noted),
 ) -> Outcome {
     let attempt = Attempt {
         number,
         now: core.clock.now(),
     };
-    let mail = match email::prepare(email, &destination.identity, event, attempt, settled) {
+    let mut mail = match email::prepare(email, &destination.identity, event, attempt, settled) {
         Ok(mail) => mail,
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };
+    if let Some(letter) = letter {
+        letter.mark_mail(&mut mail);
+    }
     let fates = if mail.letters.is_empty() {
         Vec::new()
     } else {
@@ -244,14 +257,18 @@ async fn send(
     destination: &Destination,
     webhook: &Webhook,
     event: &Event,
-    number: u32,
+    (number, letter): (u32, Option<&DeadLetter>),
     noted: &mut Noted,
 ) -> Outcome {
     let now = core.clock.now();
-    let request = match delivery::prepare(webhook, &destination.identity, event, Attempt { number, now }) {
+    let mut request = match delivery::prepare(webhook, &destination.identity, event, Attempt { number, now })
+    {
         Ok(request) => request,
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };
+    if let Some(letter) = letter {
+        letter.mark(&mut request.headers);
+    }
     if !core.deliveries.is_on() {
         let sent = core.transport.send(request, destination.timeout).await;
         return read(core, destination, webhook, sent);

@@ -59,6 +59,12 @@ struct OperationalLabels {
     outcome: &'static str,
 }
 
+/// Labels of [`EngineMetrics::dead_letters`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeadLetterLabels {
+    outcome: &'static str,
+}
+
 /// Labels of [`EngineMetrics::policy_waits`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PolicyLabels {
@@ -82,6 +88,7 @@ pub struct EngineMetrics {
     signals: Family<SignalLabels, Counter>,
     waits: Family<WaitLabels, Counter>,
     policy_waits: Family<PolicyLabels, Counter>,
+    dead_letters: Family<DeadLetterLabels, Counter>,
     unmatched: Counter,
     filtered: Family<FilteredLabels, Counter>,
     broken: Counter,
@@ -98,6 +105,7 @@ impl Default for EngineMetrics {
             signals: Family::default(),
             waits: Family::default(),
             policy_waits: Family::default(),
+            dead_letters: Family::default(),
             unmatched: Counter::default(),
             filtered: Family::default(),
             broken: Counter::default(),
@@ -135,6 +143,11 @@ impl EngineMetrics {
             "policy_waits",
             "Times that due deliveries of a destination had to wait by its own policy, by reason",
             self.policy_waits.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Given-up deliveries whose destination names another for them, by what became of them",
+            self.dead_letters.clone(),
         );
         registry.register(
             "attempts_broken",
@@ -213,6 +226,13 @@ impl EngineMetrics {
     /// Due deliveries begin to wait.
     pub(crate) fn policy_waits(&self, reason: &'static str) {
         self.policy_waits.get_or_create(&PolicyLabels { reason }).inc();
+    }
+
+    /// A delivery was given up that may go to another destination.
+    pub(crate) fn dead_letter(&self, outcome: &'static str) {
+        self.dead_letters
+            .get_or_create(&DeadLetterLabels { outcome })
+            .inc();
     }
 
     /// An event about a destination's health was stored, or dropped because too many waited for the store.

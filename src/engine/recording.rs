@@ -40,7 +40,7 @@ pub(crate) fn attempted(core: &Core, lease: &Lease, number: u32, after: After<'_
             record.reason = failure.reason.as_str().into();
             record.message.clone_from(&failure.message);
             record.state = State::Exhausted;
-            if let Completion::RetryAt(at) = completion {
+            if let Completion::RetryAt(at) | Completion::PutOffUntil(at) = completion {
                 (record.state, record.next_attempt) = (State::Retrying, Some(at));
             }
         }

@@ -2,6 +2,7 @@
 
 mod budget;
 mod clock;
+mod dead_letters;
 mod filters;
 mod fixture;
 mod history;

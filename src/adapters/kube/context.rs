@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::children::Seen;
+use super::dead_letters::DeadLetters;
 use super::error::{Class, Error, backoff};
 use super::metrics::KubeMetrics;
 use super::notices::Notices;
@@ -82,6 +83,8 @@ pub(super) struct Shared {
     pub(super) destination_triggers: Arc<Triggers>,
     /// The destinations that belong to projects.
     pub(super) children: Seen,
+    /// Which destinations get what others give up.
+    pub(super) dead_letters: DeadLetters,
     /// Whether every project there is has been seen.
     projects_listed: watch::Sender<bool>,
     /// The same for destinations.
@@ -113,6 +116,7 @@ impl Shared {
             project_triggers: Arc::default(),
             destination_triggers: Arc::default(),
             children: Seen::default(),
+            dead_letters: DeadLetters::default(),
             projects_listed: watch::Sender::default(),
             destinations_listed: watch::Sender::default(),
             memories: Mutex::default(),

@@ -20,6 +20,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
 
 use super::context::{SLOW_REQUEUE, SOON, Shared};
+use super::dead_letters;
 use super::error::Error;
 use super::observed::Observed;
 use super::references::{Referrer, Seen};
@@ -54,8 +55,9 @@ impl Sink<EventDestination> for DestinationSink {
         self.shared.children.seen(&self.shared, key, uid, object);
         let directory = self.shared.directory();
         let generation = object.generation();
-        if directory
-            .destination(uid)
+        let known = directory.destination(uid);
+        if known
+            .as_ref()
             .is_some_and(|entry| entry.identity.generation >= generation)
         {
             return;
@@ -66,6 +68,9 @@ impl Sink<EventDestination> for DestinationSink {
             generation,
         };
         directory.put_destination(entry(&self.shared, object, identity, EntryState::NotReady));
+        if known.is_none() {
+            look_at_senders(&self.shared, key);
+        }
     }
 
     fn gone(&self, key: &ObjectKey, uid: &Uid) {
@@ -73,12 +78,21 @@ impl Sink<EventDestination> for DestinationSink {
         self.shared.children.gone(&self.shared, key, uid);
         self.shared.references.forget(&referrer(key));
         self.shared.forget(uid);
+        self.shared.dead_letters.names(key, None);
+        look_at_senders(&self.shared, key);
     }
 
     fn listed(&self, _: HashSet<Uid>) {
         self.shared.directory().mark_synced(Kind::Destination);
         self.shared.mark_destinations_listed();
         self.shared.children.listed(&self.shared);
+    }
+}
+
+/// Has those destinations looked at that send another their dead letters, because it is new or gone.
+fn look_at_senders(shared: &Shared, key: &ObjectKey) {
+    for sender in shared.dead_letters.naming(key) {
+        shared.destination_triggers.push(sender);
     }
 }
 
@@ -230,7 +244,15 @@ async fn prepare(
         let key = ObjectKey::new(&identity.key.namespace, &project.name);
         projects.get(&object_ref(&key)).is_none()
     });
+    let dead_letters = dead_letters::target(&identity.key, spec);
+    // Before it is looked for, so that it does not come unnoticed.
+    shared.dead_letters.names(&identity.key, dead_letters.as_ref());
+    if dead_letters.is_some() {
+        shared.wait_for_destinations().await;
+    }
+    let missing_target = dead_letters.filter(|target| shared.directory().destination_named(target).is_none());
     if missing_project.is_none()
+        && missing_target.is_none()
         && shared.references.is_current(&referrer)
         && !shared.is_due(&identity.uid)
         && !signing::is_due(
@@ -250,6 +272,13 @@ async fn prepare(
             project.name
         );
         faults.missing("spec.projectRef.name", message);
+    }
+    if let Some(target) = missing_target {
+        let message = format!(
+            "EventDestination {:?} does not exist in this namespace; create it, or remove this; events wait",
+            target.name
+        );
+        faults.missing("spec.delivery.deadLetter.name", message);
     }
     let signatures = signing_key_refs(&identity.key.name, spec);
     let generated: Vec<&SigningKeyRef> = signatures.iter().filter(|one| one.generated).collect();

@@ -1,6 +1,7 @@
 //! The parts of `EventDestination.spec.delivery` that say more than how hard to try.
 
 use kube::KubeSchema;
+use kube::core::Rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,15 @@ pub const FAILURES_RULE: &str =
     "self.all(one, one.matches('^([2-5][0-9][0-9](-[2-5][0-9][0-9])?|[2-5]xx|[A-Z][A-Za-z]+)$'))";
 /// What [`FAILURES_RULE`] says.
 pub const FAILURES_MESSAGE: &str = "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons such as Timeout in each entry";
+
+/// No destination takes its own dead letters.
+pub(super) fn dead_letter_rule() -> Rule {
+    Rule::new(
+        "!has(self.spec.delivery) || !has(self.spec.delivery.deadLetter) || self.spec.delivery.deadLetter.name != self.metadata.name",
+    )
+    .message("deadLetter must name another destination")
+    .field_path(".spec.delivery.deadLetter.name")
+}
 
 /// At most so many deliveries in a time, retries included.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]

@@ -13,6 +13,7 @@ use super::common::{
 };
 use super::delivery::{
     FAILURES_MESSAGE, FAILURES_RULE, Ordering, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE,
+    dead_letter_rule,
 };
 use super::email::EmailTarget;
 use super::request::{
@@ -37,6 +38,7 @@ use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
     doc = "An `EventDestination` sends the events of a project to a webhook or by e-mail: which events, in what form, and how hard to try. Its status says whether the configuration is in force (`Ready`) and whether events arrive (`Delivering`).",
     namespaced,
     validation = length_rule(MAX_DESTINATION_NAME, SIGNING_SUFFIX),
+    validation = dead_letter_rule(),
     status = "EventDestinationStatus",
     derive = "PartialEq",
     printcolumn(
@@ -383,6 +385,10 @@ pub struct DeliverySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub ordering_key: Option<String>,
+    /// Another `EventDestination` of the namespace that gets what this one gives up, in its own format, whatever types
+    /// and filter it has. What it gives up in turn is not sent on. Default: what is given up is only counted and logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<LocalReference>,
 }
 
 /// When to try again.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Identity;
 use super::check::Check;
 use crate::api::v1alpha1::delivery::{Ordering, RateLimitSpec};
 use crate::api::v1alpha1::event_destination::{DeliverySpec, EventDestinationSpec, RetrySpec};
@@ -15,7 +16,7 @@ use crate::domain::policy::replies::{MAX_ENTRIES, RetryRules, Statuses};
 const MAX_RATE: u32 = 100_000;
 
 impl Check<'_> {
-    pub(super) fn policy(&mut self, spec: &EventDestinationSpec) -> Policy {
+    pub(super) fn policy(&mut self, identity: &Identity, spec: &EventDestinationSpec) -> Policy {
         let Some(delivery) = &spec.delivery else {
             return Policy::default();
         };
@@ -23,7 +24,19 @@ impl Check<'_> {
             success: self.success(delivery.success.as_deref(), spec.email.is_some()),
             rate: delivery.rate_limit.as_ref().and_then(|rate| self.rate(rate)),
             order: self.order(delivery),
+            dead_letter: self.dead_letter(identity, delivery),
         }
+    }
+
+    fn dead_letter(&mut self, identity: &Identity, delivery: &DeliverySpec) -> Option<Box<str>> {
+        let target = delivery.dead_letter.as_ref()?;
+        if target.name == *identity.key.name {
+            self.faults.invalid(
+                "spec.delivery.deadLetter.name",
+                "a destination cannot take its own dead letters; name another one",
+            );
+        }
+        Some(target.name.as_str().into())
     }
 
     fn success(&mut self, entries: Option<&[String]>, is_email: bool) -> Option<Statuses> {

@@ -45,6 +45,27 @@ fn check(webhook: serde_json::Value, secrets: &[(&str, &[u8])]) -> Result<Destin
 }
 
 #[test]
+fn a_destination_cannot_take_its_own_dead_letters() {
+    let of = |name: &str| {
+        let spec = json!({
+            "events": ["*"], "webhook": {"url": "https://hooks.example.com/in", "signing": {"scheme": "None"}},
+            "delivery": {"deadLetter": {"name": name}},
+        });
+        let identity = Identity {
+            key: ObjectKey::new("shop", "hook"),
+            uid: Uid::new("u"),
+            generation: 1,
+        };
+        let spec = serde_json::from_value(spec).unwrap();
+        Destination::try_from_spec(identity, &spec, &References::new(), &EgressPolicy::default())
+    };
+    assert_eq!(of("other").unwrap().policy.dead_letter.as_deref(), Some("other"));
+    let faults = of("hook").unwrap_err();
+    let paths: Vec<_> = faults.iter().map(|fault| &*fault.path).collect();
+    assert_eq!(paths, ["spec.delivery.deadLetter.name"]);
+}
+
+#[test]
 fn a_spoilt_generated_key_is_told_by_its_secret_and_how_to_have_a_new_one() {
     let hmac = json!({"signing": {"scheme": "HmacSHA256", "header": "X-Sig"}});
     let remedy = "delete the Secret to have a new one made, and give the receiver the new key";

@@ -44,6 +44,17 @@ pub struct Replayed {
     pub next: Option<u64>,
 }
 
+/// What became of a delivery that another lane is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandedOver {
+    /// It waits there.
+    Made,
+    /// One of the event waits there or is under way already; its note stays as it is.
+    Open,
+    /// The event is not stored any more.
+    Gone,
+}
+
 /// What became of a delivery that was to be cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancelled {

@@ -3,6 +3,8 @@
 //! Keeps the whole contract except that nothing survives the process. Bounds: the quota per project. Ids are kept
 //! for 24 hours of event time. [`MemoryQueue::fail`] makes every call fail, as a full disk would.
 
+mod handing;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -10,7 +12,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, WAITING_STEP, Waiting};
+use super::asked::{
+    Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, WAITING_STEP, Waiting,
+};
 use super::{
     Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Outlook, Queue,
     QueueError, QueueState, Reach, Release, Settlement, Stored,
@@ -418,6 +422,18 @@ impl Queue for MemoryQueue {
         let mut inner = self.inner.lock();
         inner.check()?;
         inner.replay(lane, &again, now.as_millisecond(), self.project_limit)
+    }
+
+    async fn hand_over(
+        &self,
+        lease: &Lease,
+        to: &Uid,
+        note: Box<[u8]>,
+        now: Timestamp,
+    ) -> Result<HandedOver, QueueError> {
+        let mut inner = self.inner.lock();
+        inner.check()?;
+        Ok(inner.hand_over(lease.claim.seq, to, note, now.as_millisecond()))
     }
 
     async fn cancel(&self, lane: &Uid, seq: u64) -> Result<Cancelled, QueueError> {

@@ -16,7 +16,7 @@
 //! | `lanes(number, uid, dropped)`, `projects(number, uid)`, `facts(number, json)` | names, so that rows stay small. New facts of a project get a new row: an event keeps those it was accepted with |
 //! | `health(lane, json)` | `Health` of destinations |
 //! | `notes(lane, seq, note)` | what attempts left for later ones of the same delivery |
-//! | `replays(lane, seq, at)` | when a delivery was made that a replay has made |
+//! | `replays(lane, seq, at)` | when a delivery was made that a replay or another lane has made |
 //! | `meta(name, value)` | `seq`: highest position given before anything was trimmed |
 //!
 //! Within a format, tables are only added. A file that has no `notes` or `replays` yet gets the table when it is opened;
@@ -88,7 +88,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use self::asked::Asked;
+use self::asked::{Asked, Handing};
 use self::inbox::{Inbox, Op, Settling};
 use self::lanes::{Grant, Lanes, Limits};
 use self::progress::Progress;
@@ -97,7 +97,7 @@ use self::rows::Row;
 pub(in crate::engine) use self::rows::{IdColumn, read_id};
 use self::store::Settle;
 use self::threads::Threads;
-use super::asked::{Again, Cancelled, Replayed, Retained, WAITING_STEP, Waiting};
+use super::asked::{Again, Cancelled, HandedOver, Replayed, Retained, WAITING_STEP, Waiting};
 use super::metrics::QueueMetrics;
 use super::{
     Claim, Depth, Enqueued, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState, Reach, Release,
@@ -472,15 +472,7 @@ impl Queue for SqliteQueue {
         if settles.is_empty() {
             return Ok(());
         }
-        self.ask(|reply| {
-            Op::Settle(Settling {
-                settles,
-                reply,
-                failed: None,
-                missing: None,
-            })
-        })
-        .await
+        self.ask(|reply| Op::Settle(Settling::new(settles, reply))).await
     }
 
     async fn rewind(&self, lane: &Uid, reach: Reach) -> Result<u64, QueueError> {
@@ -490,11 +482,7 @@ impl Queue for SqliteQueue {
         }
         let (mut count, mut from) = (0, Some(rewind::START));
         while let Some(start) = from {
-            let rewind = rewind::Rewind {
-                lane: lane.clone(),
-                reach,
-                from: start,
-            };
+            let rewind = rewind::Rewind::new(lane, reach, start);
             let step = self.ask(|reply| Op::Rewind(rewind, reply)).await?;
             count += step.count;
             from = step.next;
@@ -513,6 +501,18 @@ impl Queue for SqliteQueue {
         let now = now.as_millisecond();
         self.ask(|reply| Op::Asked(Asked::Replay(lane.clone(), again, now, reply)))
             .await
+    }
+
+    async fn hand_over(
+        &self,
+        lease: &Lease,
+        to: &Uid,
+        note: Box<[u8]>,
+        now: Timestamp,
+    ) -> Result<HandedOver, QueueError> {
+        self.check()?;
+        let handing = Handing::new(lease, to, note, now.as_millisecond());
+        self.ask(|reply| Op::Asked(Asked::HandOver(handing, reply))).await
     }
 
     async fn cancel(&self, lane: &Uid, seq: u64) -> Result<Cancelled, QueueError> {

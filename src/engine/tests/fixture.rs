@@ -86,6 +86,8 @@ pub(super) struct ScriptedTransport {
     pub(super) scripts: Mutex<HashMap<String, Script>>,
     pub(super) sent: Mutex<Vec<(String, String)>>,
     pub(super) in_flight: Mutex<HashMap<String, (usize, usize)>>,
+    /// Path, origin and reason of each dead letter that was sent.
+    pub(super) dead_letters: Mutex<Vec<[String; 3]>>,
 }
 
 #[async_trait]
@@ -94,6 +96,11 @@ impl Transport for ScriptedTransport {
         let path = request.endpoint.expose().path().to_owned();
         let id = request.headers["webhook-id"].to_str().unwrap().to_owned();
         self.sent.lock().push((path.clone(), id.clone()));
+        if let Some(from) = request.headers.get("x-postrider-dead-letter-from") {
+            let texts = [from, &request.headers["x-postrider-dead-letter-reason"]];
+            let [from, reason] = texts.map(|value| value.to_str().unwrap().to_owned());
+            self.dead_letters.lock().push([path.clone(), from, reason]);
+        }
         {
             let mut in_flight = self.in_flight.lock();
             let (now, most) = in_flight.entry(path.clone()).or_default();
@@ -148,6 +155,8 @@ pub(super) struct ScriptedMailer {
     pub(super) fates: Mutex<Vec<Fate>>,
     /// Message-ID and address of each letter and recipient that was said.
     pub(super) sent: Mutex<Vec<(String, String)>>,
+    /// What letters said of the destination that gave their event up.
+    pub(super) dead_letters: Mutex<Vec<String>>,
 }
 
 #[async_trait]
@@ -156,6 +165,13 @@ impl Mailer for ScriptedMailer {
         let mut script = self.fates.lock();
         let mut fates = Vec::new();
         for letter in &mail.letters {
+            let of_dead = letter
+                .headers
+                .iter()
+                .filter(|(name, _)| name.contains("Dead-Letter"));
+            let mut told = self.dead_letters.lock();
+            told.extend(of_dead.map(|(_, value)| value.clone()));
+            drop(told);
             for recipient in &letter.recipients {
                 let said = (letter.message_id.clone(), recipient.mailbox.address());
                 self.sent.lock().push(said);

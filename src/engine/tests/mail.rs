@@ -19,7 +19,7 @@ fn refused() -> Fate {
     Fate::Refused(Failure::new(FailureReason::RecipientRefused, "550 no such user"))
 }
 
-fn later() -> Fate {
+pub(super) fn later() -> Fate {
     Fate::Open(Failure::new(FailureReason::TryLater, "451 greylisted"))
 }
 
@@ -61,12 +61,12 @@ impl Fixture {
         });
     }
 
-    fn script(&self, fates: Vec<Fate>) {
+    pub(super) fn script(&self, fates: Vec<Fate>) {
         *self.mailer.fates.lock() = fates;
     }
 
     /// Who was named to the server since the last look.
-    fn mailed(&self) -> Vec<String> {
+    pub(super) fn mailed(&self) -> Vec<String> {
         let sent = std::mem::take(&mut *self.mailer.sent.lock());
         sent.into_iter()
             .map(|(_, address)| address.replace("@x.example", ""))

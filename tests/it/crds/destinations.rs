@@ -146,6 +146,14 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
         "{delivery: {ordering: Fifo, orderingKey: ''}}",
         "should be at least 1 chars long",
     ),
+    // Dead letters.
+    ("{delivery: {deadLetter: {name: others}}}", ACCEPTED),
+    (
+        "{delivery: {deadLetter: {}}}",
+        "spec.delivery.deadLetter.name: Required value",
+    ),
+    ("{delivery: {deadLetter: {name: ../x}}}", NAME),
+    ("{delivery: {deadLetter: others}}", "must be of type object"),
     // Ready formats.
     ("{webhook: {payload: {format: Slack}}}", ACCEPTED),
     (

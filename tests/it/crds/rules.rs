@@ -216,6 +216,32 @@ async fn a_project_may_leave_out_its_spec_and_a_destination_may_not() {
 }
 
 #[tokio::test]
+async fn a_destination_cannot_name_itself_for_its_dead_letters() {
+    let namespace = TempNamespace::new(Cluster::shared(), "dead-letters").await;
+    let client = namespace.client();
+    let uri = format!(
+        "/apis/postrider.dev/v1alpha1/namespaces/{}/eventdestinations?dryRun=All",
+        namespace.name()
+    );
+    for (target, fits) in [("other", true), ("hook", false)] {
+        let object = json!({
+            "apiVersion": "postrider.dev/v1alpha1", "kind": "EventDestination", "metadata": {"name": "hook"},
+            "spec": {
+                "events": ["*"], "webhook": {"url": "https://hooks.example.com/in"},
+                "delivery": {"deadLetter": {"name": target}},
+            },
+        });
+        let answer = send(&client, "POST", uri.clone(), &object).await;
+        assert_eq!(answer.is_ok(), fits, "{answer:?}");
+        assert!(
+            fits || answer
+                .unwrap_err()
+                .contains("deadLetter must name another destination")
+        );
+    }
+}
+
+#[tokio::test]
 async fn names_leave_room_for_what_is_added_to_them() {
     let namespace = TempNamespace::new(Cluster::shared(), "names").await;
     let client = namespace.client();

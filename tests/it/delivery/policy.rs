@@ -1,5 +1,6 @@
 //! The policy of a destination on a real control plane: each field of `spec.delivery` does what its page says.
 
 mod answers;
+mod dead_letters;
 mod operational;
 mod order;

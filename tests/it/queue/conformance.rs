@@ -69,6 +69,7 @@ macro_rules! conformance {
 }
 
 mod acceptance;
+mod handing;
 mod lanes;
 mod leases;
 mod replays;

@@ -46,6 +46,29 @@ async fn everything_survives_a_clean_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_another_lane_got_survives_a_kill_with_its_note() {
+    let (file, queue) = QueueFile::filled(3, 20).await;
+    let leases = take(&*queue, 1_000, 2).await;
+    for lease in &leases {
+        queue
+            .hand_over(lease, &lane("b"), (*b"why").into(), at(2_000))
+            .await
+            .unwrap();
+    }
+    let killed = file.killed();
+    drop(leases);
+    queue.close().await;
+    let queue = killed.open().await;
+    assert_eq!(pending(&*queue), 3, "what was given up is given up again");
+    let got = queue.lease(&lane("b"), at(2_000), 9).await.unwrap().leases;
+    assert_eq!(ids(&got), names(2));
+    for lease in &got {
+        assert_eq!((lease.attempts, lease.replayed), (0, Some(at(2_000))));
+        assert_eq!(queue.note(lease).await.unwrap().as_deref(), Some(&b"why"[..]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_older_health_stays_older_after_a_restart() {
     let file = QueueFile::new();
     let save = async |revision| {

@@ -232,6 +232,9 @@ fn relaxed_definition(file: &str) -> String {
     let schema = "/spec/versions/0/schema/openAPIV3Schema";
     let spec = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     definition.pointer_mut(&format!("{schema}/properties")).unwrap()["spec"] = spec;
+    // Rules over the whole object look into the spec.
+    let root = definition.pointer_mut(schema).unwrap();
+    root.as_object_mut().unwrap().remove("x-kubernetes-validations");
     definition.to_string()
 }
 

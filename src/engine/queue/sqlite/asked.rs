@@ -3,12 +3,15 @@
 //! An event's delivery is found without an index: it is due when it began to wait, which is when its event was accepted
 //! or a replay made it, or stands in memory as moved.
 
+mod handing;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 
+pub(super) use self::handing::Handing;
 use super::fault::StoreError;
 use super::inbox::Reply;
 use super::lanes::Key;
@@ -17,7 +20,9 @@ use super::writer::{Phase, Writer};
 use super::{notes, replays};
 use crate::domain::event::Event;
 use crate::domain::id::{EventId, Uid};
-use crate::engine::queue::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, Waiting};
+use crate::engine::queue::asked::{
+    Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, Waiting,
+};
 use crate::engine::queue::{QueueError, Stored};
 
 /// Events that one step looks at.
@@ -34,6 +39,8 @@ const DISORDER: i64 = 60 * 1_000_000_000;
 pub(super) enum Asked {
     /// Deliver again; the time is now, in milliseconds since 1970.
     Replay(Uid, Again, i64, Reply<Replayed>),
+    /// Make a delivery in another lane.
+    HandOver(Handing, Reply<HandedOver>),
     /// Take out of the queue.
     Cancel(Uid, i64, Reply<Cancelled>),
     /// Find an event, perhaps at this position.
@@ -47,6 +54,7 @@ impl Asked {
     pub(super) fn refuse(self, error: QueueError) {
         match self {
             Self::Replay(.., reply) => drop(reply.send(Err(error))),
+            Self::HandOver(_, reply) => drop(reply.send(Err(error))),
             Self::Cancel(.., reply) => drop(reply.send(Err(error))),
             Self::Find(.., reply) => drop(reply.send(Err(error))),
             Self::Waiting(.., reply) => drop(reply.send(Err(error))),
@@ -77,6 +85,10 @@ impl Writer {
             Asked::Replay(lane, again, now, reply) => {
                 let done = self.replay(&lane, &again, now);
                 answer(reply, done)
+            }
+            Asked::HandOver(handing, reply) => {
+                let done = self.hand_over(&handing);
+                answer(reply, done.map(Ok))
             }
             Asked::Cancel(lane, seq, reply) => {
                 let done = self.cancel(&lane, seq);

@@ -33,6 +33,17 @@ pub(super) struct Settling {
     pub(super) missing: Option<StoreError>,
 }
 
+impl Settling {
+    pub(super) const fn new(settles: Vec<Settle>, reply: Reply<()>) -> Self {
+        Self {
+            settles,
+            reply,
+            failed: None,
+            missing: None,
+        }
+    }
+}
+
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub(super) enum Op {

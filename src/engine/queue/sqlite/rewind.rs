@@ -26,6 +26,13 @@ pub(super) struct Rewind {
     pub(super) from: Key,
 }
 
+impl Rewind {
+    pub(super) fn new(lane: &Uid, reach: Reach, from: Key) -> Self {
+        let lane = lane.clone();
+        Self { lane, reach, from }
+    }
+}
+
 /// What one step did.
 #[derive(Debug)]
 pub(super) struct Step {

@@ -484,6 +484,11 @@ impl Writing<'_> {
         Ok(None)
     }
 
+    /// The number of a lane.
+    pub(super) fn lane(&mut self, uid: &Uid) -> Result<i64, rusqlite::Error> {
+        self.names.lane(self.statements.connection, uid)
+    }
+
     /// Writes another delivery of an event that is stored.
     pub(super) fn deliver_again(
         &mut self,
@@ -546,8 +551,8 @@ impl Writing<'_> {
             if again.is_none() && replayed {
                 replays::forget(self.statements.connection, lane, seq)?;
             }
-            // First attempts, which are most, have left no note.
-            if again.is_none() && attempts > 0 {
+            // First attempts, which are most, have left no note; what came from another lane begins with one.
+            if again.is_none() && (attempts > 0 || replayed) {
                 notes::forget(self.statements.connection, lane, seq)?;
             } else if found
                 && again.is_some()

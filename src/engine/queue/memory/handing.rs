@@ -1,0 +1,34 @@
+//! Deliveries made in another lane than the event went to.
+
+use std::sync::Arc;
+
+use super::{Delivery, Inner};
+use crate::domain::id::Uid;
+use crate::engine::queue::asked::HandedOver;
+
+impl Inner {
+    /// Makes a delivery of the event at a position in a lane.
+    pub(super) fn hand_over(&mut self, seq: u64, to: &Uid, note: Box<[u8]>, now: i64) -> HandedOver {
+        let Some((event, _)) = self.events.get(&seq) else {
+            return HandedOver::Gone;
+        };
+        let event = Arc::clone(event);
+        let lane = self.lanes.entry(to.clone()).or_default();
+        if lane.deliveries.keys().any(|key| key.1 == seq) {
+            return HandedOver::Open;
+        }
+        let at = now.max(event.accepted.as_millisecond().saturating_add(1));
+        *self.pending.entry(event.project.uid.clone()).or_default() += 1;
+        let delivery = Delivery {
+            bytes: event.content.to_stored().map_or(0, |stored| stored.len()),
+            event,
+            attempts: 0,
+            claim: None,
+            note: Some(note),
+            age: at,
+            replayed: true,
+        };
+        lane.deliveries.insert((at, seq), delivery);
+        HandedOver::Made
+    }
+}
