@@ -285,7 +285,7 @@ async fn replay_one(core: Arc<Core>, uid: Uid, id: EventId) -> Result<ReplayedOn
             ReplayedOne::Unknown
         });
     };
-    let done = deliver(&core, &uid, Again::Positions(vec![retained.seq])).await?;
+    let done = deliver(&core, &uid, Again::Events(vec![(retained.seq, id)])).await?;
     Ok(if done.made > 0 {
         ReplayedOne::Made
     } else if done.open > 0 {
@@ -373,13 +373,14 @@ async fn step(
         limit: REPLAY_STEP.min(MAX_PAGE),
     };
     let page = core.deliveries.list(&uid, query).await?;
-    let positions: Vec<u64> = page.records.iter().map(|record| record.seq).collect();
+    let events = page.records.into_iter().map(|record| (record.seq, record.event_id));
+    let events: Vec<(u64, EventId)> = events.collect();
     let mut progress = Progress {
         next: page.next,
         ..Progress::default()
     };
-    if !positions.is_empty() {
-        let done = deliver(&core, &uid, Again::Positions(positions)).await?;
+    if !events.is_empty() {
+        let done = deliver(&core, &uid, Again::Events(events)).await?;
         (progress.made, progress.open, progress.gone) = (done.made, done.open, done.gone);
     }
     Ok(progress)

@@ -187,9 +187,13 @@ impl Inner {
     fn replay(&mut self, uid: &Uid, again: &Again, now: i64, limit: u64) -> Result<Replayed, QueueError> {
         let mut replayed = Replayed::default();
         let mut wanted: Vec<u64> = match again {
-            Again::Positions(positions) => {
-                replayed.next = (positions.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
-                positions.iter().take(REPLAY_STEP).copied().collect()
+            Again::Events(events) => {
+                replayed.next = (events.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
+                let asked = events.iter().take(REPLAY_STEP);
+                let (there, gone): (Vec<_>, Vec<_>) = asked
+                    .partition(|(seq, id)| self.events.get(seq).is_some_and(|(event, _)| event.id == *id));
+                replayed.gone = gone.len() as u64;
+                there.iter().map(|(seq, _)| *seq).collect()
             }
             Again::Accepted {
                 since,

@@ -119,7 +119,7 @@ impl Writer {
     ) -> Result<Result<Replayed, QueueError>, StoreError> {
         let Some(number) = self.number(lane) else {
             let gone = match again {
-                Again::Positions(positions) => positions.len() as u64,
+                Again::Events(events) => events.len() as u64,
                 Again::Accepted { .. } => 0,
             };
             return Ok(Ok(Replayed {
@@ -327,6 +327,12 @@ fn accepted_of(connection: &Connection, seq: i64) -> Result<Option<(i64, i64)>, 
         .optional()
 }
 
+/// Whether the event at a position has that id. Positions are given again when an older file was put back.
+fn is_at(connection: &Connection, seq: i64, id: &EventId) -> Result<bool, rusqlite::Error> {
+    let mut find = connection.prepare_cached("SELECT 1 FROM events WHERE seq = ?1 AND id = ?2")?;
+    find.exists((seq, IdColumn::new(id)))
+}
+
 /// Whether an event is stored that went to a lane.
 fn went_to(connection: &Connection, lane: i64, seq: i64) -> Result<bool, rusqlite::Error> {
     let mut find = connection.prepare_cached("SELECT lanes FROM events WHERE seq = ?1")?;
@@ -399,7 +405,7 @@ fn position(connection: &Connection, wanted: i64) -> Result<Option<i64>, rusqlit
 /// The events that a step of a replay is about.
 fn look(connection: &Connection, lane: i64, again: &Again) -> Result<Found, StoreError> {
     match again {
-        Again::Positions(positions) => look_at(connection, lane, positions),
+        Again::Events(events) => look_at(connection, lane, events),
         Again::Accepted {
             since,
             until,
@@ -412,12 +418,12 @@ fn look(connection: &Connection, lane: i64, again: &Again) -> Result<Found, Stor
     }
 }
 
-fn look_at(connection: &Connection, lane: i64, positions: &[u64]) -> Result<Found, StoreError> {
+fn look_at(connection: &Connection, lane: i64, events: &[(u64, EventId)]) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    for position in positions.iter().take(REPLAY_STEP) {
+    for (position, id) in events.iter().take(REPLAY_STEP) {
         let seq = position.cast_signed();
         match accepted_of(connection, seq)? {
-            Some((accepted, project)) if went_to(connection, lane, seq)? => {
+            Some((accepted, project)) if is_at(connection, seq, id)? && went_to(connection, lane, seq)? => {
                 found.candidates.push(Candidate {
                     seq,
                     project,
@@ -430,7 +436,7 @@ fn look_at(connection: &Connection, lane: i64, positions: &[u64]) -> Result<Foun
     // One event may be named twice.
     found.candidates.sort_unstable_by_key(|candidate| candidate.seq);
     found.candidates.dedup_by_key(|candidate| candidate.seq);
-    found.next = (positions.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
+    found.next = (events.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
     Ok(found)
 }
 

@@ -13,6 +13,7 @@ use crate::queue::{at, drain, event, ids, lane, take};
 
 conformance!(
     delivered_events_are_delivered_again,
+    another_event_at_the_position_is_not_delivered,
     a_replay_counts_attempts_and_age_anew,
     an_event_never_has_two_open_deliveries,
     a_replay_goes_on_where_a_step_ended,
@@ -69,13 +70,31 @@ async fn delivered_events_are_delivered_again(queue: Arc<dyn Queue>) {
     assert_eq!(queue.depth(&lane("a")).pending, 5);
     assert_eq!(drain(&*queue, "a", at(2_000)).await, numbered(5..10));
     assert_eq!(queue.depth(&lane("a")).pending, 0);
-    let some = vec![seq(&*queue, "e3").await, seq(&*queue, "e1").await, 999_999];
+    let some = vec![
+        (seq(&*queue, "e3").await, id("e3")),
+        (seq(&*queue, "e1").await, id("e1")),
+        (999_999, id("e2")),
+    ];
     let done = queue
-        .replay(&lane("a"), Again::Positions(some), at(3_000))
+        .replay(&lane("a"), Again::Events(some), at(3_000))
         .await
         .unwrap();
     assert_eq!((done.made, done.gone), (2, 1));
     assert_eq!(drain(&*queue, "a", at(3_000)).await, ["e1", "e3"]);
+}
+
+async fn another_event_at_the_position_is_not_delivered(queue: Arc<dyn Queue>) {
+    enqueue_numbered(&*queue, 0..3).await;
+    drain(&*queue, "a", at(1_000)).await;
+    let place = seq(&*queue, "e1").await;
+    let uuid = id("0197f0b2-7c1e-7a3e-9d5c-0c1d2e3f4a5b");
+    let some = vec![(place, id("e2")), (place, uuid), (place, id("e1"))];
+    let done = queue
+        .replay(&lane("a"), Again::Events(some), at(2_000))
+        .await
+        .unwrap();
+    assert_eq!((done.made, done.open, done.gone), (1, 0, 2));
+    assert_eq!(drain(&*queue, "a", at(2_000)).await, ["e1"]);
 }
 
 async fn a_replay_counts_attempts_and_age_anew(queue: Arc<dyn Queue>) {
