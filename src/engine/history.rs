@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::deliveries::{LogError, MAX_PAGE, Query, Which};
 use super::directory::Entry;
 use super::publish::Finished;
-use super::queue::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, Waiting};
+use super::queue::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, Waiting, Waits};
 use super::queue::{QueueError, Stored};
 use super::{Core, Engine};
 use crate::domain::delivery_log::{Record, State, Timings};
@@ -122,7 +122,7 @@ pub trait History: Send + Sync {
         uid: &Uid,
         after: Option<(i64, u64)>,
         limit: usize,
-    ) -> Result<Vec<Waiting>, HistoryError>;
+    ) -> Result<Waits, HistoryError>;
 
     /// All that is known of one event; `None` when nothing is.
     ///
@@ -191,7 +191,7 @@ impl History for Engine {
         uid: &Uid,
         after: Option<(i64, u64)>,
         limit: usize,
-    ) -> Result<Vec<Waiting>, HistoryError> {
+    ) -> Result<Waits, HistoryError> {
         Ok(self.core().queue.waiting(uid, after, limit).await?)
     }
 
@@ -373,7 +373,10 @@ async fn step(
         limit: REPLAY_STEP.min(MAX_PAGE),
     };
     let page = core.deliveries.list(&uid, query).await?;
-    let events = page.records.into_iter().map(|record| (record.seq, record.event_id));
+    let events = page
+        .records
+        .into_iter()
+        .map(|record| (record.seq, record.event_id));
     let events: Vec<(u64, EventId)> = events.collect();
     let mut progress = Progress {
         next: page.next,

@@ -12,6 +12,8 @@ use crate::domain::id::EventId;
 pub const REPLAY_STEP: usize = 500;
 /// Most deliveries that one call of [`Queue::waiting`](super::Queue::waiting) tells.
 pub const WAITING_STEP: usize = 100;
+/// Bytes of events after which a call reads no further one, and ends early.
+pub const STEP_BYTES: usize = 4 << 20;
 
 /// Which retained events are delivered again. Only those that went to the lane when they were accepted.
 #[derive(Clone, Debug)]
@@ -92,6 +94,15 @@ pub struct Waiting {
     pub stored: Stored,
     /// The delivery.
     pub open: Open,
+}
+
+/// Some deliveries that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Waits {
+    /// In the order in which they are due.
+    pub found: Vec<Waiting>,
+    /// There may be more after the last one.
+    pub more: bool,
 }
 
 impl Waiting {

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, WAITING_STEP, Waiting};
+use super::asked::{
+    Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, STEP_BYTES, WAITING_STEP, Waiting, Waits,
+};
 use super::{
     Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Outlook, Queue,
     QueueError, QueueState, Reach, Release, Settlement, Stored,
@@ -474,7 +476,7 @@ impl Queue for MemoryQueue {
         lane: &Uid,
         after: Option<(i64, u64)>,
         limit: usize,
-    ) -> Result<Vec<Waiting>, QueueError> {
+    ) -> Result<Waits, QueueError> {
         let inner = self.inner.lock();
         inner.check()?;
         let held = inner.lanes.get(lane).map(|lane| lane.deliveries.iter());
@@ -482,14 +484,20 @@ impl Queue for MemoryQueue {
             .into_iter()
             .flatten()
             .filter(|(key, _)| after.is_none_or(|after| **key > after));
-        let waiting = waiting
-            .take(limit.min(WAITING_STEP))
-            .map(|(key, delivery)| Waiting {
+        let (mut waits, mut read) = (Waits::default(), 0);
+        for (key, delivery) in waiting {
+            waits.more = waits.found.len() >= limit.min(WAITING_STEP) || read >= STEP_BYTES;
+            if waits.more {
+                break;
+            }
+            read += delivery.bytes;
+            waits.found.push(Waiting {
                 place: *key,
                 stored: Stored::Event(Arc::clone(&delivery.event)),
                 open: delivery.describe(*key),
             });
-        Ok(waiting.collect())
+        }
+        Ok(waits)
     }
 
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {

@@ -1,4 +1,6 @@
-//! What people ask of the queue: see [`asked`](crate::engine::queue::asked). Served by the writer, in bounded steps.
+//! What people ask of the queue: see [`asked`](crate::engine::queue::asked). Served by the writer, in bounded steps: how
+//! many wait is bounded by the inbox, what one reads by number and by [`STEP_BYTES`]. A question whose asker has gone is
+//! not looked into.
 //!
 //! An event's delivery is found without an index: it is due when it began to wait, which is when its event was accepted
 //! or a replay made it, or stands in memory as moved.
@@ -17,7 +19,9 @@ use super::writer::{Phase, Writer};
 use super::{notes, replays};
 use crate::domain::event::Event;
 use crate::domain::id::{EventId, Uid};
-use crate::engine::queue::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, Waiting};
+use crate::engine::queue::asked::{
+    Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, STEP_BYTES, Waiting, Waits,
+};
 use crate::engine::queue::{QueueError, Stored};
 
 /// Events that one step looks at.
@@ -39,7 +43,7 @@ pub(super) enum Asked {
     /// Find an event, perhaps at this position.
     Find(Uid, EventId, Option<i64>, Reply<Option<Retained>>),
     /// Tell what waits after this one.
-    Waiting(Uid, Key, usize, Reply<Vec<Waiting>>),
+    Waiting(Uid, Key, usize, Reply<Waits>),
 }
 
 impl Asked {
@@ -82,14 +86,15 @@ impl Writer {
                 let done = self.cancel(&lane, seq);
                 answer(reply, done.map(Ok))
             }
-            Asked::Find(lane, id, hint, reply) => {
+            Asked::Find(lane, id, hint, reply) if !reply.is_closed() => {
                 let found = self.find(&lane, &id, hint);
                 answer(reply, found.map(Ok))
             }
-            Asked::Waiting(lane, after, limit, reply) => {
+            Asked::Waiting(lane, after, limit, reply) if !reply.is_closed() => {
                 let found = self.waiting(&lane, after, limit);
                 answer(reply, found.map(Ok))
             }
+            Asked::Find(..) | Asked::Waiting(..) => None,
         };
         if let Some(error) = failed {
             self.heal(error);
@@ -274,9 +279,10 @@ impl Writer {
         })
     }
 
-    fn waiting(&self, lane: &Uid, after: Key, limit: usize) -> Result<Vec<Waiting>, StoreError> {
+    fn waiting(&self, lane: &Uid, after: Key, limit: usize) -> Result<Waits, StoreError> {
+        let mut waits = Waits::default();
         let Some(number) = self.number(lane) else {
-            return Ok(Vec::new());
+            return Ok(waits);
         };
         let connection = self.connection()?;
         let mut facts = FactsCache::default();
@@ -286,17 +292,22 @@ impl Writer {
         )?;
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query((number, after.0, after.1, most))?;
-        let mut found = Vec::new();
+        let mut read = 0;
         while let Some(row) = rows.next()? {
             let key: Key = (row.get(0)?, row.get(1)?);
-            let (stored, _) = read_event(connection, &mut facts, key.1)?;
-            found.push(Waiting {
+            let (stored, bytes) = read_event(connection, &mut facts, key.1)?;
+            read += bytes;
+            waits.found.push(Waiting {
                 place: (key.0, key.1.cast_unsigned()),
                 stored,
                 open: self.describe(lane, number, key, row.get(2)?)?,
             });
+            waits.more = waits.found.len() >= limit || read >= STEP_BYTES;
+            if waits.more {
+                break;
+            }
         }
-        Ok(found)
+        Ok(waits)
     }
 }
 
@@ -458,7 +469,7 @@ fn look_through(
     )?;
     let most = event_type.map_or(LOOK, |_| LOOK_INTO);
     let mut rows = statement.query((from, most))?;
-    let mut looked = 0;
+    let (mut looked, mut read) = (0, 0);
     while let Some(row) = rows.next()? {
         looked += 1;
         let (seq, accepted): (i64, i64) = (row.get(0)?, row.get(1)?);
@@ -470,7 +481,8 @@ fn look_through(
             let wanted = match event_type {
                 None => true,
                 Some(wanted) => {
-                    let stored = read_event(connection, &mut facts, seq)?.0;
+                    let (stored, bytes) = read_event(connection, &mut facts, seq)?;
+                    read += bytes;
                     matches!(&stored, Stored::Event(event) if is_of(event, wanted))
                 }
             };
@@ -482,7 +494,7 @@ fn look_through(
                 });
             }
         }
-        if looked >= most || found.candidates.len() >= REPLAY_STEP {
+        if looked >= most || read >= STEP_BYTES || found.candidates.len() >= REPLAY_STEP {
             found.next = Some(seq.saturating_add(1).cast_unsigned());
             return Ok(found);
         }

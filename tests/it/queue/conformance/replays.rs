@@ -9,7 +9,7 @@ use postrider::engine::queue::asked::{Again, Cancelled, REPLAY_STEP, Replayed};
 use postrider::engine::queue::{Completion, Queue, QueueError, Settlement};
 
 use crate::queue::conformance::{enqueue_numbered, numbered};
-use crate::queue::{at, drain, event, ids, lane, take};
+use crate::queue::{at, drain, event, ids, lane, sized, take};
 
 conformance!(
     delivered_events_are_delivered_again,
@@ -23,6 +23,7 @@ conformance!(
     a_delivery_under_way_is_not_cancelled,
     an_event_is_found_by_its_id,
     what_waits_is_shown_in_order,
+    large_events_end_a_step_early,
 );
 
 fn accepted(since: i64, until: i64) -> Again {
@@ -247,19 +248,59 @@ async fn what_waits_is_shown_in_order(queue: Arc<dyn Queue>) {
     let mut after = None;
     loop {
         let some = queue.waiting(&lane("a"), after, 40).await.unwrap();
-        let Some(last) = some.last() else { break };
+        let Some(last) = some.found.last() else { break };
         after = Some(last.place);
-        shown.extend(some.iter().map(|one| one.event_id().unwrap().as_str().to_owned()));
+        shown.extend(
+            some.found
+                .iter()
+                .map(|one| one.event_id().unwrap().as_str().to_owned()),
+        );
     }
     let mut expected = numbered(1..150);
     expected.push("e0".to_owned());
     assert_eq!(shown, expected);
-    let first = queue.waiting(&lane("a"), None, 1).await.unwrap().remove(0);
+    let first = queue.waiting(&lane("a"), None, 1).await.unwrap();
+    let first = &first.found[0];
     assert_eq!((first.open.due, first.open.attempts), (at(1), 0));
     let far = Timestamp::MAX - Duration::from_secs(1);
     let none = queue
         .waiting(&lane("a"), Some((far.as_millisecond(), 0)), 9)
         .await
         .unwrap();
-    assert!(none.is_empty());
+    assert!(none.found.is_empty() && !none.more);
+}
+
+async fn large_events_end_a_step_early(queue: Arc<dyn Queue>) {
+    for number in 0..10 {
+        let large = sized("p", &format!("e{number}"), number, &["a"], 1 << 20);
+        queue.enqueue(vec![large]).await.unwrap();
+    }
+    let (mut shown, mut after) = (0, None);
+    loop {
+        let some = queue.waiting(&lane("a"), after, 100).await.unwrap();
+        assert!(some.found.len() <= 4, "{}", some.found.len());
+        shown += some.found.len();
+        after = some.found.last().map(|last| last.place).or(after);
+        if !some.more {
+            break;
+        }
+    }
+    assert_eq!(shown, 10);
+    drain(&*queue, "a", at(1_000)).await;
+    let (mut from, mut made) = (0, 0);
+    loop {
+        let again = Again::Accepted {
+            since: at(0),
+            until: at(1_000),
+            event_type: Some("record_created".into()),
+            from,
+        };
+        let step = queue.replay(&lane("a"), again, at(2_000)).await.unwrap();
+        made += step.made;
+        match step.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!(made, 10);
 }
