@@ -97,12 +97,12 @@ pub(super) struct Store {
 }
 
 /// Removes a file with what SQLite has beside it.
-pub(super) fn remove(path: &Path) -> Result<(), Fault> {
+pub(super) fn remove(path: &Path) -> std::io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         match std::fs::remove_file(&name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
