@@ -8,11 +8,14 @@ use serde_json::json;
 
 use super::fixture::*;
 use crate::domain::delivery_log::State;
+use crate::domain::event::sample;
 use crate::domain::id::{EventId, Uid};
+use crate::domain::project::{Project, Token};
 use crate::domain::replay_request::{ReplayOutcome, ReplayRequest};
 use crate::engine::clock::SystemClock;
 use crate::engine::deliveries::Query;
 use crate::engine::history::{CancelledOne, History as _, ReplayedOne, Selection};
+use crate::engine::queue::memory::MemoryQueue;
 use crate::engine::queue::metrics::QueueMetrics;
 use crate::engine::queue::sqlite::{Settings, SqliteQueue};
 use crate::engine::replayer::{Replayer as _, Stand};
@@ -153,6 +156,59 @@ async fn an_asked_replay_runs_only_when_it_was_announced_and_started() {
     engine.announce(&uid(), &request);
     assert!(matches!(engine.stand(&uid(), asked), Stand::Ended(_)));
     assert_eq!(fixture.sent("a"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replays_of_full_projects_are_in_nobodys_way_and_give_way_to_newer_ones() {
+    let mut fixture = Fixture::with_queue(Arc::new(MemoryQueue::new(1)), 8);
+    let request = ReplayRequest::parse("since=2020-01-01T00:00:00Z token=1").unwrap();
+    for name in ["a", "b", "c"] {
+        fixture.receiver(name, &json!({}), Script::Status(200));
+        if name == "c" {
+            let other = Project {
+                types: Arc::default(),
+                key: fixture.project.key.clone(),
+                facts: Arc::new(sample::bare_project("other-uid", "O")),
+                token: Token::Unknown,
+            };
+            fixture.project = Arc::new(other);
+        }
+        fixture.publish(name, 1).await;
+        fixture.pass(1).await;
+    }
+    let full = Arc::new(Project {
+        types: Arc::default(),
+        key: fixture.project.key.clone(),
+        facts: Arc::new(sample::bare_project("project-uid", "P")),
+        token: Token::Unknown,
+    });
+    fixture.project = full;
+    fixture.destination("asleep", 1, &json!({"suspend": true}));
+    fixture.publish("asleep", 1).await;
+    let of = |name: &str| identity(name, 1).uid;
+    for name in ["a", "b", "c"] {
+        fixture.engine.announce(&of(name), &request);
+        fixture.engine.start(&of(name), &request.asked);
+        fixture.pass(1).await;
+    }
+    let stand = |name: &str, asked: &str| fixture.engine.stand(&of(name), asked);
+    assert_eq!(stand("a", &request.asked), Stand::Running);
+    assert_eq!(stand("b", &request.asked), Stand::Running);
+    assert_eq!(fixture.sent("c"), 2);
+    let newer = ReplayRequest::parse("id=evt_1 token=2").unwrap();
+    fixture.engine.announce(&of("a"), &newer);
+    let Stand::Ended(older) = stand("a", &request.asked) else {
+        panic!("it ended");
+    };
+    assert_eq!(older.outcome, ReplayOutcome::Stopped);
+    assert!(older.message.contains("newer"), "{}", older.message);
+    fixture.pass(600).await;
+    assert_eq!(
+        stand("a", &newer.asked),
+        Stand::Announced,
+        "it is not started yet"
+    );
+    assert_eq!(fixture.sent("a"), 1);
 }
 
 /// An engine over a file, whose writes take a thread of their own.
