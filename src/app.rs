@@ -473,7 +473,15 @@ fn start_log(
     registry: &mut Registry,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn DeliveryLog>> {
+    let path = settings.data_dir.join("deliveries.db");
     if settings.delivery_log_retention.is_zero() {
+        // What an earlier run kept is not to be kept any longer.
+        if let Err(error) = log_file::remove(&path) {
+            tracing::warn!(
+                log.path = %path.display(), %error,
+                "the delivery log is off, but its file cannot be removed; remove it by hand"
+            );
+        }
         return Ok(Arc::new(NoLog));
     }
     let metrics = LogMetrics::default();
@@ -481,8 +489,41 @@ fn start_log(
     let file = log_file::Settings {
         retention: settings.delivery_log_retention,
         max_bytes: settings.delivery_log_max_bytes,
-        ..log_file::Settings::new(settings.data_dir.join("deliveries.db"))
+        ..log_file::Settings::new(path)
     };
     let log = SqliteLog::start(file, metrics, clock).context("cannot start the delivery log")?;
     Ok(Arc::new(log))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[tokio::test]
+    async fn a_log_that_is_switched_off_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().to_str().unwrap();
+        for (retention, is_kept) in [("72h", true), ("0s", false), ("0s", false)] {
+            let words = [
+                "postrider",
+                "run",
+                "--data-dir",
+                data_dir,
+                "--delivery-log-retention",
+                retention,
+            ];
+            let Command::Run(settings) = Cli::try_parse_from(words).unwrap().command else {
+                unreachable!("it is the command that was given")
+            };
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+            let log = start_log(&settings, &mut Registry::default(), clock).unwrap();
+            log.close().await;
+            assert_eq!(log.is_on(), is_kept);
+            let left = std::fs::read_dir(folder.path()).unwrap().count();
+            assert_eq!(left > 0, is_kept, "{left} files");
+        }
+    }
 }

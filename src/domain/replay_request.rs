@@ -202,6 +202,17 @@ impl ReplayResult {
         }
     }
 
+    /// One that a newer one has ended.
+    #[must_use]
+    pub fn superseded(asked: &str, now: Timestamp) -> Self {
+        Self {
+            outcome: ReplayOutcome::Stopped,
+            message: "a newer replay took its place; what it made by then is delivered".to_owned(),
+            completed: Some(now),
+            ..Self::running(asked)
+        }
+    }
+
     /// One that ended; early when there is a `fault`.
     #[must_use]
     pub fn ended(asked: &str, counts: ReplayCounts, fault: Option<String>, now: Timestamp) -> Self {

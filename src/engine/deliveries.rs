@@ -55,7 +55,7 @@ pub struct Page {
 pub enum Which {
     /// By its position in the queue; the id guards against a queue that began anew.
     Position(u64, EventId),
-    /// By its id alone, which takes a look at every record of the destination.
+    /// By its id alone, which takes a look at [`MAX_SCAN`] records of the destination: one that is long ago may not be found.
     Id(EventId),
 }
 
@@ -85,7 +85,7 @@ pub trait DeliveryLog: Send + Sync {
     /// When the log cannot be read.
     async fn list(&self, lane: &Uid, query: Query) -> Result<Page, LogError>;
 
-    /// The last [`MAX_ATTEMPTS`] attempts of one event, oldest first; none when it is not known.
+    /// The last [`MAX_ATTEMPTS`] attempts of one event, oldest first; none when it is not known, see [`Which`].
     ///
     /// # Errors
     /// When the log cannot be read.

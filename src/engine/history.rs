@@ -3,6 +3,9 @@
 //! What was tried is read from the delivery log, what waits from the queue. What is stored in the queue alone decides
 //! what can be delivered again; the log only says which events failed. Every call is bounded; a long replay is a chain
 //! of calls, each of which says where the next goes on.
+//!
+//! A caller may go away at any time. What was begun by then is finished all the same, with its counting, its record and
+//! the waking of the lane: a step of a replay, a replay of one event, a cancellation. Further steps are not begun.
 
 use std::sync::Arc;
 
@@ -11,7 +14,8 @@ use jiff::Timestamp;
 
 use super::deliveries::{LogError, MAX_PAGE, Query, Which};
 use super::directory::Entry;
-use super::queue::asked::{Again, Cancelled, Open, REPLAY_STEP, Retained, Waiting};
+use super::publish::Finished;
+use super::queue::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, Waiting, Waits};
 use super::queue::{QueueError, Stored};
 use super::{Core, Engine};
 use crate::domain::delivery_log::{Record, State, Timings};
@@ -118,7 +122,7 @@ pub trait History: Send + Sync {
         uid: &Uid,
         after: Option<(i64, u64)>,
         limit: usize,
-    ) -> Result<Vec<Waiting>, HistoryError>;
+    ) -> Result<Waits, HistoryError>;
 
     /// All that is known of one event; `None` when nothing is.
     ///
@@ -187,7 +191,7 @@ impl History for Engine {
         uid: &Uid,
         after: Option<(i64, u64)>,
         limit: usize,
-    ) -> Result<Vec<Waiting>, HistoryError> {
+    ) -> Result<Waits, HistoryError> {
         Ok(self.core().queue.waiting(uid, after, limit).await?)
     }
 
@@ -219,27 +223,8 @@ impl History for Engine {
 
     async fn replay_one(&self, uid: &Uid, id: &EventId) -> Result<ReplayedOne, HistoryError> {
         let core = self.core();
-        let (retained, attempts) = find(core, uid, id).await?;
-        let Some(retained) = retained else {
-            let known = attempts.is_some_and(|attempts| !attempts.is_empty());
-            return Ok(if known {
-                ReplayedOne::Gone
-            } else {
-                ReplayedOne::Unknown
-            });
-        };
-        let again = Again::Positions(vec![retained.seq]);
-        let done = core.queue.replay(uid, again, core.clock.now()).await?;
-        if done.made > 0 {
-            core.metrics.replayed(done.made);
-            core.wake(uid);
-            return Ok(ReplayedOne::Made);
-        }
-        Ok(if done.open > 0 {
-            ReplayedOne::Open
-        } else {
-            ReplayedOne::Gone
-        })
+        let work = replay_one(Arc::clone(core), uid.clone(), id.clone());
+        Finished::new(&core.tasks, work).await
     }
 
     async fn replay(
@@ -253,62 +238,84 @@ impl History for Engine {
             next: from,
             ..Progress::default()
         };
-        let mut failed = None;
         for _ in 0..STEPS {
-            let step = step(core, uid, selection, progress.next).await;
-            match step {
+            let work = step(Arc::clone(core), uid.clone(), selection.clone(), progress.next);
+            match Finished::new(&core.tasks, work).await {
                 Ok(step) => {
                     progress.made += step.made;
                     progress.open += step.open;
                     progress.gone += step.gone;
                     progress.next = step.next;
                 }
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
+                Err(error) if progress.made == 0 => return Err(error),
+                // The next call meets the same fault, and says so.
+                Err(_) => break,
             }
             if progress.next.is_none() || progress.made >= ENOUGH {
                 break;
             }
         }
-        if progress.made > 0 {
-            core.metrics.replayed(progress.made);
-            core.wake(uid);
-        }
-        match failed {
-            // The next call meets the same fault, and says so.
-            Some(error) if progress.made == 0 => Err(error),
-            Some(_) => Ok(Progress {
-                next: progress.next.or(Some(0)),
-                ..progress
-            }),
-            None => Ok(progress),
-        }
+        Ok(progress)
     }
 
     async fn cancel(&self, uid: &Uid, id: &EventId) -> Result<CancelledOne, HistoryError> {
         let core = self.core();
-        let (retained, attempts) = find(core, uid, id).await?;
-        let Some(retained) = retained else {
-            let known = attempts.is_some_and(|attempts| !attempts.is_empty());
-            return Ok(if known {
-                CancelledOne::NotWaiting
-            } else {
-                CancelledOne::Unknown
-            });
-        };
-        Ok(match core.queue.cancel(uid, retained.seq).await? {
-            Cancelled::InFlight => CancelledOne::InFlight,
-            Cancelled::NotWaiting => CancelledOne::NotWaiting,
-            Cancelled::Done { attempts } => {
-                core.metrics.dropped(1, CANCELLED);
-                core.deliveries.record(cancelled(core, uid, &retained, attempts));
-                core.wake(uid);
-                CancelledOne::Done
-            }
-        })
+        let work = cancel(Arc::clone(core), uid.clone(), id.clone());
+        Finished::new(&core.tasks, work).await
     }
+}
+
+/// Makes deliveries, counts them, and wakes their lane.
+async fn deliver(core: &Core, uid: &Uid, again: Again) -> Result<Replayed, QueueError> {
+    let done = core.queue.replay(uid, again, core.clock.now()).await?;
+    if done.made > 0 {
+        core.metrics.replayed(done.made);
+        core.wake(uid);
+    }
+    Ok(done)
+}
+
+async fn replay_one(core: Arc<Core>, uid: Uid, id: EventId) -> Result<ReplayedOne, HistoryError> {
+    let (retained, attempts) = find(&core, &uid, &id).await?;
+    let Some(retained) = retained else {
+        let known = attempts.is_some_and(|attempts| !attempts.is_empty());
+        return Ok(if known {
+            ReplayedOne::Gone
+        } else {
+            ReplayedOne::Unknown
+        });
+    };
+    let done = deliver(&core, &uid, Again::Events(vec![(retained.seq, id)])).await?;
+    Ok(if done.made > 0 {
+        ReplayedOne::Made
+    } else if done.open > 0 {
+        ReplayedOne::Open
+    } else {
+        ReplayedOne::Gone
+    })
+}
+
+async fn cancel(core: Arc<Core>, uid: Uid, id: EventId) -> Result<CancelledOne, HistoryError> {
+    let (retained, attempts) = find(&core, &uid, &id).await?;
+    let Some(retained) = retained else {
+        let known = attempts.is_some_and(|attempts| !attempts.is_empty());
+        return Ok(if known {
+            CancelledOne::NotWaiting
+        } else {
+            CancelledOne::Unknown
+        });
+    };
+    Ok(match core.queue.cancel(&uid, retained.seq).await? {
+        Cancelled::InFlight => CancelledOne::InFlight,
+        Cancelled::NotWaiting => CancelledOne::NotWaiting,
+        Cancelled::Done { attempts } => {
+            core.metrics.dropped(1, CANCELLED);
+            core.deliveries
+                .record(cancelled(&core, &uid, &retained, attempts));
+            core.wake(&uid);
+            CancelledOne::Done
+        }
+    })
 }
 
 /// Why a delivery was dropped that somebody cancelled.
@@ -336,20 +343,19 @@ fn cancelled(core: &Core, uid: &Uid, retained: &Retained, attempts: u32) -> Reco
 
 /// One step of a replay.
 async fn step(
-    core: &Core,
-    uid: &Uid,
-    selection: &Selection,
+    core: Arc<Core>,
+    uid: Uid,
+    selection: Selection,
     from: Option<i64>,
 ) -> Result<Progress, HistoryError> {
-    let now = core.clock.now();
     if !selection.failed_only {
         let again = Again::Accepted {
             since: selection.since,
             until: selection.until,
-            event_type: selection.event_type.clone(),
+            event_type: selection.event_type,
             from: from.unwrap_or(0).cast_unsigned(),
         };
-        let done = core.queue.replay(uid, again, now).await?;
+        let done = deliver(&core, &uid, again).await?;
         return Ok(Progress {
             made: done.made,
             open: done.open,
@@ -359,21 +365,25 @@ async fn step(
     }
     let query = Query {
         state: Some(State::Exhausted),
-        event_type: selection.event_type.clone(),
+        event_type: selection.event_type,
         since: Some(selection.since),
         until: Some(selection.until),
         cursor: from.filter(|from| *from > 0),
         oldest_first: true,
         limit: REPLAY_STEP.min(MAX_PAGE),
     };
-    let page = core.deliveries.list(uid, query).await?;
-    let positions: Vec<u64> = page.records.iter().map(|record| record.seq).collect();
+    let page = core.deliveries.list(&uid, query).await?;
+    let events = page
+        .records
+        .into_iter()
+        .map(|record| (record.seq, record.event_id));
+    let events: Vec<(u64, EventId)> = events.collect();
     let mut progress = Progress {
         next: page.next,
         ..Progress::default()
     };
-    if !positions.is_empty() {
-        let done = core.queue.replay(uid, Again::Positions(positions), now).await?;
+    if !events.is_empty() {
+        let done = deliver(&core, &uid, Again::Events(events)).await?;
         (progress.made, progress.open, progress.gone) = (done.made, done.open, done.gone);
     }
     Ok(progress)

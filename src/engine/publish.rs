@@ -157,19 +157,24 @@ impl Publisher for Engine {
         let events = filters::narrow(core, accepted)
             .await
             .ok_or(PublishError::Stopping)?;
-        let work = Box::pin(store(Arc::clone(core), events));
-        Finished {
-            work: Some(work),
-            tasks: &core.tasks,
-        }
-        .await
+        Finished::new(&core.tasks, store(Arc::clone(core), events)).await
     }
 }
 
-/// Work that is finished also when nobody waits for it any more.
-struct Finished<'a, T: 'static> {
+/// Work that, once begun, is finished also when nobody waits for it any more.
+pub(super) struct Finished<'a, T: 'static> {
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     tasks: &'a TaskTracker,
+}
+
+impl<'a, T: 'static> Finished<'a, T> {
+    /// Goes on among these tasks when it is dropped.
+    pub(super) fn new(tasks: &'a TaskTracker, work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self {
+            work: Some(Box::pin(work)),
+            tasks,
+        }
+    }
 }
 
 impl<T: 'static> Future for Finished<'_, T> {

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use self::asked::{Again, Cancelled, HandedOver, Replayed, Retained, Waiting};
+use self::asked::{Again, Cancelled, HandedOver, Replayed, Retained, Waits};
 use crate::domain::event::Event;
 use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
@@ -303,16 +303,12 @@ pub trait Queue: HealthStore {
     -> Result<Option<Retained>, QueueError>;
 
     /// What waits in a lane, in the order in which it is due, after that place; at most `limit` and
-    /// [`WAITING_STEP`](asked::WAITING_STEP).
+    /// [`WAITING_STEP`](asked::WAITING_STEP), and less when events are large.
     ///
     /// # Errors
     /// When the store cannot be read.
-    async fn waiting(
-        &self,
-        lane: &Uid,
-        after: Option<(i64, u64)>,
-        limit: usize,
-    ) -> Result<Vec<Waiting>, QueueError>;
+    async fn waiting(&self, lane: &Uid, after: Option<(i64, u64)>, limit: usize)
+    -> Result<Waits, QueueError>;
 
     /// Drops everything that waits in a lane, and its health, in bounded steps; returns how many deliveries.
     /// A lease that is out stays valid and settles to nothing.

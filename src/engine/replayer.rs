@@ -3,6 +3,9 @@
 //! Two steps, so that nothing is replayed twice: the replay is announced, which the status tells, and only then started.
 //! A process that ends in between, or while it runs, leaves a status that says that it runs; the next one has no such
 //! replay, and says so instead of beginning anew.
+//!
+//! Steps take turns, a few at once for the whole process. A replay that waits for room holds no turn, so full projects are
+//! in nobody's way. A newer replay of the same destination ends the older one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +13,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
-use super::Engine;
 use super::history::{History as _, HistoryError, ReplayedOne, Selection};
 use super::queue::QueueError;
+use super::{Core, Engine};
 use crate::domain::id::Uid;
 use crate::domain::replay_request::{ReplayCounts, ReplayRequest, ReplayResult, What};
 
-/// Replays at once; further ones wait.
+/// Calls of replays at once; further ones wait for their turn.
 const AT_ONCE: usize = 2;
 /// How often a replay is tried again whose project's queue is full, and the wait in between.
 const PATIENCE: u32 = 60;
@@ -52,7 +56,17 @@ pub trait Replayer: Send + Sync {
 /// The replays of this process: the last one of each destination.
 pub(crate) struct Replays {
     turns: Semaphore,
-    slots: Mutex<HashMap<Uid, (ReplayRequest, Stand)>>,
+    slots: Mutex<HashMap<Uid, Slot>>,
+}
+
+/// The last replay of a destination.
+struct Slot {
+    request: ReplayRequest,
+    stand: Stand,
+    /// Ends it.
+    stop: CancellationToken,
+    /// The one that it ended.
+    ended: Option<Arc<str>>,
 }
 
 impl Default for Replays {
@@ -66,16 +80,31 @@ impl Default for Replays {
 
 impl Replays {
     pub(crate) fn forget(&self, uid: &Uid) {
-        self.slots.lock().remove(uid);
+        if let Some(slot) = self.slots.lock().remove(uid) {
+            slot.stop.cancel();
+        }
     }
 }
 
 impl Replayer for Engine {
     fn announce(&self, uid: &Uid, request: &ReplayRequest) {
         let mut slots = self.core().replays.slots.lock();
-        if slots.get(uid).is_none_or(|(known, _)| known != request) {
-            slots.insert(uid.clone(), (request.clone(), Stand::Announced));
+        let known = slots.get(uid);
+        if known.is_some_and(|slot| slot.request == *request) {
+            return;
         }
+        let open = known.filter(|slot| !matches!(slot.stand, Stand::Ended(_)));
+        let ended = open.map(|slot| {
+            slot.stop.cancel();
+            Arc::clone(&slot.request.asked)
+        });
+        let slot = Slot {
+            request: request.clone(),
+            stand: Stand::Announced,
+            stop: CancellationToken::new(),
+            ended,
+        };
+        slots.insert(uid.clone(), slot);
     }
 
     fn start(&self, uid: &Uid, asked: &str) {
@@ -83,12 +112,12 @@ impl Replayer for Engine {
         if core.stopping.is_cancelled() {
             return;
         }
-        let request = {
+        let (request, stop) = {
             let mut slots = core.replays.slots.lock();
             match slots.get_mut(uid) {
-                Some((request, stand)) if *request.asked == *asked && *stand == Stand::Announced => {
-                    *stand = Stand::Running;
-                    request.clone()
+                Some(slot) if *slot.request.asked == *asked && slot.stand == Stand::Announced => {
+                    slot.stand = Stand::Running;
+                    (slot.request.clone(), slot.stop.clone())
                 }
                 _ => return,
             }
@@ -99,15 +128,19 @@ impl Replayer for Engine {
             let result = tokio::select! {
                 result = make(&engine, &uid, &request) => result,
                 () = core.stopping.cancelled() => return,
+                () = stop.cancelled() => {
+                    tracing::info!(destination.uid = %uid, "replay ended early for a newer one");
+                    return;
+                }
             };
             tracing::info!(
                 destination.uid = %uid, outcome = result.outcome.as_str(), message = result.message,
                 "replay ended"
             );
-            if let Some((known, stand)) = core.replays.slots.lock().get_mut(&uid)
-                && *known == request
+            if let Some(slot) = core.replays.slots.lock().get_mut(&uid)
+                && slot.request == request
             {
-                *stand = Stand::Ended(result);
+                slot.stand = Stand::Ended(result);
             }
             core.changes.push(uid);
         });
@@ -115,18 +148,21 @@ impl Replayer for Engine {
 
     fn stand(&self, uid: &Uid, asked: &str) -> Stand {
         let slots = self.core().replays.slots.lock();
-        let slot = slots.get(uid).filter(|(request, _)| *request.asked == *asked);
-        slot.map_or(Stand::Unknown, |(_, stand)| stand.clone())
+        match slots.get(uid) {
+            Some(slot) if *slot.request.asked == *asked => slot.stand.clone(),
+            Some(slot) if slot.ended.as_deref() == Some(asked) => {
+                Stand::Ended(ReplayResult::superseded(asked, self.core().clock.now()))
+            }
+            _ => Stand::Unknown,
+        }
     }
 }
 
 async fn make(engine: &Engine, uid: &Uid, request: &ReplayRequest) -> ReplayResult {
     let core = engine.core();
-    // Never closed.
-    let _turn = core.replays.turns.acquire().await.ok();
     let mut counts = ReplayCounts::default();
     let fault = match &request.what {
-        What::One(id) => match engine.replay_one(uid, id).await {
+        What::One(id) => match patiently(core, || engine.replay_one(uid, id)).await {
             Ok(ReplayedOne::Made) => {
                 counts.made = 1;
                 None
@@ -164,6 +200,30 @@ async fn make(engine: &Engine, uid: &Uid, request: &ReplayRequest) -> ReplayResu
     ReplayResult::ended(&request.asked, counts, fault, core.clock.now())
 }
 
+/// Makes a call in its turn; again after a pause, in which others have theirs, while there is no room.
+async fn patiently<T, Call>(core: &Core, call: impl Fn() -> Call) -> Result<T, HistoryError>
+where
+    Call: Future<Output = Result<T, HistoryError>>,
+{
+    let mut tries = 0;
+    loop {
+        // Never closed.
+        let turn = core.replays.turns.acquire().await.ok();
+        let done = call().await;
+        drop(turn);
+        match done {
+            // Deliveries make room.
+            Err(HistoryError::Queue(QueueError::ProjectFull { .. } | QueueError::Overloaded))
+                if tries < PATIENCE =>
+            {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Replays a span step by step; answers why it ended early.
 async fn span(
     engine: &Engine,
@@ -171,23 +231,15 @@ async fn span(
     selection: &Selection,
     counts: &mut ReplayCounts,
 ) -> Option<String> {
-    let (mut from, mut tries) = (None, 0);
+    let mut from = None;
     loop {
-        match engine.replay(uid, selection, from).await {
+        match patiently(engine.core(), || engine.replay(uid, selection, from)).await {
             Ok(progress) => {
                 counts.made += progress.made;
                 counts.open += progress.open;
                 counts.gone += progress.gone;
-                tries = 0;
                 from = progress.next;
                 from?;
-            }
-            // Deliveries make room.
-            Err(HistoryError::Queue(QueueError::ProjectFull { .. } | QueueError::Overloaded))
-                if tries < PATIENCE =>
-            {
-                tries += 1;
-                tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {
                 return Some(format!("{error}; ask again with a new token for what is missing"));

@@ -176,9 +176,9 @@ impl Deliveries<'_> {
 
     async fn waiting(&self, uid: &Uid, wanted: &Wanted) -> Result<Response<Bytes>, Problem> {
         let limit = wanted.query.limit.min(WAITING_STEP);
-        let found = self.history.waiting(uid, wanted.after, limit).await;
-        let found = found.map_err(|error| told_of(&error))?;
-        let next = found.last().filter(|_| found.len() == limit);
+        let waits = self.history.waiting(uid, wanted.after, limit).await;
+        let waits = waits.map_err(|error| told_of(&error))?;
+        let next = waits.found.last().filter(|_| waits.more);
         let next = next.map(|last| format!("w{}.{}", last.place.0, last.place.1));
         let is_wanted = |event: Option<&crate::domain::event::Event>| {
             let query = &wanted.query;
@@ -191,7 +191,7 @@ impl Deliveries<'_> {
                     && query.until.is_none_or(|until| event.accepted < until)
             })
         };
-        let items = found.iter().filter(|waiting| is_wanted(event_of(waiting)));
+        let items = waits.found.iter().filter(|waiting| is_wanted(event_of(waiting)));
         let items = items.filter_map(told::waiting).collect();
         ok(&List { items, next })
     }

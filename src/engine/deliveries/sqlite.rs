@@ -104,6 +104,14 @@ pub struct SqliteLog {
     ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
+/// Removes the file of a log that is no longer kept; nothing when there is none.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove(path: &std::path::Path) -> std::io::Result<()> {
+    store::remove(path)
+}
+
 impl SqliteLog {
     /// Starts the thread, which opens the file.
     ///

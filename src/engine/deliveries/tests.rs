@@ -284,3 +284,32 @@ async fn a_switched_off_log_says_so() {
     assert!(!NoLog.is_on());
     assert_eq!(NoLog.list(&lane(), query(1)).await, Err(LogError::Off));
 }
+
+#[tokio::test]
+async fn an_id_alone_is_looked_for_in_a_bounded_part() {
+    let folder = TempDir::new().unwrap();
+    let (log, _) = open(&settings(&folder));
+    let old = record(1, 1, State::Delivered);
+    let made_here = Record {
+        event_id: EventId::from_uuid(uuid::Uuid::now_v7()),
+        ..record(2, 1, State::Delivered)
+    };
+    log.record(old.clone());
+    log.record(made_here.clone());
+    for first in (10..).step_by(1_000).take(MAX_SCAN / 1_000) {
+        for seq in first..first + 1_000 {
+            log.record(record(seq, 1, State::Delivered));
+        }
+        // So that they are written, and more may wait.
+        log.list(&lane(), query(1)).await.unwrap();
+    }
+    let by_id = async |of: &Record| {
+        log.attempts(&lane(), Which::Id(of.event_id.clone()))
+            .await
+            .unwrap()
+    };
+    assert!(by_id(&old).await.is_empty());
+    assert_eq!(by_id(&made_here).await, [made_here]);
+    let young = record(15_010, 1, State::Delivered);
+    assert_eq!(by_id(&young).await, [young]);
+}

@@ -12,12 +12,15 @@ use crate::domain::id::EventId;
 pub const REPLAY_STEP: usize = 500;
 /// Most deliveries that one call of [`Queue::waiting`](super::Queue::waiting) tells.
 pub const WAITING_STEP: usize = 100;
+/// Bytes of events after which a call reads no further one, and ends early.
+pub const STEP_BYTES: usize = 4 << 20;
 
 /// Which retained events are delivered again. Only those that went to the lane when they were accepted.
 #[derive(Clone, Debug)]
 pub enum Again {
-    /// Those at these positions; of more than [`REPLAY_STEP`] the rest is left for another call.
-    Positions(Vec<u64>),
+    /// These, each by its position and its id; of more than [`REPLAY_STEP`] the rest is left for another call. Another
+    /// event at the position, as after an older file was put back, counts as gone.
+    Events(Vec<(u64, EventId)>),
     /// Those accepted within a span.
     Accepted {
         /// From then on.
@@ -38,9 +41,9 @@ pub struct Replayed {
     pub made: u64,
     /// Events whose delivery waits or is under way anyway.
     pub open: u64,
-    /// Positions at which retention has left nothing, or nothing for this lane.
+    /// Events that retention has removed, or that never went to this lane.
     pub gone: u64,
-    /// Where the next step goes on: a position, or for [`Again::Positions`] a place in the list. `None` at the end.
+    /// Where the next step goes on: a position, or for [`Again::Events`] a place in the list. `None` at the end.
     pub next: Option<u64>,
 }
 
@@ -102,6 +105,15 @@ pub struct Waiting {
     pub stored: Stored,
     /// The delivery.
     pub open: Open,
+}
+
+/// Some deliveries that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Waits {
+    /// In the order in which they are due.
+    pub found: Vec<Waiting>,
+    /// There may be more after the last one.
+    pub more: bool,
 }
 
 impl Waiting {

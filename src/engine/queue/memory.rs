@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::asked::{
-    Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, WAITING_STEP, Waiting,
+    Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, STEP_BYTES, WAITING_STEP, Waiting,
+    Waits,
 };
 use super::{
     Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Outlook, Queue,
@@ -191,9 +192,13 @@ impl Inner {
     fn replay(&mut self, uid: &Uid, again: &Again, now: i64, limit: u64) -> Result<Replayed, QueueError> {
         let mut replayed = Replayed::default();
         let mut wanted: Vec<u64> = match again {
-            Again::Positions(positions) => {
-                replayed.next = (positions.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
-                positions.iter().take(REPLAY_STEP).copied().collect()
+            Again::Events(events) => {
+                replayed.next = (events.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
+                let asked = events.iter().take(REPLAY_STEP);
+                let (there, gone): (Vec<_>, Vec<_>) = asked
+                    .partition(|(seq, id)| self.events.get(seq).is_some_and(|(event, _)| event.id == *id));
+                replayed.gone = gone.len() as u64;
+                there.iter().map(|(seq, _)| *seq).collect()
             }
             Again::Accepted {
                 since,
@@ -486,7 +491,7 @@ impl Queue for MemoryQueue {
         lane: &Uid,
         after: Option<(i64, u64)>,
         limit: usize,
-    ) -> Result<Vec<Waiting>, QueueError> {
+    ) -> Result<Waits, QueueError> {
         let inner = self.inner.lock();
         inner.check()?;
         let held = inner.lanes.get(lane).map(|lane| lane.deliveries.iter());
@@ -494,14 +499,20 @@ impl Queue for MemoryQueue {
             .into_iter()
             .flatten()
             .filter(|(key, _)| after.is_none_or(|after| **key > after));
-        let waiting = waiting
-            .take(limit.min(WAITING_STEP))
-            .map(|(key, delivery)| Waiting {
+        let (mut waits, mut read) = (Waits::default(), 0);
+        for (key, delivery) in waiting {
+            waits.more = waits.found.len() >= limit.min(WAITING_STEP) || read >= STEP_BYTES;
+            if waits.more {
+                break;
+            }
+            read += delivery.bytes;
+            waits.found.push(Waiting {
                 place: *key,
                 stored: Stored::Event(Arc::clone(&delivery.event)),
                 open: delivery.describe(*key),
             });
-        Ok(waiting.collect())
+        }
+        Ok(waits)
     }
 
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {

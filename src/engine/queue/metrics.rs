@@ -27,6 +27,8 @@ pub struct QueueMetrics {
     pub refused_project: Counter,
     /// Calls refused because the inbox was full.
     pub refused_inbox: Counter,
+    /// Questions, replays and cancellations refused because too many waited.
+    pub refused_asked: Counter,
     /// Groups that failed and were rolled back.
     pub failed_groups: Counter,
     /// Settlements given up after retries; their leases were given back.
@@ -67,6 +69,7 @@ impl Default for QueueMetrics {
             refused_disk: Counter::default(),
             refused_project: Counter::default(),
             refused_inbox: Counter::default(),
+            refused_asked: Counter::default(),
             failed_groups: Counter::default(),
             failed_settlements: Counter::default(),
             moved_aside: Counter::default(),
@@ -113,6 +116,11 @@ impl QueueMetrics {
                 "refused_inbox_full",
                 "Calls refused because too many waited",
                 &self.refused_inbox,
+            ),
+            (
+                "refused_questions",
+                "Questions, replays and cancellations refused because too many waited",
+                &self.refused_asked,
             ),
             ("failed_groups", "Group commits rolled back", &self.failed_groups),
             (

@@ -97,7 +97,7 @@ use self::rows::Row;
 pub(in crate::engine) use self::rows::{IdColumn, read_id};
 use self::store::Settle;
 use self::threads::Threads;
-use super::asked::{Again, Cancelled, HandedOver, Replayed, Retained, WAITING_STEP, Waiting};
+use super::asked::{Again, Cancelled, HandedOver, Replayed, Retained, WAITING_STEP, Waits};
 use super::metrics::QueueMetrics;
 use super::{
     Claim, Depth, Enqueued, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState, Reach, Release,
@@ -343,12 +343,7 @@ impl SqliteQueue {
 
     async fn ask<T>(&self, make: impl FnOnce(inbox::Reply<T>) -> Op) -> Result<T, QueueError> {
         let (reply, answer) = oneshot::channel();
-        if let Err(error) = self.shared.inbox.push(make(reply)) {
-            if error == QueueError::Overloaded {
-                self.shared.metrics.refused_inbox.inc();
-            }
-            return Err(error);
-        }
+        self.shared.inbox.offer(make(reply), &self.shared.metrics)?;
         answer.await.unwrap_or(Err(QueueError::Closed))
     }
 
@@ -538,7 +533,7 @@ impl Queue for SqliteQueue {
         lane: &Uid,
         after: Option<(i64, u64)>,
         limit: usize,
-    ) -> Result<Vec<Waiting>, QueueError> {
+    ) -> Result<Waits, QueueError> {
         self.check()?;
         let after = after.map_or(rewind::START, |(due, seq)| (due, seq.cast_signed()));
         let limit = limit.min(WAITING_STEP);

@@ -1,14 +1,23 @@
 //! What became of deliveries, replays and cancellations.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::fixture::*;
 use crate::domain::delivery_log::State;
+use crate::domain::event::sample;
 use crate::domain::id::{EventId, Uid};
+use crate::domain::project::{Project, Token};
 use crate::domain::replay_request::{ReplayOutcome, ReplayRequest};
+use crate::engine::clock::SystemClock;
 use crate::engine::deliveries::Query;
 use crate::engine::history::{CancelledOne, History as _, ReplayedOne, Selection};
+use crate::engine::queue::memory::MemoryQueue;
+use crate::engine::queue::metrics::QueueMetrics;
+use crate::engine::queue::sqlite::{Settings, SqliteQueue};
 use crate::engine::replayer::{Replayer as _, Stand};
 
 fn uid() -> Uid {
@@ -147,4 +156,138 @@ async fn an_asked_replay_runs_only_when_it_was_announced_and_started() {
     engine.announce(&uid(), &request);
     assert!(matches!(engine.stand(&uid(), asked), Stand::Ended(_)));
     assert_eq!(fixture.sent("a"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replays_of_full_projects_are_in_nobodys_way_and_give_way_to_newer_ones() {
+    let mut fixture = Fixture::with_queue(Arc::new(MemoryQueue::new(1)), 8);
+    let request = ReplayRequest::parse("since=2020-01-01T00:00:00Z token=1").unwrap();
+    for name in ["a", "b", "c"] {
+        fixture.receiver(name, &json!({}), Script::Status(200));
+        if name == "c" {
+            let other = Project {
+                types: Arc::default(),
+                key: fixture.project.key.clone(),
+                facts: Arc::new(sample::bare_project("other-uid", "O")),
+                token: Token::Unknown,
+            };
+            fixture.project = Arc::new(other);
+        }
+        fixture.publish(name, 1).await;
+        fixture.pass(1).await;
+    }
+    let full = Arc::new(Project {
+        types: Arc::default(),
+        key: fixture.project.key.clone(),
+        facts: Arc::new(sample::bare_project("project-uid", "P")),
+        token: Token::Unknown,
+    });
+    fixture.project = full;
+    fixture.destination("asleep", 1, &json!({"suspend": true}));
+    fixture.publish("asleep", 1).await;
+    let of = |name: &str| identity(name, 1).uid;
+    for name in ["a", "b", "c"] {
+        fixture.engine.announce(&of(name), &request);
+        fixture.engine.start(&of(name), &request.asked);
+        fixture.pass(1).await;
+    }
+    let stand = |name: &str, asked: &str| fixture.engine.stand(&of(name), asked);
+    assert_eq!(stand("a", &request.asked), Stand::Running);
+    assert_eq!(stand("b", &request.asked), Stand::Running);
+    assert_eq!(fixture.sent("c"), 2);
+    let newer = ReplayRequest::parse("id=evt_1 token=2").unwrap();
+    fixture.engine.announce(&of("a"), &newer);
+    let Stand::Ended(older) = stand("a", &request.asked) else {
+        panic!("it ended");
+    };
+    assert_eq!(older.outcome, ReplayOutcome::Stopped);
+    assert!(older.message.contains("newer"), "{}", older.message);
+    fixture.pass(600).await;
+    assert_eq!(
+        stand("a", &newer.asked),
+        Stand::Announced,
+        "it is not started yet"
+    );
+    assert_eq!(fixture.sent("a"), 1);
+}
+
+/// An engine over a file, whose writes take a thread of their own.
+async fn over_a_file(folder: &tempfile::TempDir) -> Fixture {
+    let settings = Settings::new(folder.path().join("queue.db"));
+    let queue = SqliteQueue::open(settings, QueueMetrics::default(), Arc::new(SystemClock));
+    Fixture::with_queue(Arc::new(queue.await.unwrap()), 8)
+}
+
+/// Waits in real time, much less long than a lane sleeps.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            // A poll, in real time: the file has threads of its own.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    waited.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test]
+async fn a_replay_whose_caller_went_away_is_sent_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = over_a_file(&folder).await;
+    fixture.receiver("a", &twice(), Script::Status(200));
+    fixture.publish("a", 1).await;
+    until("it is sent", async || fixture.states().await.len() == 1).await;
+    let id = fixture.first_id().await;
+    let everything = Selection {
+        failed_only: false,
+        ..failed()
+    };
+    for (one, sent) in [(false, 2), (true, 3)] {
+        let settled = async || fixture.states().await.len() == 1 && fixture.view("a").depth.pending == 0;
+        until("nothing waits", settled).await;
+        // The write takes a thread of its own, which may by chance be done before we look: the caller is gone anyway.
+        if one {
+            drop(futures::poll!(Box::pin(fixture.engine.replay_one(&uid(), &id))));
+        } else {
+            let uid = uid();
+            let replay = fixture.engine.replay(&uid, &everything, None);
+            drop(futures::poll!(Box::pin(replay)));
+        }
+        until("it is sent again", async || fixture.sent("a") == sent).await;
+    }
+    let mut told = String::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    fixture.engine.core().metrics.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut told, &registry).unwrap();
+    let counted = told
+        .lines()
+        .find(|line| line.contains("replayed") && line.ends_with(" 2"));
+    assert!(counted.is_some(), "{told}");
+}
+
+#[tokio::test]
+async fn a_cancellation_whose_caller_went_away_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = over_a_file(&folder).await;
+    let later = json!({"retry": {"schedule": ["1h"], "maxAttempts": 2, "maxAge": "3h"}});
+    fixture.receiver("a", &later, Script::Status(500));
+    fixture.publish("a", 1).await;
+    let waits = async || fixture.states().await == [(State::Retrying, 1, false)];
+    until("it waits", waits).await;
+    let id = fixture.first_id().await;
+    // The attempt is recorded before it is settled.
+    let is_free = async || {
+        fixture
+            .engine
+            .show(&uid(), &id)
+            .await
+            .unwrap()
+            .unwrap()
+            .open
+            .is_some_and(|open| !open.in_flight)
+    };
+    until("no attempt is under way", is_free).await;
+    drop(futures::poll!(Box::pin(fixture.engine.cancel(&uid(), &id))));
+    let cancelled = async || fixture.states().await == [(State::Cancelled, 1, false)];
+    until("it is cancelled", cancelled).await;
 }

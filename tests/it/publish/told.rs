@@ -12,7 +12,7 @@ use postrider::engine::directory::{Entry, EntryState};
 use postrider::engine::history::{
     CancelledOne, History, HistoryError, Progress, ReplayedOne, Selection, Shown,
 };
-use postrider::engine::queue::asked::Waiting;
+use postrider::engine::queue::asked::Waits;
 
 use super::described::check_described;
 use super::{Server, only, settings};
@@ -64,8 +64,8 @@ impl History for Nothing {
         })
     }
 
-    async fn waiting(&self, _: &Uid, _: Option<(i64, u64)>, _: usize) -> Result<Vec<Waiting>, HistoryError> {
-        Ok(Vec::new())
+    async fn waiting(&self, _: &Uid, _: Option<(i64, u64)>, _: usize) -> Result<Waits, HistoryError> {
+        Ok(Waits::default())
     }
 
     async fn show(&self, _: &Uid, id: &EventId) -> Result<Option<Shown>, HistoryError> {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use rusqlite::OptionalExtension as _;
 use rusqlite::types::ValueRef;
 
 use super::store::{Fault, Store, number_at, unpack};
@@ -98,31 +99,51 @@ impl Store {
         let Some(lane) = self.lanes.get(uid) else {
             return Ok(Vec::new());
         };
+        let (seq, id) = match which {
+            Which::Position(seq, id) => (Some(seq.cast_signed()), id),
+            Which::Id(id) => (self.position(*lane, id)?, id),
+        };
         let mut found = Vec::new();
-        let (Which::Position(_, id) | Which::Id(id)) = which;
-        let id = IdColumn::new(id);
-        if let Which::Position(seq, _) = which {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM attempts WHERE lane = ?1 AND seq = ?2 AND id = ?3
-                 ORDER BY number DESC LIMIT {MAX_ATTEMPTS}"
-            );
-            let mut statement = self.connection.prepare_cached(&sql)?;
-            let mut rows = statement.query((lane, seq.cast_signed(), id))?;
-            while let Some(row) = rows.next()? {
-                found.extend(self.record(uid, row)?);
-            }
-        } else {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM attempts WHERE lane = ?1 AND id = ?2 ORDER BY number DESC LIMIT {MAX_ATTEMPTS}"
-            );
-            let mut statement = self.connection.prepare_cached(&sql)?;
-            let mut rows = statement.query((lane, id))?;
-            while let Some(row) = rows.next()? {
-                found.extend(self.record(uid, row)?);
-            }
+        let Some(seq) = seq else {
+            return Ok(found);
+        };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM attempts WHERE lane = ?1 AND seq = ?2 AND id = ?3
+             ORDER BY number DESC LIMIT {MAX_ATTEMPTS}"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query((*lane, seq, IdColumn::new(id)))?;
+        while let Some(row) = rows.next()? {
+            found.extend(self.record(uid, row)?);
         }
         found.reverse();
         Ok(found)
+    }
+
+    /// The position of an event that is known by its id alone: among the newest records, then, when the id tells the time
+    /// at which it was made, among those from then on.
+    fn position(&self, lane: i64, id: &EventId) -> Result<Option<i64>, rusqlite::Error> {
+        let column = IdColumn::new(id);
+        let look = |first: i64, order: &str| {
+            let sql = format!(
+                "SELECT seq FROM (SELECT seq, id FROM attempts WHERE lane = ?1 AND number >= ?2
+                 ORDER BY number {order} LIMIT ?3) WHERE id = ?4 LIMIT 1"
+            );
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            let most = i64::try_from(MAX_SCAN / 2).unwrap_or(i64::MAX);
+            statement
+                .query_row((lane, first, most, &column), |row| row.get(0))
+                .optional()
+        };
+        let newest = look(i64::MIN, "DESC")?;
+        let made = match &column {
+            IdColumn::Uuid(uuid) => uuid.get_timestamp().and_then(millis),
+            IdColumn::Text(_) => None,
+        };
+        match (newest, made) {
+            (None, Some(made)) => look(number_at(made), "ASC"),
+            (newest, _) => Ok(newest),
+        }
     }
 
     /// A record; `None` when it makes no sense.
@@ -152,4 +173,9 @@ impl Store {
             replayed: row.get(14)?,
         }))
     }
+}
+
+fn millis(made: uuid::Timestamp) -> Option<Timestamp> {
+    let (seconds, nanoseconds) = made.to_unix();
+    Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanoseconds).ok()?).ok()
 }

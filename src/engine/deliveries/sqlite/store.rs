@@ -56,16 +56,8 @@ impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         let code = error.sqlite_error_code();
         let is_full = code == Some(ErrorCode::DiskFull);
-        let damaged = matches!(
-            code,
-            None | Some(
-                ErrorCode::DatabaseCorrupt
-                    | ErrorCode::NotADatabase
-                    | ErrorCode::ConstraintViolation
-                    | ErrorCode::TypeMismatch
-                    | ErrorCode::Unknown
-            )
-        );
+        // Whatever else fails says nothing against what is stored.
+        let damaged = matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
         Self {
             what: error.to_string(),
             begin_anew: is_full || damaged,
@@ -105,12 +97,12 @@ pub(super) struct Store {
 }
 
 /// Removes a file with what SQLite has beside it.
-pub(super) fn remove(path: &Path) -> Result<(), Fault> {
+pub(super) fn remove(path: &Path) -> std::io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         match std::fs::remove_file(&name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
@@ -343,5 +335,27 @@ pub(super) fn unpack(packed: &[u8]) -> Timings {
         tls: optional(next()),
         first_byte: optional(next()),
         total: Duration::from_micros(next().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_begun_anew_for_damage_but_not_for_a_statement_that_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deliveries.db");
+        let store = Store::open(&path).unwrap();
+        let rename = "ALTER TABLE lanes RENAME TO elsewhere";
+        store.connection.execute_batch(rename).unwrap();
+        drop(store);
+        let fault = Store::open(&path).map(drop).unwrap_err();
+        assert!(!fault.begin_anew && !fault.is_full, "{fault}");
+        let none = Fault::from(rusqlite::Error::QueryReturnedNoRows);
+        assert!(!none.begin_anew, "{none}");
+        std::fs::write(&path, vec![0x55; 8192]).unwrap();
+        let fault = Store::open(&path).map(drop).unwrap_err();
+        assert!(fault.begin_anew, "{fault}");
     }
 }

@@ -1,4 +1,6 @@
-//! What people ask of the queue: see [`asked`](crate::engine::queue::asked). Served by the writer, in bounded steps.
+//! What people ask of the queue: see [`asked`](crate::engine::queue::asked). Served by the writer, in bounded steps: how
+//! many wait is bounded by the inbox, what one reads by number and by [`STEP_BYTES`]. A question whose asker has gone is
+//! not looked into.
 //!
 //! An event's delivery is found without an index: it is due when it began to wait, which is when its event was accepted
 //! or a replay made it, or stands in memory as moved.
@@ -21,7 +23,7 @@ use super::{notes, replays};
 use crate::domain::event::Event;
 use crate::domain::id::{EventId, Uid};
 use crate::engine::queue::asked::{
-    Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, Waiting,
+    Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, STEP_BYTES, Waiting, Waits,
 };
 use crate::engine::queue::{QueueError, Stored};
 
@@ -46,7 +48,7 @@ pub(super) enum Asked {
     /// Find an event, perhaps at this position.
     Find(Uid, EventId, Option<i64>, Reply<Option<Retained>>),
     /// Tell what waits after this one.
-    Waiting(Uid, Key, usize, Reply<Vec<Waiting>>),
+    Waiting(Uid, Key, usize, Reply<Waits>),
 }
 
 impl Asked {
@@ -94,14 +96,15 @@ impl Writer {
                 let done = self.cancel(&lane, seq);
                 answer(reply, done.map(Ok))
             }
-            Asked::Find(lane, id, hint, reply) => {
+            Asked::Find(lane, id, hint, reply) if !reply.is_closed() => {
                 let found = self.find(&lane, &id, hint);
                 answer(reply, found.map(Ok))
             }
-            Asked::Waiting(lane, after, limit, reply) => {
+            Asked::Waiting(lane, after, limit, reply) if !reply.is_closed() => {
                 let found = self.waiting(&lane, after, limit);
                 answer(reply, found.map(Ok))
             }
+            Asked::Find(..) | Asked::Waiting(..) => None,
         };
         if let Some(error) = failed {
             self.heal(error);
@@ -131,7 +134,7 @@ impl Writer {
     ) -> Result<Result<Replayed, QueueError>, StoreError> {
         let Some(number) = self.number(lane) else {
             let gone = match again {
-                Again::Positions(positions) => positions.len() as u64,
+                Again::Events(events) => events.len() as u64,
                 Again::Accepted { .. } => 0,
             };
             return Ok(Ok(Replayed {
@@ -286,9 +289,10 @@ impl Writer {
         })
     }
 
-    fn waiting(&self, lane: &Uid, after: Key, limit: usize) -> Result<Vec<Waiting>, StoreError> {
+    fn waiting(&self, lane: &Uid, after: Key, limit: usize) -> Result<Waits, StoreError> {
+        let mut waits = Waits::default();
         let Some(number) = self.number(lane) else {
-            return Ok(Vec::new());
+            return Ok(waits);
         };
         let connection = self.connection()?;
         let mut facts = FactsCache::default();
@@ -298,17 +302,22 @@ impl Writer {
         )?;
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query((number, after.0, after.1, most))?;
-        let mut found = Vec::new();
+        let mut read = 0;
         while let Some(row) = rows.next()? {
             let key: Key = (row.get(0)?, row.get(1)?);
-            let (stored, _) = read_event(connection, &mut facts, key.1)?;
-            found.push(Waiting {
+            let (stored, bytes) = read_event(connection, &mut facts, key.1)?;
+            read += bytes;
+            waits.found.push(Waiting {
                 place: (key.0, key.1.cast_unsigned()),
                 stored,
                 open: self.describe(lane, number, key, row.get(2)?)?,
             });
+            waits.more = waits.found.len() >= limit || read >= STEP_BYTES;
+            if waits.more {
+                break;
+            }
         }
-        Ok(found)
+        Ok(waits)
     }
 }
 
@@ -337,6 +346,12 @@ fn accepted_of(connection: &Connection, seq: i64) -> Result<Option<(i64, i64)>, 
         connection.prepare_cached("SELECT accepted / 1000000, project FROM events WHERE seq = ?1")?;
     find.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()
+}
+
+/// Whether the event at a position has that id. Positions are given again when an older file was put back.
+fn is_at(connection: &Connection, seq: i64, id: &EventId) -> Result<bool, rusqlite::Error> {
+    let mut find = connection.prepare_cached("SELECT 1 FROM events WHERE seq = ?1 AND id = ?2")?;
+    find.exists((seq, IdColumn::new(id)))
 }
 
 /// Whether an event is stored that went to a lane.
@@ -411,7 +426,7 @@ fn position(connection: &Connection, wanted: i64) -> Result<Option<i64>, rusqlit
 /// The events that a step of a replay is about.
 fn look(connection: &Connection, lane: i64, again: &Again) -> Result<Found, StoreError> {
     match again {
-        Again::Positions(positions) => look_at(connection, lane, positions),
+        Again::Events(events) => look_at(connection, lane, events),
         Again::Accepted {
             since,
             until,
@@ -424,12 +439,12 @@ fn look(connection: &Connection, lane: i64, again: &Again) -> Result<Found, Stor
     }
 }
 
-fn look_at(connection: &Connection, lane: i64, positions: &[u64]) -> Result<Found, StoreError> {
+fn look_at(connection: &Connection, lane: i64, events: &[(u64, EventId)]) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    for position in positions.iter().take(REPLAY_STEP) {
+    for (position, id) in events.iter().take(REPLAY_STEP) {
         let seq = position.cast_signed();
         match accepted_of(connection, seq)? {
-            Some((accepted, project)) if went_to(connection, lane, seq)? => {
+            Some((accepted, project)) if is_at(connection, seq, id)? && went_to(connection, lane, seq)? => {
                 found.candidates.push(Candidate {
                     seq,
                     project,
@@ -442,7 +457,7 @@ fn look_at(connection: &Connection, lane: i64, positions: &[u64]) -> Result<Foun
     // One event may be named twice.
     found.candidates.sort_unstable_by_key(|candidate| candidate.seq);
     found.candidates.dedup_by_key(|candidate| candidate.seq);
-    found.next = (positions.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
+    found.next = (events.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
     Ok(found)
 }
 
@@ -464,7 +479,7 @@ fn look_through(
     )?;
     let most = event_type.map_or(LOOK, |_| LOOK_INTO);
     let mut rows = statement.query((from, most))?;
-    let mut looked = 0;
+    let (mut looked, mut read) = (0, 0);
     while let Some(row) = rows.next()? {
         looked += 1;
         let (seq, accepted): (i64, i64) = (row.get(0)?, row.get(1)?);
@@ -476,7 +491,8 @@ fn look_through(
             let wanted = match event_type {
                 None => true,
                 Some(wanted) => {
-                    let stored = read_event(connection, &mut facts, seq)?.0;
+                    let (stored, bytes) = read_event(connection, &mut facts, seq)?;
+                    read += bytes;
                     matches!(&stored, Stored::Event(event) if is_of(event, wanted))
                 }
             };
@@ -488,7 +504,7 @@ fn look_through(
                 });
             }
         }
-        if looked >= most || found.candidates.len() >= REPLAY_STEP {
+        if looked >= most || read >= STEP_BYTES || found.candidates.len() >= REPLAY_STEP {
             found.next = Some(seq.saturating_add(1).cast_unsigned());
             return Ok(found);
         }

@@ -1,6 +1,7 @@
 //! [`Inbox`]: what waits for the writer thread.
 //!
-//! Enqueues are bounded by number and bytes, and refused beyond. Settlements are always let in: there are never more
+//! Enqueues are bounded by number and bytes, and refused beyond. What people ask has a small bound of its own,
+//! [`MAX_ASKED`], and takes no place from those who publish. Settlements are always let in: there are never more
 //! than leases, which the callers bound, and refusing one would cause a delivery to be repeated.
 
 use std::collections::VecDeque;
@@ -15,7 +16,11 @@ use super::rows::Row;
 use super::store::Settle;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
+use crate::engine::queue::metrics::QueueMetrics;
 use crate::engine::queue::{Enqueued, QueueError};
+
+/// Most requests of people that wait; further ones are refused.
+const MAX_ASKED: usize = 16;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
@@ -80,6 +85,8 @@ pub(super) enum Op {
 struct Waiting {
     ops: VecDeque<Op>,
     bytes: usize,
+    /// Of `ops`, those that people ask for.
+    asked: usize,
     idle: bool,
     closed: bool,
 }
@@ -100,6 +107,11 @@ fn size(op: &Op) -> usize {
     }
 }
 
+/// Whether people ask for it. Handing over is part of an attempt, and attempts have bounds of their own.
+const fn is_question(op: &Op) -> bool {
+    matches!(op, Op::Asked(asked) if !matches!(asked, super::asked::Asked::HandOver(..)))
+}
+
 impl Inbox {
     /// An empty inbox.
     pub(super) fn new(max_calls: usize, max_bytes: usize) -> Self {
@@ -111,20 +123,40 @@ impl Inbox {
         }
     }
 
+    /// [`Inbox::push`], and counts what is refused.
+    pub(super) fn offer(&self, op: Op, metrics: &QueueMetrics) -> Result<(), QueueError> {
+        let refused = match &op {
+            op if is_question(op) => &metrics.refused_asked,
+            _ => &metrics.refused_inbox,
+        };
+        let pushed = self.push(op);
+        if pushed == Err(QueueError::Overloaded) {
+            refused.inc();
+        }
+        pushed
+    }
+
     /// Puts something in.
     ///
     /// # Errors
-    /// `Overloaded` for an enqueue beyond the bounds, `Closed` after the end.
+    /// `Overloaded` for an enqueue or a question beyond the bounds, `Closed` after the end.
     pub(super) fn push(&self, op: Op) -> Result<(), QueueError> {
         let bytes = size(&op);
         let mut waiting = self.waiting.lock();
         if waiting.closed {
             return Err(QueueError::Closed);
         }
-        let full = waiting.ops.len() >= self.max_calls
+        let others = waiting.ops.len().saturating_sub(waiting.asked);
+        let full = others >= self.max_calls
             || (waiting.bytes > 0 && waiting.bytes.saturating_add(bytes) > self.max_bytes);
         if full && matches!(op, Op::Enqueue(..) | Op::Health(..)) {
             return Err(QueueError::Overloaded);
+        }
+        if is_question(&op) {
+            if waiting.asked >= MAX_ASKED {
+                return Err(QueueError::Overloaded);
+            }
+            waiting.asked += 1;
         }
         waiting.bytes = waiting.bytes.saturating_add(bytes);
         waiting.ops.push_back(op);
@@ -171,7 +203,11 @@ impl Inbox {
             }
             taken += next;
             waiting.bytes = waiting.bytes.saturating_sub(next);
-            into.extend(waiting.ops.pop_front());
+            let op = waiting.ops.pop_front();
+            if op.as_ref().is_some_and(is_question) {
+                waiting.asked = waiting.asked.saturating_sub(1);
+            }
+            into.extend(op);
         }
         Some(())
     }
@@ -180,5 +216,39 @@ impl Inbox {
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;
         self.bell.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::EventId;
+    use crate::engine::queue::sqlite::asked::Asked;
+
+    fn question() -> Op {
+        let id = EventId::parse("evt_1").unwrap();
+        Op::Asked(Asked::Find(Uid::new("a"), id, None, oneshot::channel().0))
+    }
+
+    fn events() -> Op {
+        Op::Enqueue(Vec::new(), oneshot::channel().0)
+    }
+
+    #[test]
+    fn what_people_ask_takes_no_place_from_publishers() {
+        let (inbox, metrics) = (Inbox::new(4, 1 << 20), QueueMetrics::default());
+        for _ in 0..MAX_ASKED {
+            inbox.offer(question(), &metrics).unwrap();
+        }
+        assert_eq!(inbox.offer(question(), &metrics), Err(QueueError::Overloaded));
+        for _ in 0..4 {
+            inbox.offer(events(), &metrics).unwrap();
+        }
+        assert_eq!(inbox.offer(events(), &metrics), Err(QueueError::Overloaded));
+        assert_eq!((metrics.refused_asked.get(), metrics.refused_inbox.get()), (1, 1));
+        let mut taken = Vec::new();
+        inbox.take(1, 1 << 20, None, &mut taken).unwrap();
+        inbox.offer(question(), &metrics).unwrap();
+        assert_eq!(inbox.offer(question(), &metrics), Err(QueueError::Overloaded));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postrider::domain::id::EventId;
 use postrider::engine::queue::asked::{Again, HandedOver};
 use postrider::engine::queue::{Lease, Queue};
 
@@ -68,7 +69,7 @@ async fn what_is_noted_stays_until_the_delivery_leaves(queue: Arc<dyn Queue>) {
         let lease = leased(&*queue, "b", now).await.remove(0);
         assert_eq!(queue.note(&lease).await.unwrap(), None);
         finish(&*queue, vec![lease]).await;
-        let again = Again::Positions(vec![1]);
+        let again = Again::Events(vec![(1, EventId::parse("e").unwrap())]);
         queue.replay(&lane("a"), again, at(now)).await.unwrap();
         for lease in take(&*queue, now, 1).await {
             hand_over(&*queue, &lease, b"why", now + 1).await;

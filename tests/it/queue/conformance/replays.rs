@@ -9,10 +9,11 @@ use postrider::engine::queue::asked::{Again, Cancelled, REPLAY_STEP, Replayed};
 use postrider::engine::queue::{Completion, Queue, QueueError, Settlement};
 
 use crate::queue::conformance::{enqueue_numbered, numbered};
-use crate::queue::{at, drain, event, ids, lane, settle_all, take};
+use crate::queue::{at, drain, event, ids, lane, settle_all, sized, take};
 
 conformance!(
     delivered_events_are_delivered_again,
+    another_event_at_the_position_is_not_delivered,
     a_replay_counts_attempts_and_age_anew,
     an_event_never_has_two_open_deliveries,
     a_replay_goes_on_where_a_step_ended,
@@ -23,6 +24,7 @@ conformance!(
     an_event_is_found_by_its_id,
     what_waits_is_shown_in_order,
     what_was_put_off_untried_is_shown_and_cancelled_as_any_other,
+    large_events_end_a_step_early,
 );
 
 fn accepted(since: i64, until: i64) -> Again {
@@ -70,13 +72,31 @@ async fn delivered_events_are_delivered_again(queue: Arc<dyn Queue>) {
     assert_eq!(queue.depth(&lane("a")).pending, 5);
     assert_eq!(drain(&*queue, "a", at(2_000)).await, numbered(5..10));
     assert_eq!(queue.depth(&lane("a")).pending, 0);
-    let some = vec![seq(&*queue, "e3").await, seq(&*queue, "e1").await, 999_999];
+    let some = vec![
+        (seq(&*queue, "e3").await, id("e3")),
+        (seq(&*queue, "e1").await, id("e1")),
+        (999_999, id("e2")),
+    ];
     let done = queue
-        .replay(&lane("a"), Again::Positions(some), at(3_000))
+        .replay(&lane("a"), Again::Events(some), at(3_000))
         .await
         .unwrap();
     assert_eq!((done.made, done.gone), (2, 1));
     assert_eq!(drain(&*queue, "a", at(3_000)).await, ["e1", "e3"]);
+}
+
+async fn another_event_at_the_position_is_not_delivered(queue: Arc<dyn Queue>) {
+    enqueue_numbered(&*queue, 0..3).await;
+    drain(&*queue, "a", at(1_000)).await;
+    let place = seq(&*queue, "e1").await;
+    let uuid = id("0197f0b2-7c1e-7a3e-9d5c-0c1d2e3f4a5b");
+    let some = vec![(place, id("e2")), (place, uuid), (place, id("e1"))];
+    let done = queue
+        .replay(&lane("a"), Again::Events(some), at(2_000))
+        .await
+        .unwrap();
+    assert_eq!((done.made, done.open, done.gone), (1, 0, 2));
+    assert_eq!(drain(&*queue, "a", at(2_000)).await, ["e1"]);
 }
 
 async fn a_replay_counts_attempts_and_age_anew(queue: Arc<dyn Queue>) {
@@ -230,11 +250,11 @@ async fn what_was_put_off_untried_is_shown_and_cancelled_as_any_other(queue: Arc
         .await
         .unwrap();
     let waiting = queue.waiting(&lane("a"), None, 9).await.unwrap();
-    let attempts: Vec<_> = waiting.iter().map(|one| one.open.attempts).collect();
+    let attempts: Vec<_> = waiting.found.iter().map(|one| one.open.attempts).collect();
     assert_eq!(attempts, [0, 0]);
     let found = queue.find(&lane("a"), &id("e1"), None).await.unwrap().unwrap();
     assert_eq!(found.open.unwrap().attempts, 0);
-    let cancelled = queue.cancel(&lane("a"), waiting[0].place.1).await.unwrap();
+    let cancelled = queue.cancel(&lane("a"), waiting.found[0].place.1).await.unwrap();
     assert_eq!(cancelled, Cancelled::Done { attempts: 0 });
 }
 
@@ -245,19 +265,59 @@ async fn what_waits_is_shown_in_order(queue: Arc<dyn Queue>) {
     let mut after = None;
     loop {
         let some = queue.waiting(&lane("a"), after, 40).await.unwrap();
-        let Some(last) = some.last() else { break };
+        let Some(last) = some.found.last() else { break };
         after = Some(last.place);
-        shown.extend(some.iter().map(|one| one.event_id().unwrap().as_str().to_owned()));
+        shown.extend(
+            some.found
+                .iter()
+                .map(|one| one.event_id().unwrap().as_str().to_owned()),
+        );
     }
     let mut expected = numbered(1..150);
     expected.push("e0".to_owned());
     assert_eq!(shown, expected);
-    let first = queue.waiting(&lane("a"), None, 1).await.unwrap().remove(0);
+    let first = queue.waiting(&lane("a"), None, 1).await.unwrap();
+    let first = &first.found[0];
     assert_eq!((first.open.due, first.open.attempts), (at(1), 0));
     let far = Timestamp::MAX - Duration::from_secs(1);
     let none = queue
         .waiting(&lane("a"), Some((far.as_millisecond(), 0)), 9)
         .await
         .unwrap();
-    assert!(none.is_empty());
+    assert!(none.found.is_empty() && !none.more);
+}
+
+async fn large_events_end_a_step_early(queue: Arc<dyn Queue>) {
+    for number in 0..10 {
+        let large = sized("p", &format!("e{number}"), number, &["a"], 1 << 20);
+        queue.enqueue(vec![large]).await.unwrap();
+    }
+    let (mut shown, mut after) = (0, None);
+    loop {
+        let some = queue.waiting(&lane("a"), after, 100).await.unwrap();
+        assert!(some.found.len() <= 4, "{}", some.found.len());
+        shown += some.found.len();
+        after = some.found.last().map(|last| last.place).or(after);
+        if !some.more {
+            break;
+        }
+    }
+    assert_eq!(shown, 10);
+    drain(&*queue, "a", at(1_000)).await;
+    let (mut from, mut made) = (0, 0);
+    loop {
+        let again = Again::Accepted {
+            since: at(0),
+            until: at(1_000),
+            event_type: Some("record_created".into()),
+            from,
+        };
+        let step = queue.replay(&lane("a"), again, at(2_000)).await.unwrap();
+        made += step.made;
+        match step.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!(made, 10);
 }
