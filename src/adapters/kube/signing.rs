@@ -250,6 +250,9 @@ pub(super) async fn hold(
         for one in signatures.iter().filter(|one| one.generated == generated) {
             if let Some(key) = value(one) {
                 let known = remembered.get(&one.name);
+                if !one.has_room() {
+                    record.revert(&one.name, &key);
+                }
                 excess += record.observe(&one.name, &key, known, one.previous_ttl, now);
             }
         }
