@@ -304,6 +304,9 @@ impl History for Engine {
             Cancelled::Done { attempts } => {
                 core.metrics.dropped(1, CANCELLED);
                 core.deliveries.record(cancelled(core, uid, &retained, attempts));
+                if let Some(lane) = core.running_lane(uid) {
+                    lane.cancelled(retained.seq);
+                }
                 core.wake(uid);
                 CancelledOne::Done
             }
