@@ -213,15 +213,18 @@ impl Check<'_> {
                 "spec.webhook.auth sets this header; remove one of them",
             );
         }
-        let signature = target
-            .signing
-            .as_ref()
-            .and_then(|signing| signing.header.as_deref());
-        if signature.is_some_and(is_it) {
-            self.faults.invalid(
-                "spec.webhook.signing.header",
-                "spec.webhook.auth sets this header; choose another name",
-            );
+        let signing = target.signing.as_ref();
+        let first = signing.map(|signing| ("spec.webhook.signing.header".to_owned(), &signing.header));
+        let also = signing.map_or(&[][..], |signing| &signing.also);
+        let also = also
+            .iter()
+            .enumerate()
+            .map(|(index, one)| (format!("spec.webhook.signing.also[{index}].header"), &one.header));
+        for (path, header) in first.into_iter().chain(also) {
+            if header.as_deref().is_some_and(is_it) {
+                self.faults
+                    .invalid(path, "spec.webhook.auth sets this header; choose another name");
+            }
         }
     }
 
