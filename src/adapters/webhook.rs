@@ -262,7 +262,8 @@ impl HttpTransport {
         }
     }
 
-    /// Sends with a token, and once more with a new one when the receiver does not accept it.
+    /// Sends with a token, and once more with a new one when the receiver does not accept it. A `401` that counts as
+    /// delivered is taken as it is.
     async fn authorized(
         &self,
         request: WebhookRequest,
@@ -285,7 +286,7 @@ impl HttpTransport {
             let mut request = request.clone();
             request.headers.insert(AUTHORIZATION, token.authorization.clone());
             let reply = self.exchange(request, progress).await?;
-            if reply.status != 401 || stale.is_some() {
+            if reply.status != 401 || stale.is_some() || passage.takes_401 {
                 return Ok(token::without(reply, &token));
             }
             stale = Some(token);
