@@ -255,7 +255,7 @@ async fn nothing_is_rotated_while_previous_keys_cannot_be_kept() {
     }
     let own = json!({"name": "own", "scheme": "GitHub", "secretRef": {"name": "mine", "key": "key"}, "previousSecretTTL": "1h"});
     let signing = json!({"delivery": {"timeout": "1s"}, "webhook": {"signing": {"also": [own]}}});
-    stage.destination("hook", "/hook", &signing);
+    stage.apply_destination("hook", "/hook", &signing);
     assert_eq!(rotated(&stage, "a").await["reason"], "NotReady");
     let ed = stage.get("ed", "hook");
     assert!(
