@@ -73,6 +73,10 @@ pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// a changed name or a narrowed policy can be outlived; and most receivers close idle connections after 60 s, so that
 /// ours are closed by us and not under a request.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Which part of an attempt's deadline the refresh of a token that still lives may take.
+const REFRESH_SHARE: u32 = 3;
+/// But no more than this.
+const MAX_REFRESH: Duration = Duration::from_secs(5);
 /// How often a request is sent again at once because the receiver closed its kept connection while the request was on
 /// its way: so common that it must not count as a failed attempt. A receiver that did read the request knows the
 /// repeated one by its id. More than one, because the next connection in the pool may be just as stale.
@@ -248,6 +252,7 @@ impl HttpTransport {
     async fn authorized_or_plain(
         &self,
         request: WebhookRequest,
+        deadline: Duration,
         progress: &mut Progress,
     ) -> Result<Reply, Failure> {
         let credentials = request
@@ -257,32 +262,35 @@ impl HttpTransport {
         match credentials.as_deref() {
             None => self.exchange(request, progress).await,
             // Boxed, so that the plain way does not carry the room that this one takes.
-            Some(passage) => Box::pin(self.authorized(request, passage, progress)).await,
+            Some(passage) => Box::pin(self.authorized(request, passage, deadline, progress)).await,
         }
     }
 
-    /// Sends with a token, and once more with a new one when the receiver does not accept it.
+    /// Sends with a token, and once more with a new one when the receiver does not accept it. A `401` that counts as
+    /// delivered is taken as it is.
     async fn authorized(
         &self,
         request: WebhookRequest,
         passage: &Passage,
+        deadline: Duration,
         progress: &mut Progress,
     ) -> Result<Reply, Failure> {
         let Some(credentials) = &passage.credentials else {
             return self.exchange(request, progress).await;
         };
+        let patience = (deadline / REFRESH_SHARE).min(MAX_REFRESH);
         let mut stale: Option<Token> = None;
         loop {
             progress.awaits_token = true;
             let token = self
                 .tokens
-                .get(credentials, stale.as_ref(), || self.fetch(credentials))
+                .get(credentials, stale.as_ref(), patience, || self.fetch(credentials))
                 .await?;
             *progress = Progress::default();
             let mut request = request.clone();
             request.headers.insert(AUTHORIZATION, token.authorization.clone());
             let reply = self.exchange(request, progress).await?;
-            if reply.status != 401 || stale.is_some() {
+            if reply.status != 401 || stale.is_some() || passage.takes_401 {
                 return Ok(token::without(reply, &token));
             }
             stale = Some(token);
@@ -344,7 +352,7 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
         let mut progress = Progress::default();
-        let exchange = self.authorized_or_plain(request, &mut progress);
+        let exchange = self.authorized_or_plain(request, deadline, &mut progress);
         match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
@@ -358,7 +366,7 @@ impl Transport for HttpTransport {
     ) -> (Result<Reply, Failure>, Timings) {
         let (began, phases) = (Instant::now(), Arc::new(Phases::default()));
         let mut progress = Progress::default();
-        let exchange = phases.observe(self.authorized_or_plain(request, &mut progress));
+        let exchange = phases.observe(self.authorized_or_plain(request, deadline, &mut progress));
         let result = match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),

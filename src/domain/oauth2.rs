@@ -256,6 +256,15 @@ fn refusal(status: u16, answer: &Value, wait: Option<Duration>) -> Failure {
     }
 }
 
+/// A refresh that took too long.
+#[must_use]
+pub fn late_refresh() -> Failure {
+    Failure::new(
+        FailureReason::TokenRequestFailed,
+        "the token endpoint did not answer in time; it is asked again",
+    )
+}
+
 /// What a failure on the way to the token endpoint is to the attempt that needed the token.
 #[must_use]
 pub fn unreachable(failure: &Failure) -> Failure {

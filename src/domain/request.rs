@@ -43,6 +43,8 @@ impl Default for RequestForm {
 pub struct Passage {
     /// Fetches the token that requests carry.
     pub credentials: Option<ClientCredentials>,
+    /// An answer `401` counts as delivered, so that it says nothing of the token.
+    pub takes_401: bool,
     /// What TLS asks of the receiver, and shows to it.
     pub tls: Option<Tls>,
     /// What it goes through.
@@ -55,6 +57,7 @@ impl Passage {
     pub const fn is_plain(&self) -> bool {
         let Self {
             credentials,
+            takes_401: _,
             tls,
             proxy,
         } = self;
@@ -77,6 +80,7 @@ impl Passage {
     pub fn for_other_host(&self) -> Self {
         Self {
             credentials: None,
+            takes_401: false,
             tls: self.tls.as_ref().map(Tls::for_other_host),
             proxy: self.proxy.clone(),
         }

@@ -226,6 +226,20 @@ impl Record {
         excess
     }
 
+    /// Before [`observe`](Self::observe), where one key signs: when the key that was found is an earlier one, forgets
+    /// those that came after it. None of them has signed while the earlier one counted, so no receiver relies on them.
+    pub fn revert(&mut self, name: &str, found: &[u8]) {
+        if let Some(ring) = self.keys.get_mut(name)
+            && let Some(index) = ring
+                .previous
+                .iter()
+                .position(|previous| previous.key.expose() == found)
+        {
+            ring.previous.drain(..=index);
+            ring.current = Some(Secret::new(found.to_vec()));
+        }
+    }
+
     /// Forgets signatures that there are no more.
     pub fn retain(&mut self, known: impl Fn(&str) -> bool) {
         self.keys.retain(|name, _| known(name));
@@ -409,6 +423,24 @@ mod tests {
             ["f", "d", "c", "b"],
             "back to an earlier key"
         );
+    }
+
+    #[test]
+    fn where_one_key_signs_a_key_that_comes_back_signs_and_those_after_it_are_forgotten() {
+        let now = at("2026-01-31T12:00:00Z");
+        let see = |record: &mut Record, key: &str| {
+            record.revert("secret", key.as_bytes());
+            record.observe("secret", key.as_bytes(), None, DAY, now);
+        };
+        let mut record = Record::default();
+        for key in ["one", "two", "one"] {
+            see(&mut record, key);
+        }
+        assert!(texts(&record, "secret").1.is_empty(), "two has never signed");
+        for key in ["two", "three", "two"] {
+            see(&mut record, key);
+        }
+        assert_eq!(texts(&record, "secret").1, ["one"], "which signs to its end");
     }
 
     #[test]

@@ -312,6 +312,9 @@ async fn cancel(core: Arc<Core>, uid: Uid, id: EventId) -> Result<CancelledOne, 
             core.metrics.dropped(1, CANCELLED);
             core.deliveries
                 .record(cancelled(&core, &uid, &retained, attempts));
+            if let Some(lane) = core.running_lane(&uid) {
+                lane.cancelled(retained.seq);
+            }
             core.wake(&uid);
             CancelledOne::Done
         }

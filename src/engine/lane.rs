@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub(crate) paused_until: Option<Timestamp>,
     /// How attempts of an ordered lane ended that it has not looked at.
     pub(crate) ended: Vec<(u128, End)>,
+    /// Positions of waiting deliveries that were cancelled since an ordered lane last looked.
+    pub(crate) cancelled: Vec<u64>,
     /// What was lately told of it.
     pub(crate) telling: Telling,
 }
@@ -79,6 +81,7 @@ impl Lane {
             waiting_for: None,
             paused_until: None,
             ended: Vec::new(),
+            cancelled: Vec::new(),
             telling: Telling::default(),
         };
         Self {
@@ -265,6 +268,9 @@ impl Task<'_> {
         let (admission, window, failing, paused_until) = lane.with(|state| {
             let admission = window::admission(destination.map(AsRef::as_ref), &state.health, now);
             let failing = state.health.is_failing() || state.health.disabled.is_some();
+            if destination.is_none_or(|destination| destination.policy.order.is_none()) {
+                state.cancelled.clear();
+            }
             (admission, state.window, failing, state.paused_until)
         });
         let is_paused = |until: &Timestamp| *until > now && !retry::is_astray(*until, now, STORE_PAUSE);

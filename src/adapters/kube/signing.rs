@@ -250,6 +250,9 @@ pub(super) async fn hold(
         for one in signatures.iter().filter(|one| one.generated == generated) {
             if let Some(key) = value(one) {
                 let known = remembered.get(&one.name);
+                if !one.has_room() {
+                    record.revert(&one.name, &key);
+                }
                 excess += record.observe(&one.name, &key, known, one.previous_ttl, now);
             }
         }
@@ -263,6 +266,33 @@ pub(super) async fn hold(
             );
         }
     };
+
+    // The user's own keys: what came before them is kept in a Secret of ours. Nothing is written when it is not ours.
+    let name = rotated_secret_name(&identity.key.name);
+    let has_own = signatures.iter().any(|one| !one.generated);
+    let wanted = signatures
+        .iter()
+        .any(|one| !one.generated && !one.previous_ttl.is_zero());
+    let kept = if has_own {
+        secrets::read(&shared.client, &identity.key.namespace, &name).await?
+    } else {
+        None
+    };
+    let ours = |secret: &KubeSecret| {
+        let mut owners = secret.owner_references().iter();
+        owners.any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref())
+    };
+    let is_foreign = kept.as_ref().is_some_and(|secret| !ours(secret));
+    if is_foreign && wanted {
+        faults.missing(
+            "spec.webhook.signing.previousSecretTTL",
+            format!(
+                "Secret {name:?}, which would keep the previous keys, does not belong to this destination; delete or \
+                 rename it, or set previousSecretTTL to 0s"
+            ),
+        );
+        return Ok(faults);
+    }
 
     // The generated keys: their record is beside them.
     let mut record = Record::default();
@@ -325,43 +355,20 @@ pub(super) async fn hold(
         });
     }
 
-    // The user's own keys: what came before them is kept in a Secret of ours.
-    if signatures.iter().any(|one| !one.generated) {
-        let name = rotated_secret_name(&identity.key.name);
-        let kept = secrets::read(&shared.client, &identity.key.namespace, &name).await?;
-        let ours = |secret: &KubeSecret| {
-            let mut owners = secret.owner_references().iter();
-            owners.any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref())
-        };
-        let wanted = signatures
-            .iter()
-            .any(|one| !one.generated && !one.previous_ttl.is_zero());
-        if kept.as_ref().is_some_and(|secret| !ours(secret)) {
-            if wanted {
-                faults.missing(
-                    "spec.webhook.signing.previousSecretTTL",
-                    format!(
-                        "Secret {name:?}, which would keep the previous keys, does not belong to this destination; delete \
-                         or rename it, or set previousSecretTTL to 0s"
-                    ),
-                );
-                return Ok(faults);
-            }
+    if has_own && !is_foreign {
+        let before = kept.as_ref().and_then(|secret| stored(secret, identity));
+        let mut own = before.clone().unwrap_or_default();
+        observe(&mut own, false);
+        let is_new = if kept.is_some() {
+            before.as_ref() != Some(&own)
         } else {
-            let before = kept.as_ref().and_then(|secret| stored(secret, identity));
-            let mut own = before.clone().unwrap_or_default();
-            observe(&mut own, false);
-            let is_new = if kept.is_some() {
-                before.as_ref() != Some(&own)
-            } else {
-                wanted
-            };
-            if is_new && !object.is_ending() {
-                let values = Values::from([(RECORD_KEY.to_owned(), own.to_text().expose().clone())]);
-                keep(object, identity, &name, kept.as_ref(), values, shared).await?;
-            }
-            record.keys.append(&mut own.keys);
+            wanted
+        };
+        if is_new && !object.is_ending() {
+            let values = Values::from([(RECORD_KEY.to_owned(), own.to_text().expose().clone())]);
+            keep(object, identity, &name, kept.as_ref(), values, shared).await?;
         }
+        record.keys.append(&mut own.keys);
     }
 
     let mut statuses = Vec::new();

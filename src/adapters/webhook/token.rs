@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::metrics::TransportMetrics;
-use crate::domain::oauth2::{AccessToken, ClientCredentials};
+use crate::domain::oauth2::{self, AccessToken, ClientCredentials};
 use crate::domain::outcome::{Failure, Reply};
 use crate::domain::request::Fingerprint;
 
@@ -66,11 +66,12 @@ impl Tokens {
     }
 
     /// The token of a client: the one that is kept, or the one that `fetch` gets. `refused` is one that the receiver has
-    /// refused; it is not handed out again.
+    /// refused; it is not handed out again. While a token still lives, getting another takes no longer than `patience`.
     pub(super) async fn get<F>(
         &self,
         client: &ClientCredentials,
         refused: Option<&Token>,
+        patience: Duration,
         fetch: impl FnOnce() -> F,
     ) -> Result<Token, Failure>
     where
@@ -98,7 +99,14 @@ impl Tokens {
         {
             return usable.ok_or_else(|| refusal.clone());
         }
-        match fetch().await {
+        let fetched = match usable {
+            // The rest of the deadline is for the request that it is for.
+            Some(_) => tokio::time::timeout(patience, fetch())
+                .await
+                .unwrap_or_else(|_| Err(oauth2::late_refresh())),
+            None => fetch().await,
+        };
+        match fetched {
             Ok(token) => {
                 self.metrics.token_fetched(true);
                 state.fetched = state.fetched.saturating_add(1);
@@ -181,6 +189,8 @@ mod tests {
         ClientCredentials::new(&client, &Uid::new(owner))
     }
 
+    const PATIENCE: Duration = Duration::from_secs(5);
+
     /// A token endpoint that numbers its tokens; each lives 100 s.
     #[derive(Default)]
     struct Server(AtomicUsize);
@@ -212,7 +222,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_hundred_at_once_make_one_request_and_all_get_its_token() {
         let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
-        let all = (0..100).map(|_| tokens.get(&client, None, || server.fetch()));
+        let all = (0..100).map(|_| tokens.get(&client, None, PATIENCE, || server.fetch()));
         for token in join_all(all).await {
             assert_eq!(token.unwrap().authorization, "Bearer 1");
         }
@@ -222,7 +232,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_is_fetched_anew_before_it_expires() {
         let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
-        let get = async || tokens.get(&client, None, || server.fetch()).await.unwrap();
+        let get = async || {
+            tokens
+                .get(&client, None, PATIENCE, || server.fetch())
+                .await
+                .unwrap()
+        };
         get().await;
         tokio::time::advance(Duration::from_secs(70)).await;
         assert_eq!(get().await.authorization, "Bearer 1");
@@ -233,21 +248,50 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_that_still_lives_outlasts_a_failed_refresh() {
         let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
-        tokens.get(&client, None, || server.fetch()).await.unwrap();
+        tokens
+            .get(&client, None, PATIENCE, || server.fetch())
+            .await
+            .unwrap();
         tokio::time::advance(Duration::from_secs(80)).await;
         assert_eq!(
-            tokens.get(&client, None, refuse).await.unwrap().authorization,
+            tokens
+                .get(&client, None, PATIENCE, refuse)
+                .await
+                .unwrap()
+                .authorization,
             "Bearer 1"
         );
         tokio::time::advance(Duration::from_secs(30)).await;
-        tokens.get(&client, None, refuse).await.unwrap_err();
+        tokens.get(&client, None, PATIENCE, refuse).await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_still_lives_is_used_when_the_endpoint_hangs() {
+        let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
+        tokens
+            .get(&client, None, PATIENCE, || server.fetch())
+            .await
+            .unwrap();
+        tokio::time::advance(Duration::from_secs(80)).await;
+        let all = (0..3).map(|_| tokens.get(&client, None, PATIENCE, std::future::pending));
+        let all = tokio::time::timeout(PATIENCE * 2, join_all(all)).await;
+        for token in all.expect("none waits for longer than it may") {
+            assert_eq!(token.unwrap().authorization, "Bearer 1");
+        }
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let long = tokens.get(&client, None, PATIENCE, std::future::pending);
+        let none = tokio::time::timeout(PATIENCE * 2, long).await;
+        assert!(none.is_err(), "without a token there is nothing but to wait");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_that_was_refused_is_replaced_once_for_all_who_had_it() {
         let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
-        let first = tokens.get(&client, None, || server.fetch()).await.unwrap();
-        let all = (0..10).map(|_| tokens.get(&client, Some(&first), || server.fetch()));
+        let first = tokens
+            .get(&client, None, PATIENCE, || server.fetch())
+            .await
+            .unwrap();
+        let all = (0..10).map(|_| tokens.get(&client, Some(&first), PATIENCE, || server.fetch()));
         for token in join_all(all).await {
             assert_eq!(token.unwrap().authorization, "Bearer 2");
         }
@@ -262,7 +306,10 @@ mod tests {
             (client("t", "a"), 2),
             (client("s", "b"), 3),
         ] {
-            let token = tokens.get(&client, None, || server.fetch()).await.unwrap();
+            let token = tokens
+                .get(&client, None, PATIENCE, || server.fetch())
+                .await
+                .unwrap();
             assert_eq!(token.authorization, format!("Bearer {number}").as_str());
         }
     }
@@ -270,10 +317,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refusal_answers_everybody_for_a_moment_and_no_longer() {
         let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
-        tokens.get(&client, None, refuse).await.unwrap_err();
-        tokens.get(&client, None, || server.fetch()).await.unwrap_err();
+        tokens.get(&client, None, PATIENCE, refuse).await.unwrap_err();
+        tokens
+            .get(&client, None, PATIENCE, || server.fetch())
+            .await
+            .unwrap_err();
         tokio::time::advance(REFUSAL_KEPT).await;
-        tokens.get(&client, None, || server.fetch()).await.unwrap();
+        tokens
+            .get(&client, None, PATIENCE, || server.fetch())
+            .await
+            .unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,9 +334,9 @@ mod tests {
         let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
         let short = tokio::time::timeout(
             Duration::from_millis(10),
-            tokens.get(&client, None, || server.fetch()),
+            tokens.get(&client, None, PATIENCE, || server.fetch()),
         );
-        let long = tokens.get(&client, None, || server.fetch());
+        let long = tokens.get(&client, None, PATIENCE, || server.fetch());
         let (short, long) = tokio::join!(short, long);
         assert!(short.is_err());
         assert_eq!(long.unwrap().authorization, "Bearer 1");
@@ -294,7 +347,9 @@ mod tests {
         let (tokens, server) = (tokens(), Server::default());
         for number in 0..=MAX_KEPT {
             tokens
-                .get(&client("s", &number.to_string()), None, || server.fetch())
+                .get(&client("s", &number.to_string()), None, PATIENCE, || {
+                    server.fetch()
+                })
                 .await
                 .unwrap();
         }

@@ -126,6 +126,7 @@ pub struct EventDestinationSpec {
 #[x_kube(validation = Rule::new("!has(self.cloudEvents) || (has(self.payload) && has(self.payload.format) && self.payload.format == 'CloudEvent')").message("cloudEvents belongs to format CloudEvent; set payload.format").field_path(".cloudEvents"))]
 #[x_kube(validation = Rule::new("!has(self.tls) || !has(self.url) || self.url.lowerAscii().startsWith('https:')").message("tls needs an https URL").field_path(".tls"))]
 #[x_kube(validation = Rule::new("!has(self.auth) || !has(self.headers) || self.headers.all(one, one.name.lowerAscii() != 'authorization')").message("auth sets the header Authorization; remove it from headers").field_path(".headers"))]
+#[x_kube(validation = Rule::new("!has(self.auth) || !has(self.signing) || ((!has(self.signing.header) || self.signing.header.lowerAscii() != 'authorization') && (!has(self.signing.also) || self.signing.also.all(one, !has(one.header) || one.header.lowerAscii() != 'authorization')))").message("auth sets the header Authorization; choose another header for the signature").field_path(".signing"))]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTarget {
     /// URL of the endpoint, `http` or `https`, at most 2048 characters. Path and query may hold `{{ $.event.… }}`

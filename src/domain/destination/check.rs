@@ -87,7 +87,7 @@ impl Check<'_> {
         spec: &EventDestinationSpec,
         target: &WebhookTarget,
     ) -> Option<Webhook> {
-        let asked = self.request(identity, target);
+        let asked = self.request(identity, spec, target);
         let webhook = self.undressed(identity, spec, target);
         self.dressed(webhook?, asked?)
     }

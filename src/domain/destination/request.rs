@@ -6,7 +6,9 @@ use http::{HeaderName, HeaderValue, Method, header};
 
 use super::check::{Check, in_secret};
 use super::{Endpoint, Identity, Webhook};
-use crate::api::v1alpha1::event_destination::{HeaderSpec, PayloadFormat, WebhookTarget};
+use crate::api::v1alpha1::event_destination::{
+    EventDestinationSpec, HeaderSpec, PayloadFormat, WebhookTarget,
+};
 use crate::api::v1alpha1::request::{
     AuthSpec, AuthStyle, BasicAuth, CloudEventsMode, ContentType, OAuth2ClientCredentials, ProxySpec,
     RequestMethod, TlsSpec,
@@ -14,6 +16,7 @@ use crate::api::v1alpha1::request::{
 use crate::api::v1alpha1::{LocalReference, SecretKeyRef, SecretKeySource};
 use crate::domain::format;
 use crate::domain::oauth2::{self, Client, ClientCredentials};
+use crate::domain::policy::replies::Statuses;
 use crate::domain::proxy::Proxy;
 use crate::domain::request::body::BodyForm;
 use crate::domain::request::{Passage, RequestForm};
@@ -98,7 +101,12 @@ fn keys<'a>(reference: &'a LocalReference, keys: &'a [&str]) -> impl Iterator<It
 }
 
 impl Check<'_> {
-    pub(super) fn request(&mut self, identity: &Identity, target: &WebhookTarget) -> Option<Asked> {
+    pub(super) fn request(
+        &mut self,
+        identity: &Identity,
+        spec: &EventDestinationSpec,
+        target: &WebhookTarget,
+    ) -> Option<Asked> {
         let mut asked = Asked::default();
         let mut passage = Passage::default();
         let before = self.faults.iter().count();
@@ -128,7 +136,14 @@ impl Check<'_> {
             self.authorization_of_ones_own(target);
             match self.auth(identity, auth, &passage) {
                 Some(Auth::Header(value)) => asked.authorization = Some(value),
-                Some(Auth::Token(credentials)) => passage.credentials = Some(credentials),
+                Some(Auth::Token(credentials)) => {
+                    passage.credentials = Some(credentials);
+                    // What is wrong with the entries is told elsewhere.
+                    let success = spec.delivery.as_ref().and_then(|one| one.success.as_deref());
+                    passage.takes_401 = success
+                        .and_then(|entries| Statuses::parse(entries).ok())
+                        .is_some_and(|statuses| statuses.contains(401));
+                }
                 None => {}
             }
         }
@@ -213,15 +228,18 @@ impl Check<'_> {
                 "spec.webhook.auth sets this header; remove one of them",
             );
         }
-        let signature = target
-            .signing
-            .as_ref()
-            .and_then(|signing| signing.header.as_deref());
-        if signature.is_some_and(is_it) {
-            self.faults.invalid(
-                "spec.webhook.signing.header",
-                "spec.webhook.auth sets this header; choose another name",
-            );
+        let signing = target.signing.as_ref();
+        let first = signing.map(|signing| ("spec.webhook.signing.header".to_owned(), &signing.header));
+        let also = signing.map_or(&[][..], |signing| &signing.also);
+        let also = also
+            .iter()
+            .enumerate()
+            .map(|(index, one)| (format!("spec.webhook.signing.also[{index}].header"), &one.header));
+        for (path, header) in first.into_iter().chain(also) {
+            if header.as_deref().is_some_and(is_it) {
+                self.faults
+                    .invalid(path, "spec.webhook.auth sets this header; choose another name");
+            }
         }
     }
 

@@ -75,6 +75,12 @@ impl SigningKeyRef {
         }
     }
 
+    /// Whether a request can carry signatures of several keys.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        has_room(self.scheme)
+    }
+
     /// Path of the field that would name the Secret.
     #[must_use]
     pub fn field(&self) -> String {

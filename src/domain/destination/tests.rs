@@ -353,6 +353,8 @@ fn what_is_wrong_with_auth_names_its_field() {
     opsgenie["auth"] = bearer["auth"].clone();
     let mut signed = bearer.clone();
     signed["signing"] = json!({"scheme": "HmacSHA256", "header": "Authorization"});
+    let mut also = bearer.clone();
+    also["signing"] = json!({"also": [{"name": "a", "scheme": "GitHub", "header": "AUTHORIZATION"}]});
     let mut header = bearer.clone();
     header["headers"] = json!([{"name": "X-A", "value": "1"}, {"name": "AUTHORIZATION", "value": "1"}]);
     let secrets: &[(&str, &[u8])] = &[
@@ -364,6 +366,7 @@ fn what_is_wrong_with_auth_names_its_field() {
         ("s/secret", b"zzz"),
         ("s/key", b"00000000-0000-0000-0000-000000000000"),
         ("hook-signing/secret", b"key"),
+        ("hook-signing/a", b"key"),
     ];
     let spaced = json!({"auth": {"bearer": {"secretKeyRef": {"name": "s", "key": "spaced"}}},
         "signing": {"scheme": "None"}});
@@ -398,6 +401,10 @@ fn what_is_wrong_with_auth_names_its_field() {
         (
             signed,
             "signing.header: spec.webhook.auth sets this header; choose another name".to_owned(),
+        ),
+        (
+            also,
+            "signing.also[0].header: spec.webhook.auth sets this header; choose another name".to_owned(),
         ),
         (
             opsgenie,

@@ -2,12 +2,13 @@
 //!
 //! Deliveries come in the order of their acceptance. Of each key one is under way at a time. While one of a key failed
 //! and waits for its next attempt, the younger ones of the key are put off to the same time; then everything that is
-//! due is asked for by age again, which brings the one that failed first. Other keys are not affected.
+//! due is asked for by age again, which brings the one that failed first. Other keys are not affected. When the one that
+//! failed is cancelled, its key opens at once.
 //!
 //! Bounds: [`MAX_HELD`] deliveries and [`MAX_HELD_BYTES`] of events that wait for one of their key to end, and
 //! [`MAX_BLOCKED`] keys with a failed delivery. At a bound no more deliveries are asked for until something ends.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
@@ -45,6 +46,23 @@ struct Held<D> {
     delivery: D,
 }
 
+/// What is under way of a key.
+#[derive(Debug)]
+struct Busy {
+    position: u64,
+    /// It failed and was cancelled before that was told here.
+    is_cancelled: bool,
+}
+
+/// What failed of a key.
+#[derive(Debug)]
+struct Blocked {
+    /// Its position, when it is known.
+    head: Option<u64>,
+    /// Its next attempt.
+    until: Timestamp,
+}
+
 /// Deliveries `D` of one destination that wait for their turn.
 #[derive(Debug)]
 pub struct Queues<D> {
@@ -52,9 +70,9 @@ pub struct Queues<D> {
     held: BTreeMap<u64, Held<D>>,
     bytes: usize,
     /// Keys of which one is under way.
-    busy: HashSet<u128>,
-    /// Keys of which one failed, and its next attempt.
-    blocked: HashMap<u128, Timestamp>,
+    busy: HashMap<u128, Busy>,
+    /// Keys of which one failed.
+    blocked: HashMap<u128, Blocked>,
 }
 
 impl<D> Default for Queues<D> {
@@ -62,7 +80,7 @@ impl<D> Default for Queues<D> {
         Self {
             held: BTreeMap::new(),
             bytes: 0,
-            busy: HashSet::new(),
+            busy: HashMap::new(),
             blocked: HashMap::new(),
         }
     }
@@ -71,8 +89,8 @@ impl<D> Default for Queues<D> {
 impl<D> Queues<D> {
     /// Takes a delivery that is due; they must come in the order of their positions, those that were put off apart.
     pub fn offer(&mut self, key: u128, position: u64, bytes: usize, delivery: D) -> Verdict<D> {
-        if let Some(until) = self.blocked.get(&key) {
-            return Verdict::PutOff(delivery, *until);
+        if let Some(blocked) = self.blocked.get(&key) {
+            return Verdict::PutOff(delivery, blocked.until);
         }
         self.bytes = self.bytes.saturating_add(bytes);
         self.held.insert(position, Held { key, bytes, delivery });
@@ -84,11 +102,15 @@ impl<D> Queues<D> {
         let mut free = self
             .held
             .iter()
-            .filter(|(_, held)| !self.busy.contains(&held.key));
+            .filter(|(_, held)| !self.busy.contains_key(&held.key));
         let position = *free.next()?.0;
         let held = self.held.remove(&position)?;
         self.bytes = self.bytes.saturating_sub(held.bytes);
-        self.busy.insert(held.key);
+        let busy = Busy {
+            position,
+            is_cancelled: false,
+        };
+        self.busy.insert(held.key, busy);
         Some((held.key, held.delivery))
     }
 
@@ -108,8 +130,27 @@ impl<D> Queues<D> {
     pub fn failed(&mut self, key: u128, until: Timestamp) -> Vec<D> {
         // A store keeps milliseconds: it hands out then what is due within this one.
         let until = Timestamp::from_millisecond(until.as_millisecond()).unwrap_or(until);
-        self.blocked.insert(key, until);
+        let busy = self.busy.remove(&key);
+        if busy.as_ref().is_some_and(|busy| busy.is_cancelled) {
+            return Vec::new();
+        }
+        let head = busy.map(|busy| busy.position);
+        self.blocked.insert(key, Blocked { head, until });
         self.give_up(key)
+    }
+
+    /// A delivery was cancelled. If it is the one that blocks its key, opens the key; returns the time to which the
+    /// younger ones were put off: everything due by then must be asked for by age.
+    pub fn cancelled(&mut self, position: u64) -> Option<Timestamp> {
+        for busy in self.busy.values_mut() {
+            busy.is_cancelled |= busy.position == position;
+        }
+        let mut blocked = self.blocked.iter();
+        let (key, until) = blocked
+            .find(|(_, blocked)| blocked.head == Some(position))
+            .map(|(key, blocked)| (*key, blocked.until))?;
+        self.blocked.remove(&key);
+        Some(until)
     }
 
     /// The one under way of a key ended without a result and is due as before. Returns the younger ones, which must be
@@ -136,14 +177,14 @@ impl<D> Queues<D> {
     /// Opens the keys whose time has come; answers whether there are any. Then everything due must be asked for by age.
     pub fn open(&mut self, now: Timestamp) -> bool {
         let before = self.blocked.len();
-        self.blocked.retain(|_, until| *until > now);
+        self.blocked.retain(|_, blocked| blocked.until > now);
         self.blocked.len() < before
     }
 
     /// When the next key opens.
     #[must_use]
     pub fn next_opening(&self) -> Option<Timestamp> {
-        self.blocked.values().min().copied()
+        self.blocked.values().map(|blocked| blocked.until).min()
     }
 
     /// How many more deliveries may be asked for.

@@ -56,13 +56,20 @@ impl Drop for Turn {
     }
 }
 
+impl Lane {
+    /// Notes that a waiting delivery was cancelled, which others may wait for. Wake the lane afterwards.
+    pub(crate) fn cancelled(&self, position: u64) {
+        self.with(|state| state.cancelled.push(position));
+    }
+}
+
 /// What an ordered lane holds.
 #[derive(Debug)]
 pub(super) struct InOrder {
     order: Order,
     queues: Queues<Lease>,
-    /// Keys were opened, and what is due is not in order of age yet.
-    is_unsorted: bool,
+    /// Keys were opened, and what is due by then is not in order of age yet.
+    unsorted: Option<Timestamp>,
     is_full: bool,
 }
 
@@ -93,7 +100,12 @@ impl Task<'_> {
         now: Timestamp,
         failing: bool,
     ) -> Step {
-        let ended = self.lane.with(|state| std::mem::take(&mut state.ended));
+        let (ended, cancelled) = self.lane.with(|state| {
+            (
+                std::mem::take(&mut state.ended),
+                std::mem::take(&mut state.cancelled),
+            )
+        });
         let held = self.in_order.take().filter(|held| held.order == *order);
         let Some(mut held) = held else {
             if !self.attempts.is_empty() {
@@ -105,7 +117,7 @@ impl Task<'_> {
             self.in_order = Some(Box::new(InOrder {
                 order: order.clone(),
                 queues: Queues::default(),
-                is_unsorted: false,
+                unsorted: None,
                 is_full: false,
             }));
             return Step::Again;
@@ -121,10 +133,19 @@ impl Task<'_> {
                 }
             }
         }
-        held.is_unsorted |= held.queues.open(now);
-        let is_sorted = self.put_off(put_off).await && (!held.is_unsorted || self.sort(now).await);
+        let opened = cancelled
+            .into_iter()
+            .filter_map(|position| held.queues.cancelled(position))
+            .max();
+        let due = held.queues.open(now).then_some(now);
+        held.unsorted = held.unsorted.max(opened).max(due);
+        let is_sorted = self.put_off(put_off).await
+            && match held.unsorted {
+                Some(until) => self.sort(until.max(now)).await,
+                None => true,
+            };
         let step = if is_sorted {
-            held.is_unsorted = false;
+            held.unsorted = None;
             self.start(&mut held, destination, limit, now, failing).await
         } else {
             Step::Again

@@ -4,6 +4,7 @@
 //! for 24 hours of event time. [`MemoryQueue::fail`] makes every call fail, as a full disk would.
 
 mod handing;
+mod health;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use super::asked::{
     Waits,
 };
 use super::{
-    Claim, Completion, Depth, Enqueued, HealthStore, ID_WINDOW, Lease, Leased, NewEvent, Outlook, Queue,
-    QueueError, QueueState, Reach, Release, Settlement, Stored,
+    Claim, Completion, Depth, Enqueued, ID_WINDOW, Lease, Leased, NewEvent, Outlook, Queue, QueueError,
+    QueueState, Reach, Release, Settlement, Stored,
 };
 use crate::domain::event::Event;
 use crate::domain::health::Health;
@@ -577,27 +578,5 @@ impl Queue for MemoryQueue {
 
     async fn close(&self) {
         self.inner.lock().closed = true;
-    }
-}
-
-#[async_trait]
-impl HealthStore for MemoryQueue {
-    async fn load_health(&self) -> Result<Vec<(Uid, Health)>, QueueError> {
-        let inner = self.inner.lock();
-        inner.check()?;
-        let stored = inner
-            .lanes
-            .iter()
-            .filter_map(|(uid, lane)| Some((uid.clone(), lane.health.clone()?)));
-        Ok(stored.collect())
-    }
-
-    async fn save_health(&self, healths: Vec<(Uid, Health)>) -> Result<(), QueueError> {
-        let mut inner = self.inner.lock();
-        inner.check()?;
-        for (uid, health) in healths {
-            inner.lanes.entry(uid).or_default().keep_health(health);
-        }
-        Ok(())
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::fixture::*;
+use crate::domain::id::EventId;
+use crate::engine::history::{CancelledOne, History as _};
 use crate::engine::queue::memory::MemoryQueue;
 
 fn fifo(more: &Value) -> Value {
@@ -133,6 +135,36 @@ async fn a_suspended_or_newly_ordered_destination_goes_on_in_order() {
     fixture.destination("a", 4, &fifo(&json!({})));
     fixture.pass(60).await;
     assert_eq!(fixture.ids("a")[2..], ["x-0", "x-1", "x-2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_head_lets_the_next_of_its_key_go_at_once_and_a_cancelled_younger_one_does_not() {
+    let fixture = Fixture::new();
+    fixture.answer("a", Script::Status(500));
+    fixture.destination(
+        "a",
+        1,
+        &fifo(&json!({"orderingKey": "$.event.user.id", "retry": {"schedule": ["1h"]}})),
+    );
+    for number in 0..4 {
+        for key in ["x", "y"] {
+            fixture.publish_for("a", &format!("{key}-{number}"), key).await;
+        }
+    }
+    let second = std::time::Duration::from_secs(1);
+    fixture.pass_time(second).await;
+    assert_eq!(fixture.ids("a"), ["x-0", "y-0"]);
+    fixture.answer("a", Script::Status(200));
+    let cancel = async |id: &str| {
+        let id = EventId::parse(id).unwrap();
+        let cancelled = fixture.engine.cancel(&identity("a", 1).uid, &id).await.unwrap();
+        assert_eq!(cancelled, CancelledOne::Done);
+        fixture.pass_time(second).await;
+    };
+    cancel("x-2").await;
+    assert_eq!(fixture.ids("a").len(), 2, "x-0 still comes first");
+    cancel("x-0").await;
+    assert_eq!(fixture.ids("a")[2..], ["x-1", "x-3"], "y waits for its own");
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,22 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "{webhook: {headers: [{name: Authorization, value: x}]}}",
         ACCEPTED,
     ),
+    (
+        "{webhook: {signing: {scheme: GitHub, header: authorization}, auth: {basic: {secretRef: {name: s}}}}}",
+        "auth sets the header Authorization; choose another header for the signature",
+    ),
+    (
+        "{webhook: {signing: {also: [{name: a, scheme: GitHub, header: Authorization}]}, auth: {basic: {secretRef: {name: s}}}}}",
+        "auth sets the header Authorization; choose another header for the signature",
+    ),
+    (
+        "{webhook: {signing: {also: [{name: a, scheme: GitHub, header: X-A}]}, auth: {basic: {secretRef: {name: s}}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {signing: {also: [{name: a, scheme: GitHub, header: Authorization}]}}}",
+        ACCEPTED,
+    ),
     // TLS.
     (
         "{webhook: {tls: {caFrom: {secretKeyRef: {name: s, key: ca.crt}}, clientCertificateFrom: {secretRef: {name: s}}, serverName: a-b.example.com}}}",

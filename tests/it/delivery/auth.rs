@@ -135,6 +135,24 @@ async fn a_hundred_deliveries_at_once_need_one_token_and_a_refused_one_is_replac
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_401_that_counts_as_delivered_is_not_sent_again_with_a_new_token() {
+    let stage = Stage::set("oauth2").await;
+    let (mut partner, auth) = partner(&stage, "Basic");
+    let more = json!({
+        "webhook": {"url": partner.fact("hook"), "auth": auth},
+        "delivery": {"maxInFlight": 1, "success": ["2xx", "401"]},
+    });
+    stage.destination("hook", "/", &more);
+    deliver(&stage, "hook", 1).await;
+    partner.tell("expire");
+    deliver(&stage, "hook", 1).await;
+    assert_eq!(
+        partner.ask("counts"),
+        json!({"tokens": 1, "refused": 0, "accepted": 1, "rejected": 1})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_client_shows_in_status_and_a_mended_secret_sends_what_waited() {
     let stage = Stage::set("oauth2").await;
     let (mut partner, auth) = partner(&stage, "Basic");

@@ -214,6 +214,61 @@ async fn where_there_is_room_for_one_signature_the_previous_key_signs_to_its_end
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_comes_back_signs_on_where_there_is_room_for_one_signature() {
+    let stage = Stage::set("rotation").await;
+    let put = |value: &str| {
+        stage.apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}, "stringData": {"key": value},
+        }));
+    };
+    put("one");
+    let signing = json!({"webhook": {"signing": {
+        "scheme": "GitHub", "secretRef": {"name": "mine", "key": "key"}, "previousSecretTTL": "1h",
+    }}});
+    stage.destination("hook", "/hook", &signing);
+    let signs = async |count: usize| {
+        stage.publish("x", &json!({})).await;
+        let all = stage.receiver.wait_for("/hook", count).await;
+        let last = all.last().unwrap();
+        let expected = format!("sha256={}", hex::encode(hmac(b"one", &last.body)));
+        assert_eq!(last.header("x-hub-signature-256"), expected);
+    };
+    signs(1).await;
+    let until = |ed: &Value| ed["status"]["signatures"][0]["previousSecretUntil"].is_string();
+    put("two");
+    stage.until("ed", "hook", "the edit is noticed", until).await;
+    signs(2).await;
+    put("one");
+    stage
+        .until("ed", "hook", "there is no previous key any more", |ed| !until(ed))
+        .await;
+    signs(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_rotated_while_previous_keys_cannot_be_kept() {
+    let stage = Stage::set("rotation").await;
+    for (name, key) in [("mine", "key"), ("hook-rotated", "other")] {
+        stage.apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {key: "secret"},
+        }));
+    }
+    let own = json!({"name": "own", "scheme": "GitHub", "secretRef": {"name": "mine", "key": "key"}, "previousSecretTTL": "1h"});
+    let signing = json!({"delivery": {"timeout": "1s"}, "webhook": {"signing": {"also": [own]}}});
+    stage.apply_destination("hook", "/hook", &signing);
+    assert_eq!(rotated(&stage, "a").await["reason"], "NotReady");
+    let ed = stage.get("ed", "hook");
+    assert!(
+        ed["status"].to_string().contains("hook-rotated"),
+        "{}",
+        ed["status"]
+    );
+    let generated = stage.get("secret", "hook-signing");
+    assert!(generated["data"]["secret"].is_string(), "there is a key");
+    assert!(generated["data"]["rotation"].is_null(), "no rotation has begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_cannot_be_met_is_answered_and_one_is_handled_once() {
     let stage = Stage::set("rotation").await;
     stage.destination("hook", "/hook", &json!({"delivery": {"timeout": "1s"}}));

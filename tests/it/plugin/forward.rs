@@ -99,12 +99,11 @@ async fn serve(mut stream: TcpStream, operator: Option<SocketAddr>, log: Arc<Mut
 /// Sends a binary frame.
 async fn send(to: &mut OwnedWriteHalf, payload: &[u8]) {
     let mut frame = vec![0x82];
-    match u8::try_from(payload.len()) {
-        Ok(length @ ..126) => frame.push(length),
-        _ => {
-            frame.push(126);
-            frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-        }
+    if let Ok(length @ ..126) = u8::try_from(payload.len()) {
+        frame.push(length);
+    } else {
+        frame.push(126);
+        frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
     }
     frame.extend(payload);
     drop(to.write_all(&frame).await);

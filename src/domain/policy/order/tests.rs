@@ -32,6 +32,34 @@ fn a_failed_delivery_blocks_its_key_alone() {
 }
 
 #[test]
+fn a_failed_delivery_that_is_cancelled_opens_its_key_and_no_other_does() {
+    let mut queues = Queues::default();
+    for (position, key) in [(1, 7), (2, 8), (3, 7)] {
+        queues.offer(key, position, 10, position);
+    }
+    assert_eq!(
+        (queues.take_next(), queues.take_next()),
+        (Some((7, 1)), Some((8, 2)))
+    );
+    assert_eq!(
+        (queues.failed(7, at(60)), queues.failed(8, at(90))),
+        (vec![3], vec![])
+    );
+    assert_eq!(queues.cancelled(3), None, "a younger one blocks nothing");
+    assert_eq!(queues.cancelled(1), Some(at(60)));
+    assert_eq!(queues.offer(8, 4, 10, 4), Verdict::PutOff(4, at(90)));
+    assert_eq!(queues.offer(7, 3, 10, 3), Verdict::Kept);
+    assert_eq!(queues.take_next(), Some((7, 3)));
+    queues.offer(7, 5, 10, 5);
+    assert_eq!(queues.cancelled(3), None);
+    assert!(
+        queues.failed(7, at(120)).is_empty(),
+        "it was told after the cancellation"
+    );
+    assert_eq!(queues.take_next(), Some((7, 5)));
+}
+
+#[test]
 fn what_is_looked_ahead_at_is_bounded() {
     let mut queues = Queues::default();
     for position in 0..MAX_HELD as u64 {
