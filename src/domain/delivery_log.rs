@@ -5,11 +5,11 @@
 //! [`RequestNotes::excerpt`] can mask them in what a receiver echoes. Body and URL of the request are not kept at all.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use strum::{EnumIter, EnumString, FromRepr, IntoStaticStr};
 
@@ -17,6 +17,7 @@ use super::delivery::{ATTEMPT, DELIVERY_ID, EVENT_ID, EVENT_TYPE, WebhookRequest
 use super::destination::Endpoint;
 use super::id::{EventId, Uid};
 use super::secret::Secret;
+use super::signature::{WEBHOOK_ID, WEBHOOK_TIMESTAMP};
 use super::test_send;
 
 /// What stands in place of a value that is not shown.
@@ -107,6 +108,15 @@ pub struct Record {
     pub replayed: bool,
 }
 
+impl Record {
+    /// Bytes that it takes in memory, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let excerpt = self.excerpt.as_ref().map_or(0, String::len);
+        size_of::<Self>() + self.headers.len() + self.message.len() + excerpt
+    }
+}
+
 /// What is noted of a request before it is sent.
 #[derive(Debug, Default)]
 pub struct RequestNotes {
@@ -132,7 +142,10 @@ impl RequestNotes {
         secrets.extend(proxy.and_then(|proxy| proxy.authorization.clone()));
         let mut is_cut = false;
         for (name, value) in &request.headers {
-            let is_secret = value.is_sensitive() || is_credential(name.as_str());
+            let of_delivery = is_of_delivery(name);
+            // Looking through a name takes longest, so only names that are not ours are.
+            let is_secret =
+                value.is_sensitive() || !of_delivery && !is_plain(name) && is_credential(name.as_str());
             if is_secret {
                 secrets.push(value.clone());
             }
@@ -143,17 +156,16 @@ impl RequestNotes {
             }
             let shown = if is_secret {
                 REDACTED
-            } else if [EVENT_ID, DELIVERY_ID, ATTEMPT, EVENT_TYPE].contains(name)
-                || matches!(name.as_str(), "webhook-id" | "webhook-timestamp")
-            {
+            } else if of_delivery {
                 OF_DELIVERY
             } else {
                 value.to_str().unwrap_or("[not text]")
             };
             let room = MAX_HEADERS.saturating_sub(text.len());
             let shown = shown.get(..room).unwrap_or(shown);
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name}: {shown}");
+            for part in [name.as_str(), ": ", shown, "\n"] {
+                text.push_str(part);
+            }
         }
         if is_cut {
             text.push_str(CUT);
@@ -177,6 +189,24 @@ impl RequestNotes {
     pub fn into_headers(self) -> String {
         self.headers
     }
+}
+
+/// Whether a header differs with each delivery and is known from the rest of the record.
+fn is_of_delivery(name: &HeaderName) -> bool {
+    [
+        EVENT_ID,
+        DELIVERY_ID,
+        ATTEMPT,
+        EVENT_TYPE,
+        WEBHOOK_ID,
+        WEBHOOK_TIMESTAMP,
+    ]
+    .contains(name)
+}
+
+/// Whether every request has a header of that name, and nothing secret in it.
+fn is_plain(name: &HeaderName) -> bool {
+    [CONTENT_TYPE, USER_AGENT].contains(name)
 }
 
 /// Whether a header of that name carries what proves who sends.

@@ -158,13 +158,10 @@ async fn store(core: &Arc<Core>, about: &Identity, notice: Notice, event: Arc<Ev
         Ok(_) => core.metrics.told(notice.event_type(), "stored"),
         Err(PublishError::Queue(QueueError::Closed)) => {}
         Err(error) => {
-            tracing::warn!(
-                destination.namespace = %about.key.namespace,
-                destination.name = %about.key.name,
-                event.r#type = notice.event_type(),
-                %error,
-                "an event about a destination's health was not stored; will try again"
-            );
+            if let PublishError::Queue(error) = &error {
+                let what = "events about destinations' health were not stored; they are kept and tried again";
+                core.complaints.warn(what, error, &about.uid);
+            }
             core.operations.keep(core, (about.clone(), notice, event));
         }
     }

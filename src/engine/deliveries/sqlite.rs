@@ -56,6 +56,8 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Records that may wait to be written; more are dropped.
     pub waiting: usize,
+    /// Bytes that they may take, about; more are dropped.
+    pub waiting_bytes: usize,
     /// For how long a file that cannot be used is left alone.
     pub pause: Duration,
 }
@@ -69,6 +71,7 @@ impl Settings {
             retention: Duration::from_secs(72 * 3600),
             max_bytes: 256 << 20,
             waiting: 16_384,
+            waiting_bytes: 16 << 20,
             pause: PAUSE,
         }
     }
@@ -84,6 +87,8 @@ enum Question {
 #[derive(Default)]
 struct Waiting {
     records: Vec<Record>,
+    /// Bytes of the records, about.
+    bytes: usize,
     questions: Vec<Question>,
     /// The thread sleeps until it is rung.
     idle: bool,
@@ -186,11 +191,17 @@ impl DeliveryLog for SqliteLog {
 
     fn record(&self, record: Record) {
         let shared = &self.shared;
+        let bytes = record.size();
         let mut waiting = shared.waiting.lock();
-        if waiting.closed || waiting.records.len() >= shared.settings.waiting {
+        let settings = &shared.settings;
+        if waiting.closed
+            || waiting.records.len() >= settings.waiting
+            || waiting.bytes.saturating_add(bytes) > settings.waiting_bytes
+        {
             drop(waiting);
             return shared.metrics.full(1);
         }
+        waiting.bytes += bytes;
         waiting.records.push(record);
         let ring = std::mem::take(&mut waiting.idle);
         drop(waiting);
@@ -278,6 +289,7 @@ impl<'a> Worker<'a> {
                 break;
             }
         }
+        waiting.bytes = 0;
         (
             std::mem::take(&mut waiting.records),
             std::mem::take(&mut waiting.questions),

@@ -243,13 +243,32 @@ async fn a_place_that_cannot_be_written_costs_records_and_heals() {
 #[tokio::test]
 async fn records_over_the_bound_are_dropped_and_counted() {
     let folder = TempDir::new().unwrap();
+    for (waiting, waiting_bytes) in [(0, usize::MAX), (usize::MAX, 64)] {
+        let settings = Settings {
+            waiting,
+            waiting_bytes,
+            ..settings(&folder)
+        };
+        let (log, metrics) = open(&settings);
+        log.record(record(1, 1, State::Delivered));
+        assert_eq!(metrics.lost(), 1);
+        log.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_room_of_written_records_is_free_again() {
+    let folder = TempDir::new().unwrap();
     let settings = Settings {
-        waiting: 0,
+        waiting_bytes: record(3, 1, State::Delivered).size(),
         ..settings(&folder)
     };
     let (log, metrics) = open(&settings);
-    log.record(record(1, 1, State::Delivered));
-    assert_eq!(metrics.lost(), 1);
+    for seq in 1..=3 {
+        log.record(record(seq, 1, State::Delivered));
+        log.list(&lane(), query(1)).await.unwrap();
+    }
+    assert_eq!(metrics.lost(), 0);
     log.close().await;
 }
 
