@@ -67,6 +67,24 @@ pub struct Route {
     pub filters: Box<[Option<Arc<Filter>>]>,
 }
 
+impl Route {
+    /// The route to the destinations with these subscriptions.
+    fn to<'a>(subscriptions: impl Iterator<Item = (&'a Uid, &'a Subscription)>) -> Self {
+        let (lanes, filters): (Vec<Uid>, Vec<_>) = subscriptions
+            .map(|(uid, subscription)| (uid.clone(), subscription.filter.clone()))
+            .unzip();
+        let has_filter = filters.iter().any(Option::is_some);
+        Self {
+            lanes: lanes.into(),
+            filters: if has_filter {
+                filters.into()
+            } else {
+                Box::default()
+            },
+        }
+    }
+}
+
 /// The kinds that must be known before the directory is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -361,19 +379,11 @@ impl Objects {
     fn route(&self, project: &ObjectKey, event_type: &str) -> Route {
         let uids = self.namespaces.get(&project.namespace).into_iter().flatten();
         let entries = uids.filter_map(|uid| Some((uid, self.destinations.get(uid)?)));
-        let (lanes, filters): (Vec<Uid>, Vec<_>) = entries
-            .filter(|(_, entry)| entry.subscription.matches(&project.name, event_type))
-            .map(|(uid, entry)| (uid.clone(), entry.subscription.filter.clone()))
-            .unzip();
-        let has_filter = filters.iter().any(Option::is_some);
-        Route {
-            lanes: lanes.into(),
-            filters: if has_filter {
-                filters.into()
-            } else {
-                Box::default()
-            },
-        }
+        Route::to(
+            entries
+                .filter(|(_, entry)| entry.subscription.matches(&project.name, event_type))
+                .map(|(uid, entry)| (uid, &entry.subscription)),
+        )
     }
 
     /// Returns whether the destination was known.

@@ -11,7 +11,7 @@ impl Directory {
         let subject = objects.destinations.get(&about.uid);
         let project = subject.and_then(|entry| entry.subscription.project.clone());
         let uids = objects.namespaces.get(&about.key.namespace).into_iter().flatten();
-        let (lanes, filters): (Vec<_>, Vec<_>) = uids
+        let watchers = uids
             .filter(|uid| **uid != about.uid)
             .filter_map(|uid| Some((uid, &objects.destinations.get(uid)?.subscription)))
             .filter(|(_, subscription)| {
@@ -20,17 +20,7 @@ impl Directory {
                     _ => true,
                 };
                 shared && subscription.wants(event_type)
-            })
-            .map(|(uid, subscription)| (uid.clone(), subscription.filter.clone()))
-            .unzip();
-        let has_filter = filters.iter().any(Option::is_some);
-        Route {
-            lanes: lanes.into(),
-            filters: if has_filter {
-                filters.into()
-            } else {
-                Box::default()
-            },
-        }
+            });
+        Route::to(watchers)
     }
 }
