@@ -41,7 +41,9 @@ fn record(seq: u64) -> Record {
             total: Duration::from_millis(4),
             ..Timings::default()
         },
-        headers: "content-type: application/json\nuser-agent: Postrider\nwebhook-id: \u{1}\n".repeat(4),
+        headers: "content-type: application/json\nuser-agent: Postrider\nwebhook-id: \u{1}\n"
+            .repeat(4)
+            .into(),
         excerpt: Some("ok".to_owned()),
         next_attempt: None,
         replayed: false,

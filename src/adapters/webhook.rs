@@ -169,15 +169,8 @@ impl HttpTransport {
         &self.metrics
     }
 
-    async fn exchange(&self, request: WebhookRequest, progress: &mut Progress) -> Result<Reply, Failure> {
-        let WebhookRequest {
-            method,
-            endpoint,
-            mut headers,
-            body,
-            passage,
-        } = request;
-        let url = endpoint.expose();
+    async fn exchange(&self, request: &WebhookRequest, progress: &mut Progress) -> Result<Reply, Failure> {
+        let url = request.endpoint.expose();
         self.policy.check_literal(url).map_err(|refusal| {
             self.metrics.refused_literal();
             Failure::new(FailureReason::EgressRefused, refusal.to_string())
@@ -188,17 +181,13 @@ impl HttpTransport {
                 "the URL holds characters that HTTP does not allow",
             )
         })?;
-        let proxy = passage.as_ref().and_then(|passage| passage.proxy.as_ref());
-        if let Some(value) = proxy.and_then(|proxy| proxy.authorization.as_ref())
-            && url.scheme() == "http"
-        {
-            headers.insert(PROXY_AUTHORIZATION, value.clone());
-        }
-        headers
-            .entry(USER_AGENT)
-            .or_insert_with(|| self.user_agent.clone());
+        let passage = request.passage.as_deref();
+        let proxy = passage.and_then(|passage| passage.proxy.as_ref());
+        let for_proxy = proxy
+            .and_then(|proxy| proxy.authorization.as_ref())
+            .filter(|_| url.scheme() == "http");
 
-        let pool = match &passage {
+        let pool = match &request.passage {
             None => None,
             Some(passage) => self.pools.of(passage).map_err(|error| {
                 Failure::new(
@@ -208,22 +197,29 @@ impl HttpTransport {
             })?,
         };
         let client = pool.as_ref().unwrap_or(&self.client);
-        let request = || {
-            let mut request = Request::new(Payload {
-                bytes: Some(body.clone()),
+        let made = || {
+            let mut made = Request::new(Payload {
+                bytes: Some(request.body.clone()),
                 sent: progress.sent.clone(),
             });
-            *request.method_mut() = method.clone();
-            *request.uri_mut() = uri.clone();
-            *request.headers_mut() = headers.clone();
-            request
+            *made.method_mut() = request.method.clone();
+            *made.uri_mut() = uri.clone();
+            let headers = made.headers_mut();
+            *headers = request.headers.clone();
+            if let Some(value) = for_proxy {
+                headers.insert(PROXY_AUTHORIZATION, value.clone());
+            }
+            headers
+                .entry(USER_AGENT)
+                .or_insert_with(|| self.user_agent.clone());
+            made
         };
-        let mut answer = client.request(request()).await;
+        let mut answer = client.request(made()).await;
         for _ in 0..MAX_REPEATS {
             if !answer.as_ref().is_err_and(classify::is_stale) {
                 break;
             }
-            answer = client.request(request()).await;
+            answer = client.request(made()).await;
         }
         let (head, body) = answer
             .map_err(|error| self.failed(&error, progress))?
@@ -251,15 +247,12 @@ impl HttpTransport {
     /// Sends with a token when the destination has credentials for one, else as it is.
     async fn authorized_or_plain(
         &self,
-        request: WebhookRequest,
+        request: &WebhookRequest,
         deadline: Duration,
         progress: &mut Progress,
     ) -> Result<Reply, Failure> {
-        let credentials = request
-            .passage
-            .clone()
-            .filter(|passage| passage.credentials.is_some());
-        match credentials.as_deref() {
+        let passage = request.passage.as_deref();
+        match passage.filter(|passage| passage.credentials.is_some()) {
             None => self.exchange(request, progress).await,
             // Boxed, so that the plain way does not carry the room that this one takes.
             Some(passage) => Box::pin(self.authorized(request, passage, deadline, progress)).await,
@@ -270,7 +263,7 @@ impl HttpTransport {
     /// delivered is taken as it is.
     async fn authorized(
         &self,
-        request: WebhookRequest,
+        request: &WebhookRequest,
         passage: &Passage,
         deadline: Duration,
         progress: &mut Progress,
@@ -289,7 +282,7 @@ impl HttpTransport {
             *progress = Progress::default();
             let mut request = request.clone();
             request.headers.insert(AUTHORIZATION, token.authorization.clone());
-            let reply = self.exchange(request, progress).await?;
+            let reply = self.exchange(&request, progress).await?;
             if reply.status != 401 || stale.is_some() || passage.takes_401 {
                 return Ok(token::without(reply, &token));
             }
@@ -300,7 +293,7 @@ impl HttpTransport {
     async fn fetch(&self, credentials: &ClientCredentials) -> Result<AccessToken, Failure> {
         let mut progress = Progress::default();
         let reply = self
-            .exchange(credentials.request(), &mut progress)
+            .exchange(&credentials.request(), &mut progress)
             .await
             .map_err(|failure| oauth2::unreachable(&failure))?;
         let wait = reply.retry_after.as_deref();
@@ -350,7 +343,7 @@ impl HttpTransport {
 
 #[async_trait]
 impl Transport for HttpTransport {
-    async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
+    async fn send(&self, request: &WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
         let mut progress = Progress::default();
         let exchange = self.authorized_or_plain(request, deadline, &mut progress);
         match tokio::time::timeout(deadline, exchange).await {
@@ -361,7 +354,7 @@ impl Transport for HttpTransport {
 
     async fn send_timed(
         &self,
-        request: WebhookRequest,
+        request: &WebhookRequest,
         deadline: Duration,
     ) -> (Result<Reply, Failure>, Timings) {
         let (began, phases) = (Instant::now(), Arc::new(Phases::default()));

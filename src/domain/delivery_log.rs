@@ -1,20 +1,19 @@
 //! [`Record`]: what the delivery log keeps of one attempt, and what it must never keep.
 //!
-//! Nothing secret gets in: [`RequestNotes`] writes the request's headers down before they are sent, with every value
-//! masked that is marked sensitive or whose name says that it is a credential, and remembers those values, so that
-//! [`RequestNotes::excerpt`] can mask them in what a receiver echoes. Body and URL of the request are not kept at all.
+//! Nothing secret gets in: [`RequestNotes`] writes the request's headers down with every value masked that is marked
+//! sensitive or whose name says that it is a credential, and masks those values in what a receiver echoes. Body and URL
+//! of the request are not kept at all.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use strum::{EnumIter, EnumString, FromRepr, IntoStaticStr};
 
 use super::delivery::{ATTEMPT, DELIVERY_ID, EVENT_ID, EVENT_TYPE, WebhookRequest};
-use super::destination::Endpoint;
 use super::id::{EventId, Uid};
 use super::secret::Secret;
 use super::signature::{WEBHOOK_ID, WEBHOOK_TIMESTAMP};
@@ -99,7 +98,7 @@ pub struct Record {
     /// How long it took.
     pub timings: Timings,
     /// The request's headers as [`RequestNotes`] wrote them; [`headers`] reads them.
-    pub headers: String,
+    pub headers: Arc<str>,
     /// What the answer's body began with.
     pub excerpt: Option<String>,
     /// When the next attempt is due.
@@ -117,78 +116,103 @@ impl Record {
     }
 }
 
-/// What is noted of a request before it is sent.
-#[derive(Debug, Default)]
-pub struct RequestNotes {
-    headers: String,
-    secrets: Vec<HeaderValue>,
-    endpoint: Option<Endpoint>,
+/// What is noted of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestNotes<'a> {
+    request: &'a WebhookRequest,
+    in_body: Option<&'a Secret<String>>,
 }
 
-impl RequestNotes {
-    /// Takes note of a request, and of what its body carries in confidence ([`Payload::body_secret`]).
+impl<'a> RequestNotes<'a> {
+    /// Notes of a request, and of what its body carries in confidence ([`Payload::body_secret`]).
     ///
     /// [`Payload::body_secret`]: super::shape::Payload::body_secret
     #[must_use]
-    pub fn of(request: &WebhookRequest, in_body: Option<&Secret<String>>) -> Self {
-        let mut text = String::with_capacity(320);
-        let mut secrets = Vec::new();
-        secrets.extend(in_body.and_then(|secret| HeaderValue::from_str(secret.expose()).ok()));
-        // The transport adds it to requests that a proxy passes on.
-        let proxy = request
-            .passage
-            .as_ref()
-            .and_then(|passage| passage.proxy.as_ref());
-        secrets.extend(proxy.and_then(|proxy| proxy.authorization.clone()));
-        let mut is_cut = false;
-        for (name, value) in &request.headers {
-            let of_delivery = is_of_delivery(name);
-            // Looking through a name takes longest, so only names that are not ours are.
-            let is_secret =
-                value.is_sensitive() || !of_delivery && !is_plain(name) && is_credential(name.as_str());
-            if is_secret {
-                secrets.push(value.clone());
-            }
-            // What is not shown is masked all the same.
-            if text.len() >= MAX_HEADERS {
-                is_cut = true;
-                continue;
-            }
-            let shown = if is_secret {
-                REDACTED
-            } else if of_delivery {
-                OF_DELIVERY
-            } else {
-                value.to_str().unwrap_or("[not text]")
-            };
-            let room = MAX_HEADERS.saturating_sub(text.len());
-            let shown = shown.get(..room).unwrap_or(shown);
-            for part in [name.as_str(), ": ", shown, "\n"] {
-                text.push_str(part);
-            }
-        }
-        if is_cut {
-            text.push_str(CUT);
-        }
-        Self {
-            headers: text,
-            secrets,
-            endpoint: Some(request.endpoint.clone()),
-        }
+    pub const fn of(request: &'a WebhookRequest, in_body: Option<&'a Secret<String>>) -> Self {
+        Self { request, in_body }
     }
 
     /// What the answer's body begins with, without what the request told in confidence.
     #[must_use]
     pub fn excerpt(&self, body: &[u8]) -> Option<String> {
-        let endpoint = self.endpoint.as_ref().filter(|_| !body.is_empty())?;
-        test_send::excerpt(body, endpoint, &self.secrets)
+        if body.is_empty() {
+            return None;
+        }
+        let in_body = self
+            .in_body
+            .and_then(|secret| HeaderValue::from_str(secret.expose()).ok());
+        // The transport adds it to requests that a proxy passes on.
+        let proxy = self
+            .request
+            .passage
+            .as_ref()
+            .and_then(|passage| passage.proxy.as_ref());
+        let for_proxy = proxy.and_then(|proxy| proxy.authorization.clone());
+        let headers = self.request.headers.iter();
+        let in_headers = headers.filter(|(name, value)| is_secret(name, value));
+        let secrets: Vec<HeaderValue> = in_body
+            .into_iter()
+            .chain(for_proxy)
+            .chain(in_headers.map(|(_, value)| value.clone()))
+            .collect();
+        test_send::excerpt(body, &self.request.endpoint, &secrets)
     }
 
-    /// The headers, to be stored.
+    /// The headers, to be stored. Requests of one destination nearly always have the same ones, so `last` is given back
+    /// when they are those.
     #[must_use]
-    pub fn into_headers(self) -> String {
-        self.headers
+    pub fn headers(&self, last: Option<&Arc<str>>) -> Arc<str> {
+        if let Some(last) = last {
+            let mut rest: &str = last;
+            let is_same = write(&self.request.headers, |part| {
+                let left = rest.strip_prefix(part);
+                rest = left.unwrap_or(rest);
+                left.is_some()
+            });
+            if is_same && rest.is_empty() {
+                return Arc::clone(last);
+            }
+        }
+        let mut text = String::with_capacity(320);
+        write(&self.request.headers, |part| {
+            text.push_str(part);
+            true
+        });
+        text.into()
     }
+}
+
+/// Hands out the text that is stored of headers, part by part, until `put` wants no more. Returns whether it had all.
+fn write(headers: &HeaderMap, mut put: impl FnMut(&str) -> bool) -> bool {
+    let mut written = 0_usize;
+    for (name, value) in headers {
+        if written >= MAX_HEADERS {
+            return put(CUT);
+        }
+        let shown = if is_secret(name, value) {
+            REDACTED
+        } else if is_of_delivery(name) {
+            OF_DELIVERY
+        } else {
+            value.to_str().unwrap_or("[not text]")
+        };
+        let room = MAX_HEADERS.saturating_sub(written);
+        let shown = shown.get(..room).unwrap_or(shown);
+        let line = [name.as_str(), ": ", shown, "\n"];
+        if !line.iter().all(|part| put(part)) {
+            return false;
+        }
+        written = line
+            .iter()
+            .fold(written, |sum, part| sum.saturating_add(part.len()));
+    }
+    true
+}
+
+/// Whether a header's value is not to be shown.
+fn is_secret(name: &HeaderName, value: &HeaderValue) -> bool {
+    // Looking through a name takes longest, so only names that are not ours are.
+    value.is_sensitive() || !is_of_delivery(name) && !is_plain(name) && is_credential(name.as_str())
 }
 
 /// Whether a header differs with each delivery and is known from the rest of the record.

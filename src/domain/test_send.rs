@@ -268,16 +268,17 @@ impl TestResult {
 /// without these values.
 #[must_use]
 pub fn excerpt(body: &[u8], endpoint: &Endpoint, secrets: &[HeaderValue]) -> Option<String> {
-    let mut text = String::from_utf8_lossy(body).into_owned();
+    let mut text = String::from_utf8_lossy(body);
     if body.len() >= MIN_SECRET {
         for secret in confidential(endpoint, secrets) {
-            text = text.replace(&secret, REDACTED);
+            if text.contains(&*secret) {
+                text = text.replace(&*secret, REDACTED).into();
+            }
         }
     }
-    let text: String = text
-        .chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect();
+    if text.contains(char::is_control) {
+        text = text.replace(char::is_control, " ").into();
+    }
     let text = text.trim();
     let cut = text.char_indices().nth(MAX_EXCERPT);
     let shown = match cut.and_then(|(end, _)| text.get(..end)) {

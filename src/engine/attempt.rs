@@ -80,15 +80,8 @@ async fn run(
             ))
         }
         (Stored::Event(event), Target::Webhook(webhook)) => {
-            send(
-                core,
-                destination,
-                webhook,
-                event,
-                (number, before.letter.as_ref()),
-                &mut noted,
-            )
-            .await
+            let attempt = (number, before.letter.as_ref());
+            send(core, lane, destination, webhook, event, attempt, &mut noted).await
         }
         (Stored::Event(event), Target::Email(email)) => {
             let mut settled = std::mem::take(&mut before.settled);
@@ -254,6 +247,7 @@ async fn mail(
 
 async fn send(
     core: &Core,
+    lane: &Lane,
     destination: &Destination,
     webhook: &Webhook,
     event: &Event,
@@ -270,17 +264,20 @@ async fn send(
         letter.mark(&mut request.headers);
     }
     if !core.deliveries.is_on() {
-        let sent = core.transport.send(request, destination.timeout).await;
+        let sent = core.transport.send(&request, destination.timeout).await;
         return read(core, destination, webhook, sent);
     }
+    let (sent, timings) = core.transport.send_timed(&request, destination.timeout).await;
     let written = RequestNotes::of(&request, webhook.payload.body_secret());
-    let (sent, timings) = core.transport.send_timed(request, destination.timeout).await;
     noted.timings = timings;
     noted.excerpt = sent
         .as_ref()
         .ok()
         .and_then(|reply| written.excerpt(&reply.excerpt));
-    noted.headers = written.into_headers();
+    noted.headers = lane.with(|state| {
+        let headers = written.headers(state.headers.as_ref());
+        Arc::clone(state.headers.insert(headers))
+    });
     read(core, destination, webhook, sent)
 }
 
@@ -414,8 +411,8 @@ fn report(
         Stored::Corrupt { id } => (id.as_ref().map_or("", |id| id.as_str()), ""),
     };
     tracing::info!(
-        destination.namespace = %destination.identity.key.namespace,
-        destination.name = %destination.identity.key.name,
+        destination.namespace = &*destination.identity.key.namespace,
+        destination.name = &*destination.identity.key.name,
         event.id = event_id,
         event.r#type = event_type,
         attempt.number = number,

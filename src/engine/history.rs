@@ -337,7 +337,7 @@ fn cancelled(core: &Core, uid: &Uid, retained: &Retained, attempts: u32) -> Reco
         reason: CANCELLED.into(),
         message: "cancelled on request".to_owned(),
         timings: Timings::default(),
-        headers: String::new(),
+        headers: Arc::default(),
         excerpt: None,
         next_attempt: None,
         replayed: retained.open.is_some_and(|open| open.replayed),

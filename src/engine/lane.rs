@@ -68,6 +68,8 @@ pub(crate) struct State {
     pub(crate) cancelled: Vec<u64>,
     /// What was lately told of it.
     pub(crate) telling: Telling,
+    /// What the delivery log was last told of a request's headers.
+    pub(crate) headers: Option<Arc<str>>,
 }
 
 impl Lane {
@@ -83,6 +85,7 @@ impl Lane {
             ended: Vec::new(),
             cancelled: Vec::new(),
             telling: Telling::default(),
+            headers: None,
         };
         Self {
             uid,

@@ -1,5 +1,7 @@
 //! Records for the delivery log, made of what is known when an attempt has ended.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::Core;
@@ -11,7 +13,7 @@ use crate::domain::outcome::Outcome;
 /// What was noted while an attempt was made.
 #[derive(Debug, Default)]
 pub(crate) struct Noted {
-    pub(crate) headers: String,
+    pub(crate) headers: Arc<str>,
     pub(crate) excerpt: Option<String>,
     pub(crate) timings: Timings,
 }
@@ -78,7 +80,7 @@ fn bare(lease: &Lease, began: Timestamp) -> Option<Record> {
         reason: "".into(),
         message: String::new(),
         timings: Timings::default(),
-        headers: String::new(),
+        headers: Arc::default(),
         excerpt: None,
         next_attempt: None,
         replayed: lease.replayed.is_some(),

@@ -163,7 +163,7 @@ async fn send(
         Err(error) => return (unprepared(&error), None),
     };
     let written = RequestNotes::of(&request, webhook.payload.body_secret());
-    match core.transport.send(request, destination.timeout).await {
+    match core.transport.send(&request, destination.timeout).await {
         Ok(reply) => (
             replies::read(
                 destination.policy.success.as_ref(),

@@ -19,12 +19,12 @@ pub trait Transport: Send + Sync {
     ///
     /// # Errors
     /// A [`Failure`] without status for everything below HTTP, classified; and `ResponseTooLarge`.
-    async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure>;
+    async fn send(&self, request: &WebhookRequest, deadline: Duration) -> Result<Reply, Failure>;
 
     /// The same, and how long its parts took, as far as known.
     async fn send_timed(
         &self,
-        request: WebhookRequest,
+        request: &WebhookRequest,
         deadline: Duration,
     ) -> (Result<Reply, Failure>, Timings) {
         let began = tokio::time::Instant::now();

@@ -67,7 +67,7 @@ fn webhook(origin: &str) -> WebhookRequest {
 /// Sends and checks what holds for every send: the deadline, and that no message shows the URL.
 async fn send(transport: &HttpTransport, origin: &str, deadline: Duration) -> Result<Reply, Failure> {
     let start = Instant::now();
-    let result = transport.send(webhook(origin), deadline).await;
+    let result = transport.send(&webhook(origin), deadline).await;
     let took = start.elapsed();
     assert!(
         took < deadline + Duration::from_secs(2),

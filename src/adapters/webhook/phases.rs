@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::task::futures::TaskLocalFuture;
 use tokio::time::Instant;
 
 use crate::domain::delivery_log::Timings;
@@ -26,8 +27,8 @@ pub(super) struct Phases {
 
 impl Phases {
     /// Runs a request whose connection, if it opens one, is observed.
-    pub(super) async fn observe<T>(self: &Arc<Self>, request: impl Future<Output = T>) -> T {
-        OBSERVED.scope(Arc::clone(self), request).await
+    pub(super) fn observe<F: Future>(self: &Arc<Self>, request: F) -> TaskLocalFuture<Arc<Self>, F> {
+        OBSERVED.scope(Arc::clone(self), request)
     }
 
     /// Those of the request whose task this is.

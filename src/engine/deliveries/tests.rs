@@ -43,7 +43,7 @@ fn record(seq: u64, attempt: u32, state: State) -> Record {
             first_byte: Some(Duration::from_millis(3)),
             total: Duration::from_millis(5),
         },
-        headers: "content-type: application/json\n".to_owned(),
+        headers: "content-type: application/json\n".into(),
         excerpt: seq.is_multiple_of(3).then(|| "ok".to_owned()),
         next_attempt: (state == State::Retrying).then(|| sample::at("2026-01-31T08:16:30Z")),
         replayed: attempt > 5,

@@ -92,7 +92,7 @@ pub(super) struct ScriptedTransport {
 
 #[async_trait]
 impl Transport for ScriptedTransport {
-    async fn send(&self, request: WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
+    async fn send(&self, request: &WebhookRequest, deadline: Duration) -> Result<Reply, Failure> {
         let path = request.endpoint.expose().path().to_owned();
         let id = request.headers["webhook-id"].to_str().unwrap().to_owned();
         self.sent.lock().push((path.clone(), id.clone()));

@@ -33,7 +33,7 @@ fn record() -> Record {
         reason: "Unavailable".into(),
         message: "the receiver answered 503".to_owned(),
         timings: Timings::default(),
-        headers: "content-type: application/json\n".to_owned(),
+        headers: "content-type: application/json\n".into(),
         excerpt: Some("try later".to_owned()),
         next_attempt: Some(Timestamp::UNIX_EPOCH),
         replayed: false,

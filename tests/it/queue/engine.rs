@@ -50,7 +50,7 @@ impl Receiver {
 
 #[async_trait]
 impl Transport for Receiver {
-    async fn send(&self, request: WebhookRequest, _deadline: Duration) -> Result<Reply, Failure> {
+    async fn send(&self, request: &WebhookRequest, _deadline: Duration) -> Result<Reply, Failure> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         drop(self.open.acquire().await.unwrap());
         let id = request.headers["webhook-id"].to_str().unwrap().to_owned();

@@ -59,7 +59,7 @@ async fn send(
 ) -> Result<Reply, Failure> {
     let mut request = webhook(&format!("https://{host}:{}", receiver.address().port()));
     request.passage = Some(Arc::clone(passage));
-    let result = transport.send(request, LONG).await;
+    let result = transport.send(&request, LONG).await;
     if let Err(failure) = &result {
         assert!(!failure.message.contains(SECRET), "{}", failure.message);
     }

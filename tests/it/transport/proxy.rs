@@ -41,7 +41,7 @@ fn through(url: &str) -> Passage {
 async fn send(transport: &HttpTransport, origin: &str, passage: Passage) -> Result<Reply, Failure> {
     let mut request = webhook(origin);
     request.passage = Some(Arc::new(passage));
-    let result = transport.send(request, LONG).await;
+    let result = transport.send(&request, LONG).await;
     if let Err(failure) = &result {
         for secret in [SECRET, "hunter2", "aHVudGVyMg"] {
             assert!(!failure.message.contains(secret), "{}", failure.message);
@@ -238,7 +238,7 @@ async fn a_proxy_that_hangs_ends_with_the_deadline() {
     let hangs = Receiver::start(async |mut stream, _| closed(&mut stream).await).await;
     let mut request = webhook("https://receiver.example");
     request.passage = Some(Arc::new(through(&hangs.origin())));
-    let failure = transport().send(request, SHORT).await.expect_err("a failure");
+    let failure = transport().send(&request, SHORT).await.expect_err("a failure");
     assert_eq!(failure.reason, Timeout);
 }
 
@@ -268,7 +268,7 @@ async fn the_guard_checks_the_proxy_and_literal_receivers() {
     let failure = {
         let mut request = webhook("http://127.0.0.1:8080");
         request.passage = Some(Arc::new(through(&proxy.origin())));
-        transport.send(request, LONG).await.expect_err("a failure")
+        transport.send(&request, LONG).await.expect_err("a failure")
     };
     assert_eq!(failure.reason, EgressRefused, "{}", failure.message);
     assert_eq!(proxy.accepted(), 0);

@@ -167,7 +167,7 @@ impl Store {
             reason: Cow::Owned(self.words.text(row.get_ref(7)?).to_owned()),
             message: row.get::<_, Option<String>>(11)?.unwrap_or_default(),
             timings: unpack(row.get_ref(9)?.as_blob().unwrap_or_default()),
-            headers: self.words.text(row.get_ref(10)?).to_owned(),
+            headers: self.words.text(row.get_ref(10)?).into(),
             excerpt: row.get(12)?,
             next_attempt: next.map(time),
             replayed: row.get(14)?,

@@ -193,7 +193,7 @@ impl Store {
                 let lane = lane(&mut self.lanes, &self.connection, &record.lane)?;
                 let kind = self.words.intern(&self.connection, &record.event_type)?;
                 let reason = self.words.intern(&self.connection, &record.reason)?;
-                let headers = self.words.intern(&self.connection, &record.headers)?;
+                let headers = self.words.intern_shared(&self.connection, &record.headers)?;
                 self.last = self.last.saturating_add(1);
                 insert.execute(rusqlite::params![
                     lane,

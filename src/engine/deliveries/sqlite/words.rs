@@ -3,6 +3,7 @@
 //! Bounded: beyond [`MOST`] texts or [`MOST_BYTES`], a text stands in its record itself.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
@@ -11,6 +12,8 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 const MOST: usize = 10_000;
 /// Most bytes of them.
 const MOST_BYTES: usize = 4 << 20;
+/// Most texts that are known by where they lie in memory.
+const MOST_RECENT: usize = 256;
 
 /// Texts by number, and back. What is known is what the file holds, or a transaction that is open.
 #[derive(Debug, Default)]
@@ -18,6 +21,8 @@ pub(super) struct Words {
     numbers: HashMap<Box<str>, i64>,
     texts: HashMap<i64, Box<str>>,
     bytes: usize,
+    /// By address, which stays theirs as long as they are here: records share them, and they are long to hash.
+    recent: HashMap<usize, (Arc<str>, i64)>,
 }
 
 /// A text as it is stored.
@@ -72,6 +77,26 @@ impl Words {
         let number = statement.insert([text])?;
         self.put(text, number);
         Ok(Word::Number(number))
+    }
+
+    /// The same for a text that many records share in memory, too.
+    pub(super) fn intern_shared<'a>(
+        &mut self,
+        connection: &Connection,
+        text: &'a Arc<str>,
+    ) -> Result<Word<'a>, rusqlite::Error> {
+        let address = text.as_ptr().addr();
+        if let Some((_, number)) = self.recent.get(&address) {
+            return Ok(Word::Number(*number));
+        }
+        let word = self.intern(connection, text)?;
+        if let Word::Number(number) = word {
+            if self.recent.len() >= MOST_RECENT {
+                self.recent.clear();
+            }
+            self.recent.insert(address, (Arc::clone(text), number));
+        }
+        Ok(word)
     }
 
     /// The stored form of a text, if any record can have it.
