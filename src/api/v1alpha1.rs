@@ -14,7 +14,7 @@ pub mod replay;
 pub mod request;
 pub mod signing;
 
-pub use common::{DurationString, LocalReference, SecretKeyRef, SecretKeySource};
+pub use common::{CaSource, ConfigMapKeyRef, DurationString, LocalReference, SecretKeyRef, SecretKeySource};
 pub use email::EmailTarget;
 pub use event_destination::{EventDestination, EventDestinationSpec, EventDestinationStatus};
 pub use event_project::{EventProject, EventProjectSpec, EventProjectStatus};

@@ -1,6 +1,7 @@
 //! The whole way with the real binary: publish, store, deliver, fail, recover, stop.
 
 mod auth;
+mod authorities;
 mod deliveries;
 mod health;
 mod identity;

@@ -1,4 +1,4 @@
-//! Reconciles an `EventDestination`: Secrets, validation, directory, status.
+//! Reconciles an `EventDestination`: Secrets and ConfigMaps, validation, directory, status.
 //!
 //! Most reconciles only follow deliveries: then what was validated before is used again, and nothing is read from
 //! the API server. When it cannot be asked, a configuration that is in force stays in force.
@@ -15,27 +15,25 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
 
+use super::config_maps;
 use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::dead_letters;
 use super::error::Error;
 use super::observed::Observed;
-use super::references::{Referrer, Seen};
+use super::references::{Named, Referrer, Seen};
 use super::replays;
 use super::secrets::{self, Ensured};
 use super::signing;
 use super::status;
 use super::trigger::object_ref;
 use super::watch::Sink;
-use crate::api::v1alpha1::{
-    EventDestination, EventDestinationSpec, EventDestinationStatus, EventProject, SecretKeyRef,
-};
+use crate::api::v1alpha1::{EventDestination, EventDestinationSpec, EventDestinationStatus, EventProject};
 use crate::domain::destination::{
-    Destination, INSTALLATION, Identity, Reference, References, SigningKeyRef, Subscription,
-    generated_secret_name, secret_references, signing_key_refs,
+    Destination, Holder, INSTALLATION, Identity, Reference, References, SigningKeyRef, Subscription,
+    generated_secret_name, signing_key_refs, value_references,
 };
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
@@ -282,10 +280,10 @@ async fn prepare(
     }
     let signatures = signing_key_refs(&identity.key.name, spec);
     let generated: Vec<&SigningKeyRef> = signatures.iter().filter(|one| one.generated).collect();
-    let wanted = secret_references(&identity.key.name, spec);
+    let wanted = value_references(&identity.key.name, spec);
     let (installed, wanted): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|(_, key)| key.name == INSTALLATION);
-    let names: BTreeSet<String> = wanted.iter().map(|(_, key)| key.name.clone()).collect();
+    let names: BTreeSet<Named> = wanted.iter().map(|(_, of)| of.into()).collect();
     shared.references.begin(&referrer, &names);
     let mut found: HashMap<String, Option<KubeSecret>> = HashMap::new();
     let mut is_foreign = false;
@@ -314,19 +312,39 @@ async fn prepare(
             }
         }
     }
-    let others = names.iter().filter(|name| !found.contains_key(*name));
-    let reads = others.map(async |name| {
+    let others: Vec<_> = of_kind(Holder::Secret, &names)
+        .filter(|name| !found.contains_key(*name))
+        .collect();
+    let reads = others.into_iter().map(async |name| {
         let secret = secrets::read(&shared.client, &identity.key.namespace, name).await?;
-        Ok::<_, Error>((name.clone(), secret))
+        Ok::<_, Error>((name.to_owned(), secret))
     });
     found.extend(try_join_all(reads).await?);
-    for (name, secret) in &found {
-        let seen = secret.as_ref().map_or(Seen::Missing, |secret| {
-            Seen::of(secret.resource_version().as_deref())
-        });
-        shared.references.saw(&referrer, name, seen);
+    let reads = of_kind(Holder::ConfigMap, &names).map(async |name| {
+        let config_map = config_maps::read(&shared.client, &identity.key.namespace, name).await?;
+        Ok::<_, Error>((name.to_owned(), config_map))
+    });
+    let config_maps: HashMap<_, _> = try_join_all(reads).await?.into_iter().collect();
+    for named in &names {
+        let version = match named.holder {
+            Holder::Secret => version(&found, &named.name),
+            Holder::ConfigMap => version(&config_maps, &named.name),
+        };
+        let seen = version.map_or(Seen::Missing, |version| Seen::of(Some(&version)));
+        shared.references.saw(&referrer, named, seen);
     }
-    let mut references: References = wanted.into_iter().map(|(_, key)| lookup(key, &found)).collect();
+    let mut references: References = wanted
+        .into_iter()
+        .map(|(_, of)| {
+            let value = match of.holder {
+                Holder::Secret => value(&found, &of.name, |secret| secrets::data(secret, &of.key)),
+                Holder::ConfigMap => value(&config_maps, &of.name, |object| {
+                    config_maps::data(object, &of.key)
+                }),
+            };
+            (of, value)
+        })
+        .collect();
     if !installed.is_empty() {
         let found = shared.context.smtp.references();
         references.extend(found.iter().map(|(key, found)| (key.clone(), found.clone())));
@@ -355,15 +373,30 @@ async fn prepare(
     Ok(state)
 }
 
-fn lookup(key: SecretKeyRef, found: &HashMap<String, Option<KubeSecret>>) -> (SecretKeyRef, Reference) {
-    let reference = match found.get(&key.name) {
-        Some(Some(secret)) => match secrets::data(secret, &key.key) {
+fn of_kind(holder: Holder, names: &BTreeSet<Named>) -> impl Iterator<Item = &str> {
+    let named = names.iter().filter(move |named| named.holder == holder);
+    named.map(|named| named.name.as_str())
+}
+
+/// The version in which an object was read; `None`: there is none.
+fn version<K: kube::Resource>(found: &HashMap<String, Option<K>>, name: &str) -> Option<String> {
+    let object = found.get(name)?.as_ref()?;
+    // The API server gives every object one.
+    Some(object.meta().resource_version.clone().unwrap_or_default())
+}
+
+fn value<K>(
+    found: &HashMap<String, Option<K>>,
+    name: &str,
+    data: impl FnOnce(&K) -> Option<&[u8]>,
+) -> Reference {
+    match found.get(name) {
+        Some(Some(object)) => match data(object) {
             Some(value) => Reference::Found(Secret::new(value.to_vec())),
             None => Reference::NoKey,
         },
-        Some(None) | None => Reference::NoSecret,
-    };
-    (key, reference)
+        Some(None) | None => Reference::NoObject,
+    }
 }
 
 async fn report(

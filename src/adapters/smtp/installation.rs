@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::api::v1alpha1::SecretKeyRef;
-use crate::domain::destination::{INSTALLATION, Reference, References};
+use crate::domain::destination::{INSTALLATION, Reference, References, secret};
 use crate::domain::secret::Secret;
 use crate::domain::smtp::KEYS;
 
@@ -81,11 +80,7 @@ fn read(folder: &Path) -> References {
                 continue;
             }
         };
-        let key = SecretKeyRef {
-            name: INSTALLATION.to_owned(),
-            key: key.to_owned(),
-        };
-        found.insert(key, value);
+        found.insert(secret(INSTALLATION, key), value);
     }
     found
 }

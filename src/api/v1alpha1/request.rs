@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{LocalReference, SecretKeySource, URL_MESSAGE, URL_RULE};
+use super::common::{CaSource, LocalReference, SecretKeySource, URL_MESSAGE, URL_RULE};
 
 /// How requests say who sends them: set exactly one of `basic`, `bearer` and `oauth2ClientCredentials`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
@@ -98,10 +98,11 @@ pub enum AuthStyle {
 #[x_kube(validation = Rule::new("has(self.caFrom) || has(self.clientCertificateFrom) || has(self.serverName)").message("set at least one of caFrom, clientCertificateFrom and serverName"))]
 #[serde(rename_all = "camelCase")]
 pub struct TlsSpec {
-    /// Secret that holds the authorities that the receiver's certificate may come from, 1 to 64 certificates in PEM; no
-    /// others are trusted. Default: those of the installation.
+    /// Secret or ConfigMap that holds the authorities that the receiver's certificate may come from, 1 to 64 certificates
+    /// in PEM; no others are trusted. A change takes effect for new connections within seconds. Default: those of the
+    /// installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_from: Option<SecretKeySource>,
+    pub ca_from: Option<CaSource>,
     /// The certificate that is shown to a receiver that asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_from: Option<ClientCertificateSource>,

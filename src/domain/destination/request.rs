@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::check::{Check, in_secret};
-use super::{Endpoint, Identity, Webhook};
+use super::reference::{ca, secret};
+use super::{Endpoint, Identity, ValueRef, Webhook};
 use crate::api::v1alpha1::event_destination::{
     EventDestinationSpec, HeaderSpec, PayloadFormat, WebhookTarget,
 };
@@ -48,15 +49,14 @@ pub(super) struct Asked {
     form: RequestForm,
 }
 
-/// The Secrets that a webhook's requests need, with the path of the field that names each.
-pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> {
+/// The values that a webhook's requests need, with the path of the field that names each.
+pub(super) fn references(target: &WebhookTarget) -> Vec<(String, ValueRef)> {
     let mut found = Vec::new();
+    let bundle = target.tls.as_ref().and_then(|tls| tls.ca_from.as_ref());
+    found.extend(bundle.and_then(ca).map(|bundle| (CA.to_owned(), bundle)));
     let mut source = |path: String, source: Option<&SecretKeySource>| {
-        found.extend(source.map(|source| (path, source.secret_key_ref.clone())));
+        found.extend(source.map(|source| (path, (&source.secret_key_ref).into())));
     };
-    if let Some(tls) = &target.tls {
-        source(CA.to_owned(), tls.ca_from.as_ref());
-    }
     if let Some(proxy) = &target.proxy {
         source(format!("{PROXY}.urlFrom"), proxy.url_from.as_ref());
     }
@@ -75,19 +75,19 @@ pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> 
             .secret_ref
             .iter()
             .flat_map(|reference| keys(reference, &BASIC_KEYS));
-        found.extend(keys.map(|key| (format!("{BASIC}.secretRef"), key)));
+        found.extend(keys.map(|key| (format!("{BASIC}.secretRef"), key.into())));
     }
     let login = target.proxy.as_ref().and_then(|proxy| proxy.auth_from.as_ref());
     if let Some(source) = login {
         let path = format!("{PROXY}.authFrom.secretRef");
-        found.extend(keys(&source.secret_ref, &BASIC_KEYS).map(|key| (path.clone(), key)));
+        found.extend(keys(&source.secret_ref, &BASIC_KEYS).map(|key| (path.clone(), key.into())));
     }
     let certificate = target
         .tls
         .as_ref()
         .and_then(|tls| tls.client_certificate_from.as_ref());
     if let Some(source) = certificate {
-        found.extend(keys(&source.secret_ref, &TLS_KEYS).map(|key| (CERTIFICATE.to_owned(), key)));
+        found.extend(keys(&source.secret_ref, &TLS_KEYS).map(|key| (CERTIFICATE.to_owned(), key.into())));
     }
     found
 }
@@ -281,19 +281,20 @@ impl Check<'_> {
     }
 
     fn tls(&mut self, spec: &TlsSpec) -> Option<Tls> {
-        let ca = spec.ca_from.as_ref().map(|source| &source.secret_key_ref);
-        let bundle = ca.map(|key| self.secret(CA, key));
+        let authorities = spec.ca_from.as_ref().and_then(ca);
+        if spec.ca_from.is_some() && authorities.is_none() {
+            self.faults
+                .invalid(CA, "set exactly one of secretKeyRef and configMapKeyRef");
+            return None;
+        }
+        let bundle = authorities.as_ref().map(|of| self.value(CA, of));
         let reference = spec
             .client_certificate_from
             .as_ref()
             .map(|source| &source.secret_ref);
-        let [chain_key, private_key] = TLS_KEYS.map(|key| {
-            reference.map(|reference| SecretKeyRef {
-                name: reference.name.clone(),
-                key: key.to_owned(),
-            })
-        });
-        let mut read = |key: Option<&SecretKeyRef>| key.map(|key| self.secret(CERTIFICATE, key));
+        let [chain_key, private_key] =
+            TLS_KEYS.map(|key| reference.map(|reference| secret(&reference.name, key)));
+        let mut read = |key: Option<&ValueRef>| key.map(|key| self.value(CERTIFICATE, key));
         let (chain, key) = (read(chain_key.as_ref()), read(private_key.as_ref()));
         if [&bundle, &chain, &key]
             .iter()
@@ -312,13 +313,13 @@ impl Check<'_> {
             Ok(tls) => Some(tls),
             Err(faults) => {
                 for (part, message) in faults {
-                    let (path, secret) = match part {
-                        Part::Bundle => (CA, ca),
+                    let (path, held) = match part {
+                        Part::Bundle => (CA, authorities.as_ref()),
                         Part::Chain => (CERTIFICATE, chain_key.as_ref()),
                         Part::Key => (CERTIFICATE, private_key.as_ref()),
                         Part::ServerName => ("spec.webhook.tls.serverName", None),
                     };
-                    let message = secret.map_or(message.clone(), |secret| in_secret(secret, &message));
+                    let message = held.map_or(message.clone(), |held| held.holds(&message));
                     self.faults.invalid(path, message);
                 }
                 None

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::domain::secret::Secret;
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -17,16 +18,12 @@ fn check(webhook: serde_json::Value, secrets: &[(&str, &[u8])]) -> Result<Destin
         .iter()
         .map(|(place, value)| {
             let (name, key) = place.split_once('/').unwrap();
-            let key = SecretKeyRef {
-                name: name.to_owned(),
-                key: key.to_owned(),
-            };
-            (key, Reference::Found(Secret::new(value.to_vec())))
+            (secret(name, key), Reference::Found(Secret::new(value.to_vec())))
         })
         .collect();
     let mut references: References = references;
     let known: Vec<String> = references.keys().map(|key| key.name.clone()).collect();
-    for (_, key) in secret_references("hook", &spec) {
+    for (_, key) in value_references("hook", &spec) {
         if known.contains(&key.name) {
             references.entry(key).or_insert(Reference::NoKey);
         }

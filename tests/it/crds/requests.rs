@@ -117,6 +117,30 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "set at least one of caFrom, clientCertificateFrom and serverName",
     ),
     (
+        "{webhook: {tls: {caFrom: {configMapKeyRef: {name: c, key: ca.crt}}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {tls: {caFrom: {}}}}",
+        "set exactly one of secretKeyRef and configMapKeyRef",
+    ),
+    (
+        "{webhook: {tls: {caFrom: {secretKeyRef: {name: s, key: k}, configMapKeyRef: {name: c, key: k}}}}}",
+        "set exactly one of secretKeyRef and configMapKeyRef",
+    ),
+    (
+        "{webhook: {tls: {caFrom: {configMapKeyRef: {name: c}}}}}",
+        "caFrom.configMapKeyRef.key: Required value",
+    ),
+    (
+        "{webhook: {tls: {caFrom: {configMapKeyRef: {name: 'a/b', key: k}}}}}",
+        "caFrom.configMapKeyRef.name",
+    ),
+    (
+        "{webhook: {tls: {caFrom: {configMapKeyRef: {name: c, key: 'a b'}}}}}",
+        "use letters, digits, \"-\", \"_\" and \".\"",
+    ),
+    (
         "{webhook: {tls: {clientCertificateFrom: {}}}}",
         "clientCertificateFrom.secretRef: Required value",
     ),
