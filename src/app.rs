@@ -10,7 +10,6 @@ mod readiness;
 mod running;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,9 +25,9 @@ use self::running::Running;
 use crate::adapters::http::{
     AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState, Readiness,
 };
+use crate::adapters::installation::{Folders, Installation};
 use crate::adapters::kube::access::{AccessMetrics, KubeAuthorizer};
 use crate::adapters::kube::{self as controllers, KubeMetrics};
-use crate::adapters::smtp::installation::Installation;
 use crate::adapters::smtp::{self, MailerSettings, SmtpMailer};
 use crate::adapters::webhook::{HttpTransport, TransportSettings, Trust, system_lookup};
 use crate::cli::{CrdsArgs, RunArgs, manifests};
@@ -354,7 +353,11 @@ impl App {
             replayer: Arc::new(self.engine.clone()),
             clock: Arc::new(SystemClock),
             egress: self.egress,
-            smtp: installed(self.settings.smtp_dir),
+            installation: installed(Folders {
+                smtp: self.settings.smtp_dir,
+                proxy: self.settings.proxy,
+                proxy_login: self.settings.proxy_auth_dir,
+            }),
             public_url: self.settings.public_url,
             namespace: self.settings.watch_namespace,
             random: controllers::system_random(),
@@ -422,8 +425,8 @@ impl Work {
 }
 
 /// The installation's SMTP server, as it is described now.
-fn installed(folder: Option<PathBuf>) -> Arc<Installation> {
-    let installation = Arc::new(Installation::new(folder));
+fn installed(folders: Folders) -> Arc<Installation> {
+    let installation = Arc::new(Installation::new(folders));
     installation.refresh();
     installation
 }

@@ -54,7 +54,7 @@ pub use self::metrics::KubeMetrics;
 use self::observed::{Observed, Watched};
 use self::project::{Initial, ProjectSink};
 pub use self::project::{TOKEN_KEY, token_secret_name};
-use crate::adapters::smtp::installation::LOOK_AGAIN;
+use crate::adapters::installation::{Changes, LOOK_AGAIN};
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::domain::destination::Holder;
 
@@ -156,7 +156,7 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
     tasks.spawn(named("watch of ConfigMaps", follow));
     tasks.spawn(named("writer of Kubernetes Events", writer.run(shutdown.clone())));
     let follow = follow_installation(Arc::clone(&shared), destinations.clone(), shutdown.clone());
-    tasks.spawn(named("watch of the SMTP server's settings", follow));
+    tasks.spawn(named("watch of the installation's settings", follow));
     let follow = follow_deliveries(
         Arc::clone(&shared),
         projects,
@@ -242,7 +242,7 @@ async fn control<K, F>(
         .await;
 }
 
-/// Follows the files that describe the installation's SMTP server.
+/// Follows the files that describe the installation's SMTP server, and those with the login for its proxy.
 async fn follow_installation(
     shared: Arc<Shared>,
     destinations: Store<Observed<EventDestination>>,
@@ -250,7 +250,7 @@ async fn follow_installation(
 ) {
     loop {
         let wait = async {
-            if shared.context.smtp.is_configured() {
+            if shared.context.installation.is_watched() {
                 tokio::time::sleep(LOOK_AGAIN).await;
             } else {
                 std::future::pending::<()>().await;
@@ -260,14 +260,17 @@ async fn follow_installation(
             () = wait => {}
             () = shutdown.cancelled() => return,
         }
-        let smtp = Arc::clone(&shared.context.smtp);
-        if tokio::task::spawn_blocking(move || smtp.refresh())
-            .await
-            .unwrap_or(false)
-        {
-            tracing::info!("the installation's SMTP server has changed");
+        let installation = Arc::clone(&shared.context.installation);
+        let read = tokio::task::spawn_blocking(move || installation.refresh());
+        let changes: Changes = read.await.unwrap_or_default();
+        if changes.any() {
+            tracing::info!(
+                smtp = changes.smtp,
+                proxy = changes.proxy,
+                "the installation's settings have changed"
+            );
             for object in destinations.state() {
-                destination::server_changed(&object, &shared);
+                destination::installation_changed(&object, changes, &shared);
             }
         }
     }

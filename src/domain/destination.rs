@@ -20,7 +20,9 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use self::check::Check;
-pub use self::reference::{Holder, INSTALLATION, Reference, References, ValueRef, secret, value_references};
+pub use self::reference::{
+    Holder, INSTALLATION, PROXY_LOGIN, PROXY_URL, Reference, References, ValueRef, secret, value_references,
+};
 pub use self::signing::{
     FIRST_SIGNATURE, SIGNING_PATH, SigningKeyRef, generated_secret_name, rotated_secret_name,
     signing_key_refs,

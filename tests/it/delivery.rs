@@ -9,6 +9,7 @@ mod lifecycle;
 mod mail;
 mod notifications;
 mod policy;
+mod proxied;
 mod ready;
 mod requests;
 mod rotation;

@@ -19,7 +19,7 @@ use super::observed::Watched;
 use super::references::References;
 use super::signing::Held;
 use super::trigger::Triggers;
-use crate::adapters::smtp::installation::Installation;
+use crate::adapters::installation::Installation;
 use crate::domain::destination::{Identity, Subscription};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::id::{ObjectKey, Uid};
@@ -61,8 +61,8 @@ pub struct Context {
     pub random: Random,
     /// Where requests may go.
     pub egress: EgressPolicy,
-    /// The SMTP server of destinations that name none.
-    pub smtp: Arc<Installation>,
+    /// The SMTP server and the proxy of destinations that name none.
+    pub installation: Arc<Installation>,
     /// Counts.
     pub metrics: KubeMetrics,
     /// The one namespace to look after; `None`: all.

@@ -30,6 +30,7 @@ use super::signing;
 use super::status;
 use super::trigger::object_ref;
 use super::watch::Sink;
+use crate::adapters::installation::Changes;
 use crate::api::v1alpha1::{EventDestination, EventDestinationSpec, EventDestinationStatus, EventProject};
 use crate::domain::destination::{
     Destination, Holder, INSTALLATION, Identity, Reference, References, SigningKeyRef, Subscription,
@@ -346,8 +347,11 @@ async fn prepare(
         })
         .collect();
     if !installed.is_empty() {
-        let found = shared.context.smtp.references();
-        references.extend(found.iter().map(|(key, found)| (key.clone(), found.clone())));
+        let found = shared.context.installation.references();
+        let found = installed
+            .into_iter()
+            .filter_map(|(_, of)| Some((found.get(&of)?.clone(), of)));
+        references.extend(found.map(|(found, of)| (of, found)));
     }
     if is_foreign {
         signing::stand_in(&generated, &mut references, shared);
@@ -374,8 +378,8 @@ async fn prepare(
 }
 
 fn of_kind(holder: Holder, names: &BTreeSet<Named>) -> impl Iterator<Item = &str> {
-    let named = names.iter().filter(move |named| named.holder == holder);
-    named.map(|named| named.name.as_str())
+    let those = names.iter().filter(move |named| named.holder == holder);
+    those.map(|named| named.name.as_str())
 }
 
 /// The version in which an object was read; `None`: there is none.
@@ -444,10 +448,16 @@ async fn report(
     Ok(again)
 }
 
-/// Has a destination looked at again whose SMTP server is the installation's, which has changed.
-pub(super) fn server_changed(object: &Observed<EventDestination>, shared: &Shared) {
-    let email = object.spec.as_ref().ok().and_then(|spec| spec.email.as_ref());
-    if let (Some(key), Some(None)) = (object.key(), email.map(|email| &email.smtp_ref)) {
+/// Has a destination looked at again whose SMTP server or proxy is the installation's, which has changed.
+pub(super) fn installation_changed(object: &Observed<EventDestination>, changes: Changes, shared: &Shared) {
+    let Ok(spec) = &object.spec else { return };
+    let email = spec.email.as_ref().is_some_and(|email| email.smtp_ref.is_none());
+    let webhook = spec
+        .webhook
+        .as_ref()
+        .is_some_and(|webhook| webhook.proxy.is_none());
+    let concerns = (changes.smtp && email) || (changes.proxy && webhook);
+    if let Some(key) = object.key().filter(|_| concerns) {
         shared.references.outdate(&referrer(&key));
         shared.destination_triggers.push(key);
     }

@@ -166,8 +166,9 @@ pub enum CloudEventsMode {
 
 /// An HTTP proxy. It is asked for a tunnel (`CONNECT`) to `https` URLs, and passes requests for `http` URLs on. It
 /// resolves the receiver's name itself, so the egress guard checks the proxy's addresses instead of the receiver's.
+/// Default: the proxy that Postrider was installed with, if any.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("set exactly one of url and urlFrom"))]
+#[x_kube(validation = Rule::new("[has(self.url), has(self.urlFrom), has(self.direct) && self.direct].filter(one, one).size() == 1 && !(has(self.direct) && has(self.authFrom))").message("set exactly one of url, urlFrom and direct: true; authFrom belongs to url and urlFrom"))]
 #[serde(rename_all = "camelCase")]
 pub struct ProxySpec {
     /// URL of the proxy, `http` or `https`, without path, for example `http://proxy.example.com:3128`; at most 2048
@@ -182,6 +183,9 @@ pub struct ProxySpec {
     /// User name and password for the proxy. They take the place of those of the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_from: Option<ProxyLoginSource>,
+    /// Go to the receiver without a proxy, also when Postrider was installed with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<bool>,
 }
 
 /// Where user name and password for a proxy come from.

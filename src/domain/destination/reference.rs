@@ -9,8 +9,13 @@ use crate::api::v1alpha1::{CaSource, ConfigMapKeyRef, SecretKeyRef};
 use crate::domain::secret::Secret;
 use crate::domain::smtp;
 
-/// Stands, among [`References`], for the SMTP server that Postrider was installed with: no Secret has an empty name.
+/// Stands, among [`References`], for what Postrider was installed with, its SMTP server and its proxy: no Secret has an
+/// empty name.
 pub const INSTALLATION: &str = "";
+/// Key of the installation's proxy: its URL.
+pub const PROXY_URL: &str = "proxy.url";
+/// Files with the login for the installation's proxy, and their keys; none of these is known when it asks for no login.
+pub const PROXY_LOGIN: [(&str, &str); 2] = [("username", "proxy.username"), ("password", "proxy.password")];
 
 /// A kind of object that holds values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +164,8 @@ pub fn secret(name: &str, key: &str) -> ValueRef {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use serde_json::{Value, json};
 
     use super::*;
@@ -167,7 +174,7 @@ mod tests {
     use crate::domain::id::{ObjectKey, Uid};
 
     /// Validates a spec whose authorities come from there; what is found there is `found`.
-    fn check(ca_from: &Value, found: Reference) -> Result<usize, Vec<String>> {
+    fn check(ca_from: &Value, found: &Reference) -> Result<usize, Vec<String>> {
         let spec: EventDestinationSpec = serde_json::from_value(json!({
             "events": ["*"],
             "webhook": {
@@ -175,7 +182,8 @@ mod tests {
             },
         }))
         .unwrap();
-        let wanted = value_references("hook", &spec);
+        let mut wanted = value_references("hook", &spec);
+        wanted.retain(|(_, of)| of.name != INSTALLATION);
         assert!(wanted.len() <= 1, "{wanted:?}");
         let references = wanted.into_iter().map(|(_, of)| (of, found.clone())).collect();
         let identity = Identity {
@@ -188,7 +196,7 @@ mod tests {
             let said = faults
                 .iter()
                 .map(|fault| format!("{}: {}", fault.path, fault.message));
-            said.collect()
+            said.collect::<Vec<_>>()
         };
         let Target::Webhook(webhook) = checked.map_err(faults)?.target else {
             panic!("the spec has a webhook")
@@ -201,19 +209,79 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        Reference::Found(Secret::new(certificate.pem().into_bytes()))
+        let text = STANDARD.encode(certificate.der());
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        Reference::Found(Secret::new(pem.into_bytes()))
     }
 
     #[test]
     fn authorities_come_from_a_secret_or_a_config_map() {
         let key = json!({"name": "ca", "key": "ca.crt"});
-        assert_eq!(check(&json!({"configMapKeyRef": key}), pem()), Ok(1));
-        assert_eq!(check(&json!({"secretKeyRef": key}), pem()), Ok(1));
+        assert_eq!(check(&json!({"configMapKeyRef": key}), &pem()), Ok(1));
+        assert_eq!(check(&json!({"secretKeyRef": key}), &pem()), Ok(1));
         for source in [json!({}), json!({"secretKeyRef": key, "configMapKeyRef": key})] {
             assert_eq!(
-                check(&source, pem()).unwrap_err(),
+                check(&source, &pem()).unwrap_err(),
                 ["spec.webhook.tls.caFrom: set exactly one of secretKeyRef and configMapKeyRef"]
             );
+        }
+    }
+
+    /// The proxy of a webhook, with these values of the installation.
+    fn proxy(of_webhook: &Value, installed: &[(&str, Reference)]) -> Result<Option<String>, String> {
+        let mut webhook = json!({"url": "https://hooks.example.com/in", "signing": {"scheme": "None"}});
+        if !of_webhook.is_null() {
+            webhook["proxy"] = of_webhook.clone();
+        }
+        let spec = serde_json::from_value(json!({"events": ["*"], "webhook": webhook})).unwrap();
+        let wanted = value_references("hook", &spec);
+        let installed = installed
+            .iter()
+            .map(|(key, found)| (secret(INSTALLATION, key), found));
+        let found = installed.filter(|(of, _)| wanted.iter().any(|(_, wanted)| wanted == of));
+        let references = found.map(|(of, found)| (of, found.clone())).collect();
+        let identity = Identity {
+            key: ObjectKey::new("shop", "hook"),
+            uid: Uid::new("u"),
+            generation: 1,
+        };
+        let checked = Destination::try_from_spec(identity, &spec, &references, &EgressPolicy::default());
+        let Target::Webhook(webhook) = checked.map_err(|faults| faults.to_string())?.target else {
+            panic!("the spec has a webhook")
+        };
+        let proxy = webhook.request.passage.and_then(|passage| passage.proxy.clone());
+        Ok(proxy.map(|proxy| {
+            let login = proxy
+                .authorization
+                .as_ref()
+                .map_or("", |value| value.to_str().unwrap());
+            format!("{} {} {login}", proxy.origin(), proxy.is_of_installation)
+        }))
+    }
+
+    #[test]
+    fn a_webhook_that_sets_no_proxy_has_the_installations() {
+        let text = |text: &str| Reference::Found(Secret::new(text.as_bytes().to_vec()));
+        let url = (PROXY_URL, text("http://p.example:3128"));
+        let [user, password] = PROXY_LOGIN.map(|(_, key)| key);
+        let bare = [url.clone()];
+        let full = [url.clone(), (user, text("me\n")), (password, text("pw\n"))];
+        assert_eq!(proxy(&Value::Null, &[]), Ok(None));
+        let expected = "http://p.example:3128 true ";
+        assert_eq!(proxy(&Value::Null, &bare), Ok(Some(expected.to_owned())));
+        let expected = format!("{expected}Basic bWU6cHc=");
+        assert_eq!(proxy(&Value::Null, &full), Ok(Some(expected)));
+        let own = proxy(&json!({"url": "http://own.example"}), &full);
+        assert_eq!(own, Ok(Some("http://own.example:80 false ".to_owned())));
+        assert_eq!(proxy(&json!({"direct": true}), &full), Ok(None));
+        for missing in [Reference::NoKey, text(" ")] {
+            let half = [url.clone(), (user, text("me")), (password, missing)];
+            let fault = proxy(&Value::Null, &half).unwrap_err();
+            assert!(
+                fault.starts_with("spec.webhook.proxy: Postrider was installed"),
+                "{fault}"
+            );
+            assert_eq!(proxy(&json!({"direct": true}), &half), Ok(None));
         }
     }
 
@@ -232,7 +300,7 @@ mod tests {
                 "ConfigMap \"ca\" key \"ca.crt\": this must be 1 to 64 certificates in PEM",
             ),
         ] {
-            let faults = check(&source, found).unwrap_err();
+            let faults = check(&source, &found).unwrap_err();
             let expected = format!("spec.webhook.tls.caFrom: {fault}");
             assert!(
                 faults.len() == 1 && faults[0].starts_with(&expected),

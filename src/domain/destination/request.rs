@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::check::{Check, in_secret};
-use super::reference::{ca, secret};
+use super::reference::{INSTALLATION, PROXY_LOGIN, PROXY_URL, Reference, ca, secret};
 use super::{Endpoint, Identity, ValueRef, Webhook};
 use crate::api::v1alpha1::event_destination::{
     EventDestinationSpec, HeaderSpec, PayloadFormat, WebhookTarget,
@@ -32,6 +32,11 @@ const OAUTH2: &str = "spec.webhook.auth.oauth2ClientCredentials";
 /// Keys of a Secret of type `kubernetes.io/basic-auth`.
 const BASIC_KEYS: [&str; 2] = ["username", "password"];
 const PROXY: &str = "spec.webhook.proxy";
+const ONE_PROXY: &str =
+    "set exactly one of url, urlFrom and direct: true; authFrom belongs to url and urlFrom";
+const LOGIN_MISSING: &str = "Postrider was installed with a proxy whose user name or password is missing in the folder \
+                             of --proxy-auth-dir (chart value egress.proxy.secretName); have it put there, or set \
+                             proxy.direct to go without";
 const CA: &str = "spec.webhook.tls.caFrom";
 const CERTIFICATE: &str = "spec.webhook.tls.clientCertificateFrom.secretRef";
 /// Keys of a Secret of type `kubernetes.io/tls`.
@@ -59,7 +64,13 @@ pub(super) fn references(target: &WebhookTarget) -> Vec<(String, ValueRef)> {
     };
     if let Some(proxy) = &target.proxy {
         source(format!("{PROXY}.urlFrom"), proxy.url_from.as_ref());
+    } else {
+        let keys = PROXY_LOGIN.map(|(_, key)| key).into_iter().chain([PROXY_URL]);
+        found.extend(keys.map(|key| (PROXY.to_owned(), secret(INSTALLATION, key))));
     }
+    let mut source = |path: String, source: Option<&SecretKeySource>| {
+        found.extend(source.map(|source| (path, (&source.secret_key_ref).into())));
+    };
     let auth = target.auth.clone().unwrap_or_default();
     source(format!("{AUTH}.bearer"), auth.bearer.as_ref());
     if let Some(client) = &auth.oauth2_client_credentials {
@@ -129,9 +140,10 @@ impl Check<'_> {
         if let Some(tls) = &target.tls {
             passage.tls = self.tls(tls);
         }
-        if let Some(proxy) = &target.proxy {
-            passage.proxy = self.proxy(proxy);
-        }
+        passage.proxy = match &target.proxy {
+            Some(proxy) => self.proxy(proxy),
+            None => self.installed_proxy(),
+        };
         if let Some(auth) = &target.auth {
             self.authorization_of_ones_own(target);
             match self.auth(identity, auth, &passage) {
@@ -243,7 +255,48 @@ impl Check<'_> {
         }
     }
 
+    /// The proxy that Postrider was installed with.
+    fn installed_proxy(&mut self) -> Option<Proxy> {
+        let Some(Reference::Found(url)) = self.references.get(&secret(INSTALLATION, PROXY_URL)) else {
+            return None;
+        };
+        let found = PROXY_LOGIN.map(|(_, key)| self.references.get(&secret(INSTALLATION, key)));
+        let login = match found {
+            [None, None] => None,
+            [Some(Reference::Found(user)), Some(Reference::Found(password))] => {
+                let text = |value: &Secret<Vec<u8>>| {
+                    let text = std::str::from_utf8(value.expose()).ok().map(str::trim);
+                    text.filter(|text| !text.is_empty()).map(ToOwned::to_owned)
+                };
+                let (Some(user), Some(password)) = (text(user), text(password)) else {
+                    self.faults.missing(PROXY, LOGIN_MISSING);
+                    return None;
+                };
+                Some(self.login(PROXY, &user, &Secret::new(password))?)
+            }
+            _ => {
+                self.faults.missing(PROXY, LOGIN_MISSING);
+                return None;
+            }
+        };
+        // The command line was refused unless it can be read.
+        let url = std::str::from_utf8(url.expose()).ok()?;
+        match Proxy::read(url, login) {
+            Ok(proxy) => Some(proxy.of_installation()),
+            Err(message) => {
+                self.faults.invalid(PROXY, message);
+                None
+            }
+        }
+    }
+
     fn proxy(&mut self, spec: &ProxySpec) -> Option<Proxy> {
+        if spec.direct == Some(true) {
+            if spec.url.is_some() || spec.url_from.is_some() || spec.auth_from.is_some() {
+                self.faults.invalid(PROXY, ONE_PROXY);
+            }
+            return None;
+        }
         let login = match &spec.auth_from {
             Some(source) => {
                 Some(self.whole_login(&format!("{PROXY}.authFrom.secretRef"), &source.secret_ref)?)
@@ -258,7 +311,7 @@ impl Check<'_> {
                 (path, text, Some(&source.secret_key_ref))
             }
             _ => {
-                self.faults.invalid(PROXY, "set exactly one of url and urlFrom");
+                self.faults.invalid(PROXY, ONE_PROXY);
                 return None;
             }
         };

@@ -529,7 +529,14 @@ fn a_proxy_is_read_with_the_login_of_its_secret_and_its_faults_name_the_field() 
     assert_eq!(proxy.origin(), "http://proxy.example:3128");
     assert_eq!(proxy.authorization.as_ref().unwrap(), "Basic eW91OnBhc3M=");
     for (proxy, fault) in [
-        (json!({}), "proxy: set exactly one of url and urlFrom"),
+        (
+            json!({}),
+            "proxy: set exactly one of url, urlFrom and direct: true",
+        ),
+        (
+            json!({"direct": true, "url": "http://proxy.example"}),
+            "proxy: set exactly one of url, urlFrom and direct: true",
+        ),
         (
             json!({"url": "http://proxy.example/path"}),
             "proxy.url: a proxy's URL has no path",

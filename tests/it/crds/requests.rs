@@ -3,6 +3,7 @@
 use super::rules::{ACCEPTED, URL};
 
 const ONE_AUTH: &str = "set exactly one of basic, bearer and oauth2ClientCredentials";
+const ONE_PROXY: &str = "set exactly one of url, urlFrom and direct: true";
 const BASIC: &str = "set either secretRef, or username and passwordFrom";
 
 pub(super) const REQUESTS: &[(&str, &str)] = &[
@@ -217,10 +218,24 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "{webhook: {proxy: {urlFrom: {secretKeyRef: {name: s, key: url}}}}}",
         ACCEPTED,
     ),
-    ("{webhook: {proxy: {}}}", "set exactly one of url and urlFrom"),
+    ("{webhook: {proxy: {}}}", ONE_PROXY),
+    ("{webhook: {proxy: {direct: true}}}", ACCEPTED),
+    (
+        "{webhook: {proxy: {url: 'http://p.example', direct: false}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {proxy: {direct: false}}}", ONE_PROXY),
+    (
+        "{webhook: {proxy: {url: 'http://p.example', direct: true}}}",
+        ONE_PROXY,
+    ),
+    (
+        "{webhook: {proxy: {direct: true, authFrom: {secretRef: {name: s}}}}}",
+        ONE_PROXY,
+    ),
     (
         "{webhook: {proxy: {url: 'http://p.example', urlFrom: {secretKeyRef: {name: s, key: url}}}}}",
-        "set exactly one of url and urlFrom",
+        ONE_PROXY,
     ),
     ("{webhook: {proxy: {url: 'http://me:secret@p.example'}}}", URL),
     ("{webhook: {proxy: {url: 'socks5://p.example'}}}", URL),

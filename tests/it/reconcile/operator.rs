@@ -110,7 +110,7 @@ impl Operator {
             clock: Arc::new(SystemClock),
             random: controllers::system_random(),
             egress: EgressPolicy::default(),
-            smtp: Arc::default(),
+            installation: Arc::default(),
             metrics: metrics.clone(),
             namespace: namespace.map(ToOwned::to_owned),
             counter_interval,
