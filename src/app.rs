@@ -8,6 +8,7 @@
 
 mod readiness;
 mod running;
+mod seal;
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -32,6 +33,7 @@ use crate::adapters::smtp::{self, MailerSettings, SmtpMailer};
 use crate::adapters::webhook::{HttpTransport, TransportSettings, Trust, system_lookup};
 use crate::cli::{CrdsArgs, RunArgs, manifests};
 use crate::domain::egress::EgressPolicy;
+use crate::domain::secret::Secret;
 use crate::engine::clock::{Clock, SystemClock};
 use crate::engine::deliveries::metrics::LogMetrics;
 use crate::engine::deliveries::sqlite::{self as log_file, SqliteLog};
@@ -181,6 +183,7 @@ struct App {
     engine: Engine,
     runner: Runner,
     egress: EgressPolicy,
+    seal: Secret<[u8; 32]>,
 }
 
 /// How waiting for the queue ended.
@@ -226,6 +229,7 @@ impl App {
         let http_metrics = HttpMetrics::new();
         http_metrics.register(&mut registry);
         let queue = start_queue(&settings, &mut registry, clock.clone())?;
+        let seal = seal::key(&settings.data_dir)?;
         let deliveries = start_log(&settings, &mut registry, clock.clone())?;
         let transport = HttpTransport::new(TransportSettings {
             policy: egress.clone(),
@@ -272,6 +276,7 @@ impl App {
             engine,
             runner,
             egress,
+            seal,
         })
     }
 
@@ -350,6 +355,8 @@ impl App {
             directory: Arc::clone(&self.directory),
             view: Arc::new(self.engine.clone()),
             tester: Arc::new(self.engine.clone()),
+            prover: Arc::new(self.engine.clone()),
+            seal: self.seal,
             replayer: Arc::new(self.engine.clone()),
             clock: Arc::new(SystemClock),
             egress: self.egress,

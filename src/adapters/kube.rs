@@ -24,6 +24,7 @@ mod error;
 mod metrics;
 mod notices;
 mod observed;
+mod ownership;
 mod project;
 mod references;
 mod replays;

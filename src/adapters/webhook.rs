@@ -35,7 +35,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
@@ -254,6 +254,7 @@ impl HttpTransport {
             status: head.status.as_u16(),
             retry_after: retry_after(&head.headers),
             excerpt,
+            headers: (method == Method::OPTIONS).then(|| Box::new(head.headers)),
         })
     }
 

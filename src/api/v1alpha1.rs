@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod email;
 pub mod event_destination;
 pub mod event_project;
+pub mod ownership;
 pub mod replay;
 pub mod request;
 pub mod signing;

@@ -6,6 +6,7 @@
 
 mod check;
 mod email;
+mod ownership;
 mod policy;
 mod ready;
 mod reference;

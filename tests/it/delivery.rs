@@ -8,6 +8,7 @@ mod identity;
 mod lifecycle;
 mod mail;
 mod notifications;
+mod ownership;
 mod policy;
 mod proxied;
 mod ready;

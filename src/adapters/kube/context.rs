@@ -24,8 +24,10 @@ use crate::domain::destination::{Identity, Subscription};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::retry;
+use crate::domain::secret::Secret;
 use crate::engine::clock::Clock;
 use crate::engine::directory::{Directory, Kind};
+use crate::engine::prover::Prover;
 use crate::engine::replayer::Replayer;
 use crate::engine::tester::Tester;
 use crate::engine::view::DeliveryView;
@@ -51,6 +53,10 @@ pub struct Context {
     pub view: Arc<dyn DeliveryView>,
     /// Makes test sends.
     pub tester: Arc<dyn Tester>,
+    /// Asks receivers whether they want the events.
+    pub prover: Arc<dyn Prover>,
+    /// Key of the seals of their proofs.
+    pub seal: Secret<[u8; 32]>,
     /// Makes replays.
     pub replayer: Arc<dyn Replayer>,
     /// Base of the publish URL that projects show.

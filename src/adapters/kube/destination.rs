@@ -23,6 +23,7 @@ use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::dead_letters;
 use super::error::Error;
 use super::observed::Observed;
+use super::ownership;
 use super::references::{Named, Referrer, Seen};
 use super::replays;
 use super::secrets::{self, Ensured};
@@ -132,6 +133,7 @@ enum State {
     Faulty(Faults),
     Undecodable(String),
     Waiting(String),
+    Unproved(ownership::Missing),
 }
 
 pub(super) async fn reconcile(
@@ -195,10 +197,10 @@ async fn look(
         _ => None,
     };
     let again = report(shared, object, &identity, &state, shared.context.counter_interval).await?;
-    let usual = if matches!(state, State::Waiting(_)) {
-        SOON
-    } else {
-        SLOW_REQUEUE
+    let usual = match &state {
+        State::Waiting(_) => SOON,
+        State::Unproved(missing) => missing.again.unwrap_or(SLOW_REQUEUE),
+        _ => SLOW_REQUEUE,
     };
     let again = again.unwrap_or_else(|| shared.jittered(usual));
     Ok(Action::requeue(keys_due.map_or(again, |due| again.min(due))))
@@ -361,7 +363,11 @@ async fn prepare(
         Ok(mut destination) if faults.is_empty() => {
             let keys = signing::hold(object, identity, &signatures, &found, &mut destination, shared).await?;
             if keys.is_empty() {
-                State::InForce(Arc::new(destination))
+                let status = status::current(shared, object, &identity.uid);
+                match ownership::establish(object, status.as_deref(), &mut destination, shared) {
+                    Ok(()) => State::InForce(Arc::new(destination)),
+                    Err(missing) => State::Unproved(missing),
+                }
             } else {
                 State::Faulty(keys)
             }
@@ -432,6 +438,10 @@ async fn report(
             State::Faulty(faults) => Configuration::Faulty(faults),
             State::Undecodable(error) => Configuration::Undecodable(error),
             State::Waiting(message) => Configuration::Waiting(message),
+            State::Unproved(missing) => Configuration::Unproved {
+                refused: missing.refused,
+                message: &missing.message,
+            },
         },
         signing_secret: signing.as_ref(),
         delivery: view.as_ref().map(delivery),
@@ -478,6 +488,10 @@ fn test(
     match (TestRequest::parse(asked), state) {
         (Err(fault), _) => not_sent(INVALID_REQUEST, &fault),
         (Ok(request), State::InForce(destination)) => shared.context.tester.test(destination, &request),
+        (Ok(_), State::Unproved(_)) => not_sent(
+            NOT_READY,
+            "the receiver has not proved that it wants events; condition Ready says how that stands",
+        ),
         (Ok(_), State::Faulty(_) | State::Undecodable(_)) => not_sent(
             NOT_READY,
             "the configuration is not in force; mend what condition Ready says and ask again",

@@ -127,6 +127,7 @@ impl Check<'_> {
             RequestMethod::Patch => Method::PATCH,
         };
         asked.form.body = self.body_form(target);
+        asked.form.proof = self.ownership_proof(spec, target).map(Box::new);
         if let Some(compression) = &target.compression {
             match usize::try_from(compression.gzip_above_bytes) {
                 Ok(most) if most <= MAX_OUTPUT => asked.form.gzip_above = Some(most),

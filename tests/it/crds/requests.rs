@@ -209,6 +209,44 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "should be greater than or equal to 0",
     ),
     ("{webhook: {compression: {}}}", "gzipAboveBytes: Required value"),
+    // The proof of ownership.
+    (
+        "{webhook: {ownershipProof: {type: CloudEventsOptions}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {ownershipProof: {type: SignedChallenge}}}", ACCEPTED),
+    (
+        "{webhook: {ownershipProof: {}}}",
+        "ownershipProof.type: Required value",
+    ),
+    (
+        "{webhook: {ownershipProof: {type: Letter}}}",
+        "Unsupported value: \"Letter\"",
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: s, key: url}}, ownershipProof: {type: SignedChallenge}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: 'https://x.example/{{ $.event.type }}', ownershipProof: {type: CloudEventsOptions}}}",
+        "ownershipProof is for one URL without placeholders",
+    ),
+    (
+        "{webhook: {payload: {format: Slack}, ownershipProof: {type: CloudEventsOptions}}}",
+        "not for the ready formats of services",
+    ),
+    (
+        "{webhook: {payload: {format: CloudEvent}, ownershipProof: {type: CloudEventsOptions}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {signing: {scheme: None}, ownershipProof: {type: CloudEventsOptions}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {signing: {scheme: None}, ownershipProof: {type: SignedChallenge}}}",
+        "a SignedChallenge has to be signed; set signing.scheme",
+    ),
     // The proxy.
     (
         "{webhook: {proxy: {url: 'http://proxy.example.com:3128', authFrom: {secretRef: {name: s}}}}}",
