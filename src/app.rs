@@ -8,9 +8,9 @@
 
 mod readiness;
 mod running;
+mod seal;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,13 +26,14 @@ use self::running::Running;
 use crate::adapters::http::{
     AdminServer, AdminState, HttpMetrics, HttpSettings, PublishServer, PublishState, Readiness,
 };
+use crate::adapters::installation::{Folders, Installation};
 use crate::adapters::kube::access::{AccessMetrics, KubeAuthorizer};
 use crate::adapters::kube::{self as controllers, KubeMetrics};
-use crate::adapters::smtp::installation::Installation;
 use crate::adapters::smtp::{self, MailerSettings, SmtpMailer};
 use crate::adapters::webhook::{HttpTransport, TransportSettings, Trust, system_lookup};
 use crate::cli::{CrdsArgs, RunArgs, manifests};
 use crate::domain::egress::EgressPolicy;
+use crate::domain::secret::Secret;
 use crate::engine::clock::{Clock, SystemClock};
 use crate::engine::deliveries::metrics::LogMetrics;
 use crate::engine::deliveries::sqlite::{self as log_file, SqliteLog};
@@ -182,6 +183,7 @@ struct App {
     engine: Engine,
     runner: Runner,
     egress: EgressPolicy,
+    seal: Secret<[u8; 32]>,
 }
 
 /// How waiting for the queue ended.
@@ -227,6 +229,7 @@ impl App {
         let http_metrics = HttpMetrics::new();
         http_metrics.register(&mut registry);
         let queue = start_queue(&settings, &mut registry, clock.clone())?;
+        let seal = seal::key(&settings.data_dir)?;
         let deliveries = start_log(&settings, &mut registry, clock.clone())?;
         let transport = HttpTransport::new(TransportSettings {
             policy: egress.clone(),
@@ -273,6 +276,7 @@ impl App {
             engine,
             runner,
             egress,
+            seal,
         })
     }
 
@@ -351,10 +355,16 @@ impl App {
             directory: Arc::clone(&self.directory),
             view: Arc::new(self.engine.clone()),
             tester: Arc::new(self.engine.clone()),
+            prover: Arc::new(self.engine.clone()),
+            seal: self.seal,
             replayer: Arc::new(self.engine.clone()),
             clock: Arc::new(SystemClock),
             egress: self.egress,
-            smtp: installed(self.settings.smtp_dir),
+            installation: installed(Folders {
+                smtp: self.settings.smtp_dir,
+                proxy: self.settings.proxy,
+                proxy_login: self.settings.proxy_auth_dir,
+            }),
             public_url: self.settings.public_url,
             namespace: self.settings.watch_namespace,
             random: controllers::system_random(),
@@ -422,8 +432,8 @@ impl Work {
 }
 
 /// The installation's SMTP server, as it is described now.
-fn installed(folder: Option<PathBuf>) -> Arc<Installation> {
-    let installation = Arc::new(Installation::new(folder));
+fn installed(folders: Folders) -> Arc<Installation> {
+    let installation = Arc::new(Installation::new(folders));
     installation.refresh();
     installation
 }

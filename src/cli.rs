@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use crate::domain::proxy::Proxy;
 use crate::domain::{duration, size};
 
 /// The Postrider operator: durable, signed event delivery configured by Kubernetes custom resources.
@@ -80,6 +81,20 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub allow_proxy: Vec<IpNet>,
+    /// Proxy of webhooks that set none, `http` or `https`, such as `http://proxy.example.com:3128`; a destination goes
+    /// without with `proxy.direct`. Its own address is not checked by the egress guard: whoever sets the flag vouches
+    /// for it. Default: none.
+    #[arg(long, env = "POSTRIDER_PROXY", value_name = "URL", value_parser = proxy)]
+    pub proxy: Option<String>,
+    /// Folder with user name and password for `--proxy`: files `username` and `password`, as a mounted Secret of type
+    /// `kubernetes.io/basic-auth` has them. They are read again when they change.
+    #[arg(
+        long,
+        env = "POSTRIDER_PROXY_AUTH_DIR",
+        value_name = "DIR",
+        requires = "proxy"
+    )]
+    pub proxy_auth_dir: Option<PathBuf>,
     /// Folder that describes the SMTP server of e-mail destinations that name none: files `host`, `port`, `security`,
     /// `username`, `password`, `from`, `ca` and `allowUnencrypted`, as a mounted Secret has them. Default: none.
     #[arg(long, env = "POSTRIDER_SMTP_DIR", value_name = "DIR")]
@@ -153,6 +168,15 @@ fn public_url(text: &str) -> Result<url::Url, String> {
     } else {
         Err("give an http or https URL without query, such as https://events.example.com".to_owned())
     }
+}
+
+/// A proxy's URL; a command line is no place for a password.
+fn proxy(text: &str) -> Result<String, String> {
+    let proxy = Proxy::read(text, None)?;
+    if text.contains('@') || proxy.authorization.is_some() {
+        return Err("leave user name and password out; give them in files, with --proxy-auth-dir".to_owned());
+    }
+    Ok(proxy.origin())
 }
 
 fn grace_period(text: &str) -> Result<Duration, String> {
@@ -234,6 +258,10 @@ mod tests {
             ("--delivery-log-retention", "3 days", "such as 72h"),
             ("--delivery-log-max-bytes", "5", "4194304"),
             ("--watch-namespace", "Foo_Bar", "no namespace"),
+            ("--proxy", "socks5://p.example", "http or https"),
+            ("--proxy", "http://p.example/x", "no path"),
+            ("--proxy", "http://me:hunter2@p.example", "--proxy-auth-dir"),
+            ("--proxy-auth-dir", "/x", "--proxy"),
         ] {
             let error = Cli::try_parse_from(["postrider", "run", flag, value])
                 .unwrap_err()

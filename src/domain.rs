@@ -22,6 +22,7 @@ pub mod notifications;
 pub mod oauth2;
 pub mod operation;
 pub mod outcome;
+pub mod ownership;
 pub mod pattern;
 pub mod policy;
 pub mod project;

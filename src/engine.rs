@@ -25,6 +25,7 @@ pub mod lane;
 mod lanes;
 pub mod metrics;
 mod operations;
+pub mod prover;
 pub mod publish;
 pub mod queue;
 mod recording;
@@ -52,6 +53,7 @@ use self::filters::Filters;
 use self::lane::Lane;
 use self::metrics::EngineMetrics;
 use self::operations::Operations;
+use self::prover::Proofs;
 use self::queue::Queue;
 use self::replayer::Replays;
 use self::tester::Tests;
@@ -106,6 +108,7 @@ pub(crate) struct Core {
     pub(crate) loads: Budget,
     pub(crate) filters: Filters,
     pub(crate) tests: Tests,
+    pub(crate) proofs: Proofs,
     pub(crate) operations: Operations,
     pub(crate) replays: Replays,
     watched_namespace: Option<String>,
@@ -150,6 +153,7 @@ impl Engine {
             loads: budget::loads(parts.max_in_flight_bytes),
             filters: Filters::default(),
             tests: Tests::default(),
+            proofs: Proofs::default(),
             operations: Operations::default(),
             replays: Replays::default(),
             watched_namespace: parts.watched_namespace,

@@ -1,12 +1,13 @@
 //! Controllers: watch, dereference, validate, publish to the directory, update status.
 //!
-//! One watch per kind, and one of the Secrets' metadata. An object's way: the watch puts it into the directory (it
+//! One watch per kind, one of the Secrets' metadata, and one of the ConfigMaps' when somebody refers to one. An object's way: the watch puts it into the directory (it
 //! parks its events from then on) → its Secrets are made or read → `domain` validates → the directory has it in force
 //! → `domain` computes the status → it is applied if it differs. Reconciling is the only writer of status; whatever
 //! else changes (a Secret, a project, health) only triggers it.
 //!
 //! What this needs from the API server: `get`, `list`, `watch` of `eventprojects` and `eventdestinations`, `patch` of
-//! their `status`; `get`, `list`, `watch`, `create`, `patch` of Secrets; `create`, `patch` of `events.k8s.io` Events; and
+//! their `status`; `get`, `list`, `watch`, `create`, `patch` of Secrets;
+//! for destinations that refer to one `get`, `list`, `watch` of ConfigMaps; `create`, `patch` of `events.k8s.io` Events; and
 //! for projects with notifications `create`, `update`, `delete` of `eventdestinations`.
 //! Without it, deliveries go on with what is known.
 //!
@@ -15,6 +16,7 @@
 
 pub mod access;
 mod children;
+mod config_maps;
 mod context;
 mod dead_letters;
 mod destination;
@@ -22,6 +24,7 @@ mod error;
 mod metrics;
 mod notices;
 mod observed;
+mod ownership;
 mod project;
 mod references;
 mod replays;
@@ -52,8 +55,9 @@ pub use self::metrics::KubeMetrics;
 use self::observed::{Observed, Watched};
 use self::project::{Initial, ProjectSink};
 pub use self::project::{TOKEN_KEY, token_secret_name};
-use crate::adapters::smtp::installation::LOOK_AGAIN;
+use crate::adapters::installation::{Changes, LOOK_AGAIN};
 use crate::api::v1alpha1::{EventDestination, EventProject};
+use crate::domain::destination::Holder;
 
 /// Counters of one object's status are written at most once per interval.
 pub const COUNTER_INTERVAL: Duration = Duration::from_secs(30);
@@ -143,11 +147,17 @@ pub async fn run(client: Client, context: Context, shutdown: CancellationToken) 
 
     let secrets: Api<PartialObjectMeta<k8s_openapi::api::core::v1::Secret>> =
         api(&client, namespace.as_deref());
-    let follow = watch::follow_secrets(secrets, Arc::clone(&shared), shutdown.clone());
+    let follow = watch::follow_values(secrets, Holder::Secret, Arc::clone(&shared), shutdown.clone());
     tasks.spawn(named("watch of Secrets", follow));
+    let follow = watch::follow_config_maps(
+        api(&client, namespace.as_deref()),
+        Arc::clone(&shared),
+        shutdown.clone(),
+    );
+    tasks.spawn(named("watch of ConfigMaps", follow));
     tasks.spawn(named("writer of Kubernetes Events", writer.run(shutdown.clone())));
     let follow = follow_installation(Arc::clone(&shared), destinations.clone(), shutdown.clone());
-    tasks.spawn(named("watch of the SMTP server's settings", follow));
+    tasks.spawn(named("watch of the installation's settings", follow));
     let follow = follow_deliveries(
         Arc::clone(&shared),
         projects,
@@ -233,7 +243,7 @@ async fn control<K, F>(
         .await;
 }
 
-/// Follows the files that describe the installation's SMTP server.
+/// Follows the files that describe the installation's SMTP server, and those with the login for its proxy.
 async fn follow_installation(
     shared: Arc<Shared>,
     destinations: Store<Observed<EventDestination>>,
@@ -241,7 +251,7 @@ async fn follow_installation(
 ) {
     loop {
         let wait = async {
-            if shared.context.smtp.is_configured() {
+            if shared.context.installation.is_watched() {
                 tokio::time::sleep(LOOK_AGAIN).await;
             } else {
                 std::future::pending::<()>().await;
@@ -251,14 +261,17 @@ async fn follow_installation(
             () = wait => {}
             () = shutdown.cancelled() => return,
         }
-        let smtp = Arc::clone(&shared.context.smtp);
-        if tokio::task::spawn_blocking(move || smtp.refresh())
-            .await
-            .unwrap_or(false)
-        {
-            tracing::info!("the installation's SMTP server has changed");
+        let installation = Arc::clone(&shared.context.installation);
+        let read = tokio::task::spawn_blocking(move || installation.refresh());
+        let changes: Changes = read.await.unwrap_or_default();
+        if changes.any() {
+            tracing::info!(
+                smtp = changes.smtp,
+                proxy = changes.proxy,
+                "the installation's settings have changed"
+            );
             for object in destinations.state() {
-                destination::server_changed(&object, &shared);
+                destination::installation_changed(&object, changes, &shared);
             }
         }
     }

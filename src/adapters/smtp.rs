@@ -20,7 +20,6 @@
 
 mod classify;
 mod connect;
-pub mod installation;
 mod metrics;
 pub mod mime;
 mod pool;

@@ -4,7 +4,8 @@
 //!
 //! - No connection is opened to an address that the [`EgressPolicy`] refuses: literals are checked before each request
 //!   and again before each connection, names by filtering what the lookup returned, so the checked address is the
-//!   one that is dialled. Through a proxy the same holds for the proxy's addresses, and for a receiver that is a literal.
+//!   one that is dialled. Through a proxy that a destination names the same holds for the proxy's
+//!   addresses, and for a receiver that is a literal; the installation's own proxy is taken as it is.
 //! - One deadline covers a send from the name lookup to the last byte of the answer. When it passes, the connection
 //!   is dropped; nothing of the attempt lives on.
 //! - Memory per request is bounded whatever the receiver sends: see [`MAX_HEAD`], [`STREAM_WINDOW`] and
@@ -34,7 +35,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
@@ -147,12 +148,20 @@ impl HttpTransport {
         let metrics = TransportMetrics::default();
         let policy = Arc::new(settings.policy);
         let proxies = Guard::new(Arc::new(settings.proxies), settings.lookup.clone());
+        let unguarded = Guard::new(Arc::new(EgressPolicy::unguarded()), settings.lookup.clone());
         let guard = Guard::new(policy.clone(), settings.lookup);
         let roots = Arc::new(trust::roots(&settings.trust)?);
         let tls = trust::client_config(&roots)?;
         let connector = Connector::new(guard.clone(), tls, Route::default(), metrics.clone());
         let client = client(connector, settings.max_idle_per_host);
-        let pools = Pools::new(guard, proxies, roots, settings.max_idle_per_host, metrics.clone());
+        let pools = Pools::new(
+            guard,
+            proxies,
+            unguarded,
+            roots,
+            settings.max_idle_per_host,
+            metrics.clone(),
+        );
         let user_agent = HeaderValue::from_str(&settings.user_agent).map_err(Error::UserAgent)?;
         Ok(Self {
             client,
@@ -241,6 +250,7 @@ impl HttpTransport {
             status: head.status.as_u16(),
             retry_after: retry_after(&head.headers),
             excerpt,
+            headers: (request.method == Method::OPTIONS).then(|| Box::new(head.headers)),
         })
     }
 

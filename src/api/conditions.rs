@@ -27,6 +27,10 @@ pub mod reason {
     pub const REFERENCE_MISSING: &str = "ReferenceMissing";
     /// The API server could not be asked; will be retried.
     pub const PROGRESSING: &str = "Progressing";
+    /// The receiver has not proved yet that it wants the events; it is asked again.
+    pub const OWNERSHIP_UNPROVED: &str = "OwnershipUnproved";
+    /// The receiver says that it does not want the events, or says nothing that proves it.
+    pub const OWNERSHIP_REFUSED: &str = "OwnershipRefused";
     /// Disabled after too many failures in a row.
     pub const AUTO_DISABLED: &str = "AutoDisabled";
     /// The receiver answered 410.

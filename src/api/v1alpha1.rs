@@ -10,11 +10,12 @@ pub mod delivery;
 pub mod email;
 pub mod event_destination;
 pub mod event_project;
+pub mod ownership;
 pub mod replay;
 pub mod request;
 pub mod signing;
 
-pub use common::{DurationString, LocalReference, SecretKeyRef, SecretKeySource};
+pub use common::{CaSource, ConfigMapKeyRef, DurationString, LocalReference, SecretKeyRef, SecretKeySource};
 pub use email::EmailTarget;
 pub use event_destination::{EventDestination, EventDestinationSpec, EventDestinationStatus};
 pub use event_project::{EventProject, EventProjectSpec, EventProjectStatus};

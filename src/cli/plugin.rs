@@ -109,7 +109,7 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code: 0 nothing wrong, 1 faults, 2 a file cannot be read.\n\n\
-    References to Secrets that are not among the files count as present.\n\n\
+    References to Secrets and ConfigMaps that are not among the files count as present.\n\n\
     Examples:\n  \
     kubectl postrider lint project.yaml destination.yaml\n  \
     helm template . | kubectl postrider lint - -o json"

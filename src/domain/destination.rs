@@ -6,12 +6,13 @@
 
 mod check;
 mod email;
+mod ownership;
 mod policy;
 mod ready;
+mod reference;
 mod request;
 mod signing;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,9 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use self::check::Check;
+pub use self::reference::{
+    Holder, INSTALLATION, PROXY_LOGIN, PROXY_URL, Reference, References, ValueRef, secret, value_references,
+};
 pub use self::signing::{
     FIRST_SIGNATURE, SIGNING_PATH, SigningKeyRef, generated_secret_name, rotated_secret_name,
     signing_key_refs,
@@ -35,12 +39,9 @@ use super::pattern::TypePattern;
 use super::policy::Policy;
 use super::request::RequestForm;
 use super::retry::RetryPolicy;
-use super::secret::Secret;
 use super::shape::Payload;
 use super::signature::Signer;
-use super::smtp;
 use super::template::field::{HeaderTemplate, UrlTemplate};
-use crate::api::v1alpha1::SecretKeyRef;
 use crate::api::v1alpha1::event_destination::{EventDestinationSpec, WebhookTarget};
 
 /// Default of `delivery.timeout`.
@@ -171,20 +172,6 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// The values of the Secrets that a spec refers to.
-pub type References = BTreeMap<SecretKeyRef, Reference>;
-
-/// What was found for one reference.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reference {
-    /// The value.
-    Found(Secret<Vec<u8>>),
-    /// There is no such Secret.
-    NoSecret,
-    /// The Secret has no such key.
-    NoKey,
-}
-
 impl Subscription {
     /// The subscription of a spec, faulty patterns left out: it exists even when the rest is wrong.
     #[must_use]
@@ -226,58 +213,8 @@ fn ready_service(webhook: &WebhookTarget) -> Option<&'static Service> {
     format::of(webhook.payload.as_ref()?.format?)
 }
 
-/// Every Secret that a spec needs, with the path of the field that names it.
-#[must_use]
-pub fn secret_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String, SecretKeyRef)> {
-    let mut references = Vec::new();
-    if let Some(webhook) = &spec.webhook {
-        if let Some(source) = &webhook.url_from {
-            references.push(("spec.webhook.urlFrom".to_owned(), source.secret_key_ref.clone()));
-        }
-        if let Some(source) = webhook
-            .format_options
-            .as_ref()
-            .and_then(|options| options.key_from.as_ref())
-        {
-            references.push((
-                "spec.webhook.formatOptions.keyFrom".to_owned(),
-                source.secret_key_ref.clone(),
-            ));
-        }
-        references.extend(request::references(webhook));
-        for (index, header) in webhook.headers.iter().enumerate() {
-            if let Some(source) = &header.value_from {
-                references.push((
-                    format!("spec.webhook.headers[{index}].valueFrom"),
-                    source.secret_key_ref.clone(),
-                ));
-            }
-        }
-    }
-    if let Some(email) = &spec.email {
-        let server = email
-            .smtp_ref
-            .as_ref()
-            .map_or(INSTALLATION, |reference| &reference.name);
-        references.extend(smtp::KEYS.iter().map(|key| {
-            let key = SecretKeyRef {
-                name: server.to_owned(),
-                key: (*key).to_owned(),
-            };
-            (SMTP_PATH.to_owned(), key)
-        }));
-    }
-    for signing in signing_key_refs(name, spec) {
-        references.push((signing.path(), signing.key));
-    }
-    references
-}
-
 /// Where the SMTP server's Secret is named.
 pub const SMTP_PATH: &str = "spec.email.smtpRef";
-/// Stands, among [`References`], for the SMTP server that Postrider was installed with: no Secret has an empty name.
-pub const INSTALLATION: &str = "";
-
 impl Destination {
     /// Validates a spec.
     ///

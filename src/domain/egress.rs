@@ -32,6 +32,7 @@ mod tests;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EgressPolicy {
     allowed: Vec<IpNet>,
+    is_unguarded: bool,
 }
 
 /// Why an address was refused.
@@ -257,6 +258,16 @@ impl EgressPolicy {
         });
         Self {
             allowed: allowed.map(|net| net.trunc()).collect(),
+            is_unguarded: false,
+        }
+    }
+
+    /// A policy that refuses nothing, for addresses that whoever runs Postrider has set.
+    #[must_use]
+    pub fn unguarded() -> Self {
+        Self {
+            is_unguarded: true,
+            ..Self::default()
         }
     }
 
@@ -265,6 +276,9 @@ impl EgressPolicy {
     /// # Errors
     /// When it is neither public nor opened.
     pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
+        if self.is_unguarded {
+            return Ok(());
+        }
         let address = address.to_canonical();
         if let Some(block) = block_of(address)
             && !self.opens(block, address)

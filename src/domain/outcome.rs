@@ -30,6 +30,8 @@ pub struct Reply {
     pub retry_after: Option<String>,
     /// First [`MAX_REPLY_KEPT`] bytes of the body.
     pub excerpt: bytes::Bytes,
+    /// Headers, of an answer to `OPTIONS`.
+    pub headers: Option<Box<http::HeaderMap>>,
 }
 
 /// What an attempt came to.

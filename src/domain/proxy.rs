@@ -1,6 +1,6 @@
 //! [`Proxy`]: the HTTP proxy that a destination's requests go through.
 //!
-//! Whether the proxy's own address may be connected to is asked when it is, because a refusal there must keep events
+//! A destination names one, or has the one that Postrider was installed with. Whether the proxy's own address may be connected to is asked when it is, because a refusal there must keep events
 //! and not give them up. A receiver's name is resolved by the proxy, so the proxy decides where it leads.
 
 use http::HeaderValue;
@@ -24,6 +24,8 @@ pub struct Proxy {
     pub port: u16,
     /// Value of `Proxy-Authorization`, marked sensitive.
     pub authorization: Option<HeaderValue>,
+    /// It is the one that Postrider was installed with: its address is not for the egress guard to judge.
+    pub is_of_installation: bool,
     /// Differs when anything else differs, the password too.
     pub fingerprint: Fingerprint,
 }
@@ -71,8 +73,20 @@ impl Proxy {
             host: host.to_owned(),
             port,
             authorization,
+            is_of_installation: false,
             fingerprint,
         })
+    }
+
+    /// The same as the one that Postrider was installed with. Its connections are not shared with a proxy that a
+    /// destination names, whose address is checked.
+    #[must_use]
+    pub fn of_installation(self) -> Self {
+        Self {
+            is_of_installation: true,
+            fingerprint: self.fingerprint.and(b"installation"),
+            ..self
+        }
     }
 
     /// Scheme, host and port: all that is ever shown.
@@ -109,6 +123,11 @@ mod tests {
         assert!(!format!("{proxy:?}").contains("bWU6"), "{proxy:?}");
         let other = Proxy::read("http://me:other@proxy.example.com:3128", None).unwrap();
         assert_ne!(proxy.fingerprint, other.fingerprint);
+        assert_ne!(
+            other.fingerprint,
+            other.clone().of_installation().fingerprint,
+            "one is checked, the other is not"
+        );
         let login = HeaderValue::from_static("Basic eDp5");
         let replaced = Proxy::read("http://me:other@proxy.example.com:3128", Some(login.clone())).unwrap();
         assert_eq!(replaced.authorization, Some(login));

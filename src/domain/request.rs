@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::body::BodyForm;
 use super::oauth2::ClientCredentials;
+use super::ownership::Proof;
 use super::proxy::Proxy;
 use super::tls::Tls;
 
@@ -24,6 +25,8 @@ pub struct RequestForm {
     pub gzip_above: Option<usize>,
     /// How they get to their receiver, when it is not the plain way.
     pub passage: Option<Arc<Passage>>,
+    /// What the receiver has to prove before the first one.
+    pub proof: Option<Box<Proof>>,
 }
 
 impl Default for RequestForm {
@@ -33,6 +36,7 @@ impl Default for RequestForm {
             body: BodyForm::default(),
             gzip_above: None,
             passage: None,
+            proof: None,
         }
     }
 }

@@ -56,6 +56,7 @@ impl DirectoryListener for Engine {
 
     fn destination_removed(&self, uid: &Uid) {
         self.core().tests.forget(uid);
+        self.core().proofs.forget(uid);
         self.core().replays.forget(uid);
         if let Some(lane) = self.core().running_lane(uid) {
             lane.wake();

@@ -46,7 +46,7 @@ struct FilteredLabels {
     reason: &'static str,
 }
 
-/// Labels of [`EngineMetrics::tests`].
+/// Labels of [`EngineMetrics::tests`] and [`EngineMetrics::proofs`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TestLabels {
     outcome: &'static str,
@@ -94,6 +94,7 @@ pub struct EngineMetrics {
     broken: Counter,
     operational: Family<OperationalLabels, Counter>,
     tests: Family<TestLabels, Counter>,
+    proofs: Family<TestLabels, Counter>,
     replayed: Counter,
 }
 
@@ -111,6 +112,7 @@ impl Default for EngineMetrics {
             broken: Counter::default(),
             operational: Family::default(),
             tests: Family::default(),
+            proofs: Family::default(),
             replayed: Counter::default(),
         }
     }
@@ -171,6 +173,11 @@ impl EngineMetrics {
         );
         registry.register("test_sends", "Test sends by outcome", self.tests.clone());
         registry.register(
+            "ownership_proofs",
+            "Questions whether a receiver wants the events, by outcome",
+            self.proofs.clone(),
+        );
+        registry.register(
             "replayed_deliveries",
             "Deliveries made by replays",
             self.replayed.clone(),
@@ -195,6 +202,10 @@ impl EngineMetrics {
     pub(crate) fn tested(&self, outcome: TestOutcome) {
         let outcome = outcome.as_str();
         self.tests.get_or_create(&TestLabels { outcome }).inc();
+    }
+
+    pub(crate) fn proved(&self, outcome: &'static str) {
+        self.proofs.get_or_create(&TestLabels { outcome }).inc();
     }
 
     pub(crate) fn dropped(&self, count: u64, reason: &'static str) {

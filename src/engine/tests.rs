@@ -11,6 +11,7 @@ mod many;
 mod operations;
 mod order;
 mod policy;
+mod prover;
 mod tester;
 
 use std::sync::Arc;

@@ -1,13 +1,16 @@
 //! The whole way with the real binary: publish, store, deliver, fail, recover, stop.
 
 mod auth;
+mod authorities;
 mod deliveries;
 mod health;
 mod identity;
 mod lifecycle;
 mod mail;
 mod notifications;
+mod ownership;
 mod policy;
+mod proxied;
 mod ready;
 mod requests;
 mod rotation;

@@ -2,6 +2,7 @@
 //!
 //! Each fault shows by its reason in status, metrics and log, loses nothing that was accepted, and disturbs nobody else.
 
+mod certificates;
 mod cluster;
 mod receivers;
 mod secrets;

@@ -18,7 +18,7 @@ use postrider::adapters::webhook::{TransportMetrics, Trust, system_lookup};
 use postrider::api::v1alpha1::EventDestinationSpec;
 use postrider::domain::delivery::Attempt;
 use postrider::domain::destination::{
-    Destination, Identity, Reference, References, Target, secret_references,
+    Destination, Identity, Reference, References, Target, value_references,
 };
 use postrider::domain::egress::EgressPolicy;
 use postrider::domain::email::settled::{Fate, Settled};
@@ -65,7 +65,7 @@ fn email(spec: &Value, secret: &[(&str, &str)]) -> Email {
     let spec: EventDestinationSpec =
         serde_json::from_value(json!({"events": ["*"], "email": email})).unwrap();
     let secret: BTreeMap<_, _> = secret.iter().copied().collect();
-    let found = secret_references("ops", &spec).into_iter().map(|(_, key)| {
+    let found = value_references("ops", &spec).into_iter().map(|(_, key)| {
         let value = secret
             .get(key.key.as_str())
             .map(|value| value.as_bytes().to_vec());

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the libraries that are not ours and judge what we send, and prints the folder that holds them: those of
 # signatures (Python, Node, Go, Java, Rust), of SMTP servers (Python, Node), of the services that have a ready format
-# (Python, Node, Go), and of what GitOps tools read out of a status (Go).
+# (Python, Node, Go), of receivers of CloudEvents (Node, Go), and of what GitOps tools read out of a status (Go).
 #
 #     export POSTRIDER_VERIFIERS=$(tools/verifiers/ensure.sh)
 #
@@ -10,7 +10,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-hash=$(cat "$here/requirements.txt" "$here"/package{,-lock}.json "$here"/{formats,kstatus}/* "$here"/signatures/{go,java}/* \
+hash=$(cat "$here/requirements.txt" "$here"/package{,-lock}.json "$here"/{cloudevents,formats,kstatus}/* "$here"/signatures/{go,java}/* \
   "$here"/signatures/rust/Cargo.{toml,lock} "$here"/signatures/rust/src/* | sha256sum | cut -c1-16)
 cache=${POSTRIDER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/postrider}
 folder=$cache/verifiers-$hash
@@ -38,7 +38,7 @@ if [ ! -e "$folder/complete" ]; then
     (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >&2 ||
       die "npm could not install tools/verifiers/package-lock.json"
     go=$("$here/../controlplane/go.sh")
-    for program in formats kstatus signatures/go; do
+    for program in cloudevents formats kstatus signatures/go; do
       (cd "$here/$program" && CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off \
         "$go" build -mod=readonly -buildvcs=false -trimpath -o "$folder/${program//\//-}" .) >&2 ||
         die "go could not build tools/verifiers/$program"

@@ -19,13 +19,15 @@ use super::observed::Watched;
 use super::references::References;
 use super::signing::Held;
 use super::trigger::Triggers;
-use crate::adapters::smtp::installation::Installation;
+use crate::adapters::installation::Installation;
 use crate::domain::destination::{Identity, Subscription};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::domain::retry;
+use crate::domain::secret::Secret;
 use crate::engine::clock::Clock;
 use crate::engine::directory::{Directory, Kind};
+use crate::engine::prover::Prover;
 use crate::engine::replayer::Replayer;
 use crate::engine::tester::Tester;
 use crate::engine::view::DeliveryView;
@@ -51,6 +53,10 @@ pub struct Context {
     pub view: Arc<dyn DeliveryView>,
     /// Makes test sends.
     pub tester: Arc<dyn Tester>,
+    /// Asks receivers whether they want the events.
+    pub prover: Arc<dyn Prover>,
+    /// Key of the seals of their proofs.
+    pub seal: Secret<[u8; 32]>,
     /// Makes replays.
     pub replayer: Arc<dyn Replayer>,
     /// Base of the publish URL that projects show.
@@ -61,8 +67,8 @@ pub struct Context {
     pub random: Random,
     /// Where requests may go.
     pub egress: EgressPolicy,
-    /// The SMTP server of destinations that name none.
-    pub smtp: Arc<Installation>,
+    /// The SMTP server and the proxy of destinations that name none.
+    pub installation: Arc<Installation>,
     /// Counts.
     pub metrics: KubeMetrics,
     /// The one namespace to look after; `None`: all.

@@ -1,4 +1,4 @@
-//! Reconciles an `EventDestination`: Secrets, validation, directory, status.
+//! Reconciles an `EventDestination`: Secrets and ConfigMaps, validation, directory, status.
 //!
 //! Most reconciles only follow deliveries: then what was validated before is used again, and nothing is read from
 //! the API server. When it cannot be asked, a configuration that is in force stays in force.
@@ -15,27 +15,27 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
 
+use super::config_maps;
 use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::dead_letters;
 use super::error::Error;
 use super::observed::Observed;
-use super::references::{Referrer, Seen};
+use super::ownership;
+use super::references::{Named, Referrer, Seen};
 use super::replays;
 use super::secrets::{self, Ensured};
 use super::signing;
 use super::status;
 use super::trigger::object_ref;
 use super::watch::Sink;
-use crate::api::v1alpha1::{
-    EventDestination, EventDestinationSpec, EventDestinationStatus, EventProject, SecretKeyRef,
-};
+use crate::adapters::installation::Changes;
+use crate::api::v1alpha1::{EventDestination, EventDestinationSpec, EventDestinationStatus, EventProject};
 use crate::domain::destination::{
-    Destination, INSTALLATION, Identity, Reference, References, SigningKeyRef, Subscription,
-    generated_secret_name, secret_references, signing_key_refs,
+    Destination, Holder, INSTALLATION, Identity, Reference, References, SigningKeyRef, Subscription,
+    generated_secret_name, signing_key_refs, value_references,
 };
 use crate::domain::fault::Faults;
 use crate::domain::id::{ObjectKey, Uid};
@@ -133,6 +133,7 @@ enum State {
     Faulty(Faults),
     Undecodable(String),
     Waiting(String),
+    Unproved(ownership::Missing),
 }
 
 pub(super) async fn reconcile(
@@ -196,10 +197,10 @@ async fn look(
         _ => None,
     };
     let again = report(shared, object, &identity, &state, shared.context.counter_interval).await?;
-    let usual = if matches!(state, State::Waiting(_)) {
-        SOON
-    } else {
-        SLOW_REQUEUE
+    let usual = match &state {
+        State::Waiting(_) => SOON,
+        State::Unproved(missing) => missing.again.unwrap_or(SLOW_REQUEUE),
+        _ => SLOW_REQUEUE,
     };
     let again = again.unwrap_or_else(|| shared.jittered(usual));
     Ok(Action::requeue(keys_due.map_or(again, |due| again.min(due))))
@@ -282,10 +283,10 @@ async fn prepare(
     }
     let signatures = signing_key_refs(&identity.key.name, spec);
     let generated: Vec<&SigningKeyRef> = signatures.iter().filter(|one| one.generated).collect();
-    let wanted = secret_references(&identity.key.name, spec);
+    let wanted = value_references(&identity.key.name, spec);
     let (installed, wanted): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|(_, key)| key.name == INSTALLATION);
-    let names: BTreeSet<String> = wanted.iter().map(|(_, key)| key.name.clone()).collect();
+    let names: BTreeSet<Named> = wanted.iter().map(|(_, of)| of.into()).collect();
     shared.references.begin(&referrer, &names);
     let mut found: HashMap<String, Option<KubeSecret>> = HashMap::new();
     let mut is_foreign = false;
@@ -314,22 +315,45 @@ async fn prepare(
             }
         }
     }
-    let others = names.iter().filter(|name| !found.contains_key(*name));
-    let reads = others.map(async |name| {
+    let others: Vec<_> = of_kind(Holder::Secret, &names)
+        .filter(|name| !found.contains_key(*name))
+        .collect();
+    let reads = others.into_iter().map(async |name| {
         let secret = secrets::read(&shared.client, &identity.key.namespace, name).await?;
-        Ok::<_, Error>((name.clone(), secret))
+        Ok::<_, Error>((name.to_owned(), secret))
     });
     found.extend(try_join_all(reads).await?);
-    for (name, secret) in &found {
-        let seen = secret.as_ref().map_or(Seen::Missing, |secret| {
-            Seen::of(secret.resource_version().as_deref())
-        });
-        shared.references.saw(&referrer, name, seen);
+    let reads = of_kind(Holder::ConfigMap, &names).map(async |name| {
+        let config_map = config_maps::read(&shared.client, &identity.key.namespace, name).await?;
+        Ok::<_, Error>((name.to_owned(), config_map))
+    });
+    let config_maps: HashMap<_, _> = try_join_all(reads).await?.into_iter().collect();
+    for named in &names {
+        let version = match named.holder {
+            Holder::Secret => version(&found, &named.name),
+            Holder::ConfigMap => version(&config_maps, &named.name),
+        };
+        let seen = version.map_or(Seen::Missing, |version| Seen::of(Some(&version)));
+        shared.references.saw(&referrer, named, seen);
     }
-    let mut references: References = wanted.into_iter().map(|(_, key)| lookup(key, &found)).collect();
+    let mut references: References = wanted
+        .into_iter()
+        .map(|(_, of)| {
+            let value = match of.holder {
+                Holder::Secret => value(&found, &of.name, |secret| secrets::data(secret, &of.key)),
+                Holder::ConfigMap => value(&config_maps, &of.name, |object| {
+                    config_maps::data(object, &of.key)
+                }),
+            };
+            (of, value)
+        })
+        .collect();
     if !installed.is_empty() {
-        let found = shared.context.smtp.references();
-        references.extend(found.iter().map(|(key, found)| (key.clone(), found.clone())));
+        let found = shared.context.installation.references();
+        let found = installed
+            .into_iter()
+            .filter_map(|(_, of)| Some((found.get(&of)?.clone(), of)));
+        references.extend(found.map(|(found, of)| (of, found)));
     }
     if is_foreign {
         signing::stand_in(&generated, &mut references, shared);
@@ -339,7 +363,11 @@ async fn prepare(
         Ok(mut destination) if faults.is_empty() => {
             let keys = signing::hold(object, identity, &signatures, &found, &mut destination, shared).await?;
             if keys.is_empty() {
-                State::InForce(Arc::new(destination))
+                let status = status::current(shared, object, &identity.uid);
+                match ownership::establish(object, status.as_deref(), &mut destination, shared) {
+                    Ok(()) => State::InForce(Arc::new(destination)),
+                    Err(missing) => State::Unproved(missing),
+                }
             } else {
                 State::Faulty(keys)
             }
@@ -355,15 +383,30 @@ async fn prepare(
     Ok(state)
 }
 
-fn lookup(key: SecretKeyRef, found: &HashMap<String, Option<KubeSecret>>) -> (SecretKeyRef, Reference) {
-    let reference = match found.get(&key.name) {
-        Some(Some(secret)) => match secrets::data(secret, &key.key) {
+fn of_kind(holder: Holder, names: &BTreeSet<Named>) -> impl Iterator<Item = &str> {
+    let those = names.iter().filter(move |named| named.holder == holder);
+    those.map(|named| named.name.as_str())
+}
+
+/// The version in which an object was read; `None`: there is none.
+fn version<K: kube::Resource>(found: &HashMap<String, Option<K>>, name: &str) -> Option<String> {
+    let object = found.get(name)?.as_ref()?;
+    // The API server gives every object one.
+    Some(object.meta().resource_version.clone().unwrap_or_default())
+}
+
+fn value<K>(
+    found: &HashMap<String, Option<K>>,
+    name: &str,
+    data: impl FnOnce(&K) -> Option<&[u8]>,
+) -> Reference {
+    match found.get(name) {
+        Some(Some(object)) => match data(object) {
             Some(value) => Reference::Found(Secret::new(value.to_vec())),
             None => Reference::NoKey,
         },
-        Some(None) | None => Reference::NoSecret,
-    };
-    (key, reference)
+        Some(None) | None => Reference::NoObject,
+    }
 }
 
 async fn report(
@@ -395,6 +438,10 @@ async fn report(
             State::Faulty(faults) => Configuration::Faulty(faults),
             State::Undecodable(error) => Configuration::Undecodable(error),
             State::Waiting(message) => Configuration::Waiting(message),
+            State::Unproved(missing) => Configuration::Unproved {
+                refused: missing.refused,
+                message: &missing.message,
+            },
         },
         signing_secret: signing.as_ref(),
         delivery: view.as_ref().map(delivery),
@@ -411,10 +458,16 @@ async fn report(
     Ok(again)
 }
 
-/// Has a destination looked at again whose SMTP server is the installation's, which has changed.
-pub(super) fn server_changed(object: &Observed<EventDestination>, shared: &Shared) {
-    let email = object.spec.as_ref().ok().and_then(|spec| spec.email.as_ref());
-    if let (Some(key), Some(None)) = (object.key(), email.map(|email| &email.smtp_ref)) {
+/// Has a destination looked at again whose SMTP server or proxy is the installation's, which has changed.
+pub(super) fn installation_changed(object: &Observed<EventDestination>, changes: Changes, shared: &Shared) {
+    let Ok(spec) = &object.spec else { return };
+    let email = spec.email.as_ref().is_some_and(|email| email.smtp_ref.is_none());
+    let webhook = spec
+        .webhook
+        .as_ref()
+        .is_some_and(|webhook| webhook.proxy.is_none());
+    let concerns = (changes.smtp && email) || (changes.proxy && webhook);
+    if let Some(key) = object.key().filter(|_| concerns) {
         shared.references.outdate(&referrer(&key));
         shared.destination_triggers.push(key);
     }
@@ -435,6 +488,10 @@ fn test(
     match (TestRequest::parse(asked), state) {
         (Err(fault), _) => not_sent(INVALID_REQUEST, &fault),
         (Ok(request), State::InForce(destination)) => shared.context.tester.test(destination, &request),
+        (Ok(_), State::Unproved(_)) => not_sent(
+            NOT_READY,
+            "the receiver has not proved that it wants events; condition Ready says how that stands",
+        ),
         (Ok(_), State::Faulty(_) | State::Undecodable(_)) => not_sent(
             NOT_READY,
             "the configuration is not in force; mend what condition Ready says and ask again",

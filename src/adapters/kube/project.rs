@@ -21,7 +21,7 @@ use super::children::{self, Children};
 use super::context::{SLOW_REQUEUE, SOON, Shared};
 use super::error::Error;
 use super::observed::{Observed, Watched};
-use super::references::{Referrer, Seen};
+use super::references::{Named, Referrer, Seen};
 use super::secrets::{self, Ensured, Wanted};
 use super::status;
 use super::watch::{Sink, wake_referring};
@@ -311,7 +311,7 @@ async fn token(
     };
     shared
         .references
-        .begin(&referrer, &BTreeSet::from([name.clone()]));
+        .begin(&referrer, &BTreeSet::from([Named::secret(&name)]));
     let owner = object.owner_reference();
     let wanted = Wanted {
         namespace: &key.namespace,
@@ -327,9 +327,11 @@ async fn token(
     };
     Ok(match secrets::ensure(&shared.client, wanted, make).await? {
         Ensured::Ours(secret) => {
-            shared
-                .references
-                .saw(&referrer, &name, Seen::of(secret.resource_version().as_deref()));
+            shared.references.saw(
+                &referrer,
+                &Named::secret(&name),
+                Seen::of(secret.resource_version().as_deref()),
+            );
             if let Some(token) = secrets::data(&secret, TOKEN_KEY).and_then(parse) {
                 (State::Open, Token::Known(token))
             } else {

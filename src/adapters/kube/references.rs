@@ -1,24 +1,48 @@
-//! [`References`]: which objects refer to which Secrets, and in which version each was last read.
+//! [`References`]: which objects refer to which Secrets and ConfigMaps, and in which version each was last read.
 //!
-//! Secrets are watched by metadata only and no watch result is kept: this index knows the few that matter. A change
+//! They are watched by metadata only and no watch result is kept: this index knows the few that matter. A change
 //! wakes an object only when it has not read that version already, so neither a relist nor the Secrets that Postrider
-//! itself makes cause work. Interest is registered *before* a Secret is read: a change in between is noticed.
+//! itself makes cause work. Interest is registered *before* an object is read: a change in between is noticed.
+//! ConfigMaps are not watched before somebody refers to one: who needs none need not let them be read.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+use crate::domain::destination::{Holder, ValueRef};
 use crate::domain::id::ObjectKey;
 use crate::engine::directory::Kind;
 
-/// An object that refers to Secrets.
+/// An object that refers to Secrets and ConfigMaps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Referrer {
     pub(super) kind: Kind,
     pub(super) key: ObjectKey,
 }
 
-/// What an object last saw of a Secret.
+/// A Secret or ConfigMap in the namespace of whoever refers to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Named {
+    pub(super) holder: Holder,
+    pub(super) name: String,
+}
+
+impl Named {
+    pub(super) fn secret(name: &str) -> Self {
+        let (holder, name) = (Holder::Secret, name.to_owned());
+        Self { holder, name }
+    }
+}
+
+impl From<&ValueRef> for Named {
+    fn from(of: &ValueRef) -> Self {
+        let (holder, name) = (of.holder, of.name.clone());
+        Self { holder, name }
+    }
+}
+
+/// What an object last saw of a Secret or ConfigMap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     /// It has not looked yet.
@@ -35,21 +59,25 @@ impl Seen {
     }
 }
 
-/// Which objects refer to which Secrets.
+/// Which objects refer to which Secrets and ConfigMaps.
 #[derive(Debug, Default)]
-pub(super) struct References(Mutex<Index>);
+pub(super) struct References {
+    index: Mutex<Index>,
+    /// Somebody refers, or referred, to a ConfigMap.
+    config_maps: watch::Sender<bool>,
+}
 
 #[derive(Debug, Default)]
 struct Index {
-    secrets: HashMap<ObjectKey, HashMap<Referrer, Seen>>,
+    holders: HashMap<(Holder, ObjectKey), HashMap<Referrer, Seen>>,
     referrers: HashMap<Referrer, Interest>,
-    /// Secrets met since a relist began; `None` outside of one.
-    listing: Option<HashSet<ObjectKey>>,
+    /// What was met of each kind since a relist began; none outside of one.
+    listing: HashMap<Holder, HashSet<ObjectKey>>,
 }
 
 #[derive(Debug, Default)]
 struct Interest {
-    names: BTreeSet<String>,
+    names: BTreeSet<Named>,
     /// All of it was read, and nothing has changed since the reading began.
     current: bool,
     /// A reading is under way in which nothing has changed so far.
@@ -57,35 +85,37 @@ struct Interest {
 }
 
 impl References {
-    /// Says that an object is about to read these Secrets of its namespace, and no others from now on.
-    pub(super) fn begin(&self, referrer: &Referrer, names: &BTreeSet<String>) {
-        let index = &mut *self.0.lock();
+    /// Says that an object is about to read these of its namespace, and no others from now on.
+    pub(super) fn begin(&self, referrer: &Referrer, names: &BTreeSet<Named>) {
+        if names.iter().any(|named| named.holder == Holder::ConfigMap) {
+            self.config_maps
+                .send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        }
+        let index = &mut *self.index.lock();
         let interest = index.referrers.entry(referrer.clone()).or_default();
         // A change from here on is noticed; one before is about to be read.
         interest.reading = true;
         interest.current = false;
         let before = std::mem::replace(&mut interest.names, names.clone());
         for name in before.difference(names) {
-            index.forget_secret(referrer, name);
+            index.forget_holder(referrer, name);
         }
         for name in names.difference(&before) {
-            let secret = ObjectKey::new(&referrer.key.namespace, name);
             index
-                .secrets
-                .entry(secret)
+                .holders
+                .entry(place(referrer, name))
                 .or_default()
                 .insert(referrer.clone(), Seen::Nothing);
         }
     }
 
-    /// Says what an object saw of a Secret.
-    pub(super) fn saw(&self, referrer: &Referrer, name: &str, seen: Seen) {
-        let secret = ObjectKey::new(&referrer.key.namespace, name);
+    /// Says what an object saw of a Secret or ConfigMap.
+    pub(super) fn saw(&self, referrer: &Referrer, name: &Named, seen: Seen) {
         if let Some(state) = self
-            .0
+            .index
             .lock()
-            .secrets
-            .get_mut(&secret)
+            .holders
+            .get_mut(&place(referrer, name))
             .and_then(|objects| objects.get_mut(referrer))
         {
             *state = seen;
@@ -94,23 +124,23 @@ impl References {
 
     /// Says that an object has read everything. A reading that fails never gets here, and is repeated.
     pub(super) fn complete(&self, referrer: &Referrer) {
-        if let Some(interest) = self.0.lock().referrers.get_mut(referrer) {
+        if let Some(interest) = self.index.lock().referrers.get_mut(referrer) {
             interest.current = std::mem::take(&mut interest.reading);
         }
     }
 
     /// Whether what an object read is still what there is.
     pub(super) fn is_current(&self, referrer: &Referrer) -> bool {
-        self.0
+        self.index
             .lock()
             .referrers
             .get(referrer)
             .is_some_and(|interest| interest.current)
     }
 
-    /// Says that what an object read elsewhere than in Secrets has changed.
+    /// Says that what an object read elsewhere has changed.
     pub(super) fn outdate(&self, referrer: &Referrer) {
-        if let Some(interest) = self.0.lock().referrers.get_mut(referrer) {
+        if let Some(interest) = self.index.lock().referrers.get_mut(referrer) {
             interest.current = false;
             interest.reading = false;
         }
@@ -118,10 +148,10 @@ impl References {
 
     /// Forgets an object.
     pub(super) fn forget(&self, referrer: &Referrer) {
-        let index = &mut *self.0.lock();
+        let index = &mut *self.index.lock();
         if let Some(interest) = index.referrers.remove(referrer) {
             for name in interest.names {
-                index.forget_secret(referrer, &name);
+                index.forget_holder(referrer, &name);
             }
         }
     }
@@ -129,7 +159,7 @@ impl References {
     /// Forgets objects that are gone, should a reconcile under way have brought one back.
     pub(super) fn retain(&self, kept: impl Fn(&Referrer) -> bool) {
         let gone: Vec<Referrer> = self
-            .0
+            .index
             .lock()
             .referrers
             .keys()
@@ -141,43 +171,50 @@ impl References {
         }
     }
 
-    /// Takes note of what the watch says of a Secret; answers with the objects that have to read it anew.
-    pub(super) fn changed(&self, secret: &ObjectKey, now: &Seen) -> Vec<Referrer> {
-        let index = &mut *self.0.lock();
-        if let Some(listed) = &mut index.listing
-            && index.secrets.contains_key(secret)
+    /// Waits until somebody refers to a ConfigMap.
+    pub(super) async fn config_maps_wanted(&self) {
+        // The sender is in `self`, so that it cannot be gone.
+        let _ = self.config_maps.subscribe().wait_for(|wanted| *wanted).await;
+    }
+
+    /// Takes note of what a watch says; answers with the objects that have to read it anew.
+    pub(super) fn changed(&self, holder: Holder, key: &ObjectKey, now: &Seen) -> Vec<Referrer> {
+        let place = (holder, key.clone());
+        let index = &mut *self.index.lock();
+        if let Some(listed) = index.listing.get_mut(&holder)
+            && index.holders.contains_key(&place)
         {
-            listed.insert(secret.clone());
+            listed.insert(key.clone());
         }
-        index.differing(secret, now)
+        index.differing(&place, now)
     }
 
     /// A relist begins.
-    pub(super) fn relist(&self) {
-        self.0.lock().listing = Some(HashSet::new());
+    pub(super) fn relist(&self, holder: Holder) {
+        self.index.lock().listing.insert(holder, HashSet::new());
     }
 
     /// A relist is complete: what was not met is gone.
-    pub(super) fn relisted(&self) -> Vec<Referrer> {
-        let index = &mut *self.0.lock();
-        let Some(listed) = index.listing.take() else {
+    pub(super) fn relisted(&self, holder: Holder) -> Vec<Referrer> {
+        let index = &mut *self.index.lock();
+        let Some(listed) = index.listing.remove(&holder) else {
             return Vec::new();
         };
-        let gone: Vec<ObjectKey> = index
-            .secrets
+        let gone: Vec<(Holder, ObjectKey)> = index
+            .holders
             .keys()
-            .filter(|key| !listed.contains(*key))
+            .filter(|(kind, key)| *kind == holder && !listed.contains(key))
             .cloned()
             .collect();
         gone.iter()
-            .flat_map(|key| index.differing(key, &Seen::Missing))
+            .flat_map(|place| index.differing(place, &Seen::Missing))
             .collect()
     }
 }
 
 impl Index {
-    fn differing(&mut self, secret: &ObjectKey, now: &Seen) -> Vec<Referrer> {
-        let objects = self.secrets.get(secret).into_iter().flatten();
+    fn differing(&mut self, place: &(Holder, ObjectKey), now: &Seen) -> Vec<Referrer> {
+        let objects = self.holders.get(place).into_iter().flatten();
         let differing: Vec<Referrer> = objects
             .filter(|(_, seen)| *seen != now)
             .map(|(referrer, _)| referrer.clone())
@@ -191,15 +228,20 @@ impl Index {
         differing
     }
 
-    fn forget_secret(&mut self, referrer: &Referrer, name: &str) {
-        let secret = ObjectKey::new(&referrer.key.namespace, name);
-        if let Some(objects) = self.secrets.get_mut(&secret) {
+    fn forget_holder(&mut self, referrer: &Referrer, name: &Named) {
+        let place = place(referrer, name);
+        if let Some(objects) = self.holders.get_mut(&place) {
             objects.remove(referrer);
             if objects.is_empty() {
-                self.secrets.remove(&secret);
+                self.holders.remove(&place);
             }
         }
     }
+}
+
+fn place(referrer: &Referrer, named: &Named) -> (Holder, ObjectKey) {
+    let key = ObjectKey::new(&referrer.key.namespace, &named.name);
+    (named.holder, key)
 }
 
 #[cfg(test)]
@@ -217,8 +259,8 @@ mod tests {
         Seen::Version(text.to_owned())
     }
 
-    fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
-        names.into_iter().map(ToOwned::to_owned).collect()
+    fn names<const N: usize>(names: [&str; N]) -> BTreeSet<Named> {
+        names.into_iter().map(Named::secret).collect()
     }
 
     #[test]
@@ -226,33 +268,33 @@ mod tests {
         let references = References::default();
         let (a, b, secret) = (referrer("a"), referrer("b"), ObjectKey::new("ns", "s"));
         references.begin(&a, &names(["s"]));
-        references.saw(&a, "s", version("1"));
+        references.saw(&a, &Named::secret("s"), version("1"));
         references.begin(&b, &names(["s"]));
         assert_eq!(
-            references.changed(&secret, &version("1")),
+            references.changed(Holder::Secret, &secret, &version("1")),
             std::slice::from_ref(&b)
         );
-        references.saw(&b, "s", version("2"));
+        references.saw(&b, &Named::secret("s"), version("2"));
         assert_eq!(
-            references.changed(&secret, &version("2")),
+            references.changed(Holder::Secret, &secret, &version("2")),
             std::slice::from_ref(&a)
         );
         assert!(!references.is_current(&a));
         references.begin(&a, &names(["s"]));
         assert!(!references.is_current(&a), "the reading is under way, or failed");
-        references.saw(&a, "s", version("2"));
+        references.saw(&a, &Named::secret("s"), version("2"));
         references.complete(&a);
         assert!(references.is_current(&a));
         references.begin(&a, &names(["s"]));
-        references.changed(&secret, &version("3"));
+        references.changed(Holder::Secret, &secret, &version("3"));
         references.complete(&a);
         assert!(!references.is_current(&a), "it changed during the reading");
         assert_eq!(
-            references.changed(&ObjectKey::new("other", "s"), &version("9")),
+            references.changed(Holder::Secret, &ObjectKey::new("other", "s"), &version("9")),
             []
         );
         assert_eq!(
-            references.changed(&ObjectKey::new("ns", "other"), &version("9")),
+            references.changed(Holder::Secret, &ObjectKey::new("ns", "other"), &version("9")),
             []
         );
     }
@@ -263,14 +305,38 @@ mod tests {
         let (a, b) = (referrer("a"), referrer("b"));
         for (object, name) in [(&a, "gone"), (&b, "kept")] {
             references.begin(object, &names([name]));
-            references.saw(object, name, version("1"));
+            references.saw(object, &Named::secret(name), version("1"));
         }
-        references.relist();
+        references.relist(Holder::Secret);
         assert_eq!(
-            references.changed(&ObjectKey::new("ns", "kept"), &version("1")),
+            references.changed(Holder::Secret, &ObjectKey::new("ns", "kept"), &version("1")),
             []
         );
-        assert_eq!(references.relisted(), [a]);
+        assert_eq!(references.relisted(Holder::Secret), [a]);
+    }
+
+    #[test]
+    fn secrets_and_config_maps_of_one_name_are_two_things() {
+        let references = References::default();
+        let (a, b, key) = (referrer("a"), referrer("b"), ObjectKey::new("ns", "ca"));
+        let config_map = Named {
+            holder: Holder::ConfigMap,
+            name: "ca".to_owned(),
+        };
+        references.begin(&a, &names(["ca"]));
+        assert!(!*references.config_maps.borrow(), "nobody refers to a ConfigMap");
+        references.begin(&b, &BTreeSet::from([config_map.clone()]));
+        assert!(*references.config_maps.borrow());
+        references.saw(&a, &Named::secret("ca"), version("1"));
+        references.saw(&b, &config_map, version("1"));
+        let changed = references.changed(Holder::ConfigMap, &key, &version("2"));
+        assert_eq!(changed, std::slice::from_ref(&b));
+        // A relist of one kind says nothing of the other, also while both are under way.
+        references.relist(Holder::ConfigMap);
+        references.relist(Holder::Secret);
+        assert_eq!(references.relisted(Holder::ConfigMap), [b]);
+        assert_eq!(references.changed(Holder::Secret, &key, &version("1")), []);
+        assert_eq!(references.relisted(Holder::Secret), []);
     }
 
     #[test]
@@ -279,9 +345,9 @@ mod tests {
         let a = referrer("a");
         references.begin(&a, &names(["s", "t"]));
         references.begin(&a, &names(["t"]));
-        assert_eq!(references.0.lock().secrets.len(), 1);
+        assert_eq!(references.index.lock().holders.len(), 1);
         references.forget(&a);
-        let index = references.0.lock();
-        assert!(index.secrets.is_empty() && index.referrers.is_empty());
+        let index = references.index.lock();
+        assert!(index.holders.is_empty() && index.referrers.is_empty());
     }
 }

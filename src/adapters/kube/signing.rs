@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::context::Shared;
 use super::error::Error;
 use super::observed::Observed;
-use super::references::{Referrer, Seen};
+use super::references::{Named, Referrer, Seen};
 use super::secrets::{self, Ensured, Values, Wanted};
 use crate::api::v1alpha1::event_destination::SignatureStatus;
 use crate::api::v1alpha1::{EventDestination, EventDestinationStatus};
@@ -107,7 +107,7 @@ pub(super) fn stand_in(generated: &[&SigningKeyRef], references: &mut References
     for one in generated {
         if let Ok(made) = generate(one.scheme, shared.random()) {
             let value = made.secret.expose().clone().into_bytes();
-            references.insert(one.key.clone(), Reference::Found(Secret::new(value)));
+            references.insert((&one.key).into(), Reference::Found(Secret::new(value)));
         }
     }
 }
@@ -465,7 +465,9 @@ fn note_version(identity: &Identity, secret: &KubeSecret, shared: &Shared) {
         key: identity.key.clone(),
     };
     let seen = Seen::of(secret.resource_version().as_deref());
-    shared.references.saw(&referrer, &secret.name_any(), seen);
+    shared
+        .references
+        .saw(&referrer, &Named::secret(&secret.name_any()), seen);
 }
 
 /// Writes the Secret of earlier keys.

@@ -12,19 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Shared;
 use super::observed::{Observed, Watched};
 use super::references::{Referrer, Seen};
 use super::trigger::object_ref;
+use crate::domain::destination::Holder;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::engine::directory::Kind;
 
@@ -190,12 +192,28 @@ fn brief(error: &watcher::Error) -> String {
     text
 }
 
-/// Follows the metadata of every Secret; nothing of it is kept.
-pub(super) async fn follow_secrets(
-    api: Api<PartialObjectMeta<Secret>>,
+/// Follows the metadata of every ConfigMap, from the moment on in which somebody refers to one.
+pub(super) async fn follow_config_maps(
+    api: Api<PartialObjectMeta<ConfigMap>>,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
+    tokio::select! {
+        () = shared.references.config_maps_wanted() => {}
+        () = shutdown.cancelled() => return,
+    }
+    follow_values(api, Holder::ConfigMap, shared, shutdown).await;
+}
+
+/// Follows the metadata of every Secret or ConfigMap; nothing of it is kept.
+pub(super) async fn follow_values<K>(
+    api: Api<PartialObjectMeta<K>>,
+    holder: Holder,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
+{
     let events = watcher(api, watcher::Config::default()).backoff(Patience::default());
     let mut events = std::pin::pin!(events);
     let mut complaint = Complaint::default();
@@ -205,25 +223,25 @@ pub(super) async fn follow_secrets(
             () = shutdown.cancelled() => None,
         };
         let Some(event) = event else { return };
-        complaint.settle("Secret", &event);
+        complaint.settle(holder.as_str(), &event);
         let stale = match event {
-            Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
-                let version = Seen::of(secret.metadata.resource_version.as_deref());
-                secret_key(&secret)
-                    .map(|key| shared.references.changed(&key, &version))
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                let version = Seen::of(object.metadata.resource_version.as_deref());
+                key_of(&object.metadata)
+                    .map(|key| shared.references.changed(holder, &key, &version))
                     .unwrap_or_default()
             }
-            Ok(Event::Delete(secret)) => secret_key(&secret)
-                .map(|key| shared.references.changed(&key, &Seen::Missing))
+            Ok(Event::Delete(object)) => key_of(&object.metadata)
+                .map(|key| shared.references.changed(holder, &key, &Seen::Missing))
                 .unwrap_or_default(),
             Ok(Event::Init) => {
-                shared.references.relist();
+                shared.references.relist(holder);
                 Vec::new()
             }
-            Ok(Event::InitDone) => shared.references.relisted(),
+            Ok(Event::InitDone) => shared.references.relisted(holder),
             Err(error) => {
-                shared.context.metrics.watch_failed("Secret");
-                complaint.make("Secret", &error);
+                shared.context.metrics.watch_failed(holder.as_str());
+                complaint.make(holder.as_str(), &error);
                 Vec::new()
             }
         };
@@ -233,10 +251,10 @@ pub(super) async fn follow_secrets(
     }
 }
 
-fn secret_key(secret: &PartialObjectMeta<Secret>) -> Option<ObjectKey> {
+fn key_of(metadata: &ObjectMeta) -> Option<ObjectKey> {
     Some(ObjectKey::new(
-        secret.metadata.namespace.as_deref()?,
-        secret.metadata.name.as_deref()?,
+        metadata.namespace.as_deref()?,
+        metadata.name.as_deref()?,
     ))
 }
 

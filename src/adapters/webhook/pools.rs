@@ -33,6 +33,8 @@ pub(super) struct Pools {
     kept: Mutex<HashMap<Fingerprint, Kept>>,
     guard: Guard,
     proxies: Guard,
+    /// For the proxy that Postrider was installed with.
+    unguarded: Guard,
     roots: Arc<RootCertStore>,
     max_idle: usize,
     metrics: TransportMetrics,
@@ -47,6 +49,7 @@ impl Pools {
     pub(super) fn new(
         guard: Guard,
         proxies: Guard,
+        unguarded: Guard,
         roots: Arc<RootCertStore>,
         max_idle: usize,
         metrics: TransportMetrics,
@@ -55,6 +58,7 @@ impl Pools {
             kept: Mutex::default(),
             guard,
             proxies,
+            unguarded,
             roots,
             max_idle,
             metrics,
@@ -98,7 +102,12 @@ impl Pools {
                 let plain = trust::builder()?
                     .with_root_certificates(Arc::clone(&self.roots))
                     .with_no_client_auth();
-                Some(Dialer::new(proxy.clone(), self.proxies.clone(), Arc::new(plain)))
+                let guard = if proxy.is_of_installation {
+                    &self.unguarded
+                } else {
+                    &self.proxies
+                };
+                Some(Dialer::new(proxy.clone(), guard.clone(), Arc::new(plain)))
             }
             None => None,
         };

@@ -113,6 +113,33 @@ pub struct SecretKeySource {
     pub secret_key_ref: SecretKeyRef,
 }
 
+/// One key of a ConfigMap in the same namespace.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKeyRef {
+    /// Name of the ConfigMap, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE))]
+    pub name: String,
+    /// Key within its data.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("use letters, digits, \"-\", \"_\" and \".\""))]
+    pub key: String,
+}
+
+/// Where certificates of authorities come from: set exactly one of `secretKeyRef` and `configMapKeyRef`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.secretKeyRef) != has(self.configMapKeyRef)").message("set exactly one of secretKeyRef and configMapKeyRef"))]
+#[serde(rename_all = "camelCase")]
+pub struct CaSource {
+    /// A key of a Secret in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
+    /// A key of a ConfigMap in the same namespace, such as trust-manager writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<ConfigMapKeyRef>,
+}
+
 /// A length of time as Kubernetes and Go write it: `5s`, `1h30m`, `250ms`, `1.5s`.
 ///
 /// Each field's own CEL rule, made by `duration_rule`, refuses what does not parse or is out of bounds.

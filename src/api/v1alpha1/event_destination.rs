@@ -16,6 +16,7 @@ use super::delivery::{
     dead_letter_rule,
 };
 use super::email::EmailTarget;
+use super::ownership::{OwnershipProofSpec, OwnershipProofStatus};
 pub use super::replay::LastReplay;
 use super::request::{
     AuthSpec, CloudEventsMode, CompressionSpec, ContentType, ProxySpec, RequestMethod, TlsSpec,
@@ -125,6 +126,8 @@ pub struct EventDestinationSpec {
 #[x_kube(validation = Rule::new("!has(self.contentType) || !has(self.payload) || !has(self.payload.format) || self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']").message("the ready formats of services have a content type of their own; remove contentType").field_path(".contentType"))]
 #[x_kube(validation = Rule::new("!has(self.contentType) || self.contentType != 'application/cloudevents+json' || (has(self.payload) && (!has(self.payload.format) || self.payload.format == 'CloudEvent'))").message("contentType application/cloudevents+json belongs to format CloudEvent, or to a template that is one").field_path(".contentType"))]
 #[x_kube(validation = Rule::new("!has(self.cloudEvents) || (has(self.payload) && has(self.payload.format) && self.payload.format == 'CloudEvent')").message("cloudEvents belongs to format CloudEvent; set payload.format").field_path(".cloudEvents"))]
+#[x_kube(validation = Rule::new("!has(self.ownershipProof) || ((!has(self.url) || !self.url.contains('{{')) && (!has(self.payload) || !has(self.payload.format) || self.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']))").message("ownershipProof is for one URL without placeholders, and not for the ready formats of services").field_path(".ownershipProof"))]
+#[x_kube(validation = Rule::new("!has(self.ownershipProof) || self.ownershipProof.type != 'SignedChallenge' || !has(self.signing) || !has(self.signing.scheme) || self.signing.scheme != 'None'").message("a SignedChallenge has to be signed; set signing.scheme").field_path(".ownershipProof"))]
 #[x_kube(validation = Rule::new("!has(self.tls) || !has(self.url) || self.url.lowerAscii().startsWith('https:')").message("tls needs an https URL").field_path(".tls"))]
 #[x_kube(validation = Rule::new("!has(self.auth) || !has(self.headers) || self.headers.all(one, one.name.lowerAscii() != 'authorization')").message("auth sets the header Authorization; remove it from headers").field_path(".headers"))]
 #[x_kube(validation = Rule::new("!has(self.auth) || !has(self.signing) || ((!has(self.signing.header) || self.signing.header.lowerAscii() != 'authorization') && (!has(self.signing.also) || self.signing.also.all(one, !has(one.header) || one.header.lowerAscii() != 'authorization')))").message("auth sets the header Authorization; choose another header for the signature").field_path(".signing"))]
@@ -192,6 +195,10 @@ pub struct WebhookTarget {
     /// services, which have their own keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing: Option<SigningSpec>,
+
+    /// Proof that the receiver wants the events, before the first one is sent; they wait for it. Default: none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ownership_proof: Option<OwnershipProofSpec>,
 }
 
 /// One request header.
@@ -463,6 +470,9 @@ pub struct EventDestinationStatus {
     #[schemars(length(max = 5))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub signatures: Vec<SignatureStatus>,
+    /// The proof that the receiver wants the events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ownership_proof: Option<OwnershipProofStatus>,
     /// Health and counters of deliveries; counters are written at most every 30 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryStatus>,

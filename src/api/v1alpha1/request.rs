@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{LocalReference, SecretKeySource, URL_MESSAGE, URL_RULE};
+use super::common::{CaSource, LocalReference, SecretKeySource, URL_MESSAGE, URL_RULE};
 
 /// How requests say who sends them: set exactly one of `basic`, `bearer` and `oauth2ClientCredentials`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
@@ -98,10 +98,11 @@ pub enum AuthStyle {
 #[x_kube(validation = Rule::new("has(self.caFrom) || has(self.clientCertificateFrom) || has(self.serverName)").message("set at least one of caFrom, clientCertificateFrom and serverName"))]
 #[serde(rename_all = "camelCase")]
 pub struct TlsSpec {
-    /// Secret that holds the authorities that the receiver's certificate may come from, 1 to 64 certificates in PEM; no
-    /// others are trusted. Default: those of the installation.
+    /// Secret or ConfigMap that holds the authorities that the receiver's certificate may come from, 1 to 64 certificates
+    /// in PEM; no others are trusted. A change takes effect for new connections within seconds. Default: those of the
+    /// installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_from: Option<SecretKeySource>,
+    pub ca_from: Option<CaSource>,
     /// The certificate that is shown to a receiver that asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_from: Option<ClientCertificateSource>,
@@ -165,8 +166,9 @@ pub enum CloudEventsMode {
 
 /// An HTTP proxy. It is asked for a tunnel (`CONNECT`) to `https` URLs, and passes requests for `http` URLs on. It
 /// resolves the receiver's name itself, so the egress guard checks the proxy's addresses instead of the receiver's.
+/// Default: the proxy that Postrider was installed with, if any.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("set exactly one of url and urlFrom"))]
+#[x_kube(validation = Rule::new("[has(self.url), has(self.urlFrom), has(self.direct) && self.direct].filter(one, one).size() == 1 && !(has(self.direct) && has(self.authFrom))").message("set exactly one of url, urlFrom and direct: true; authFrom belongs to url and urlFrom"))]
 #[serde(rename_all = "camelCase")]
 pub struct ProxySpec {
     /// URL of the proxy, `http` or `https`, without path, for example `http://proxy.example.com:3128`; at most 2048
@@ -181,6 +183,9 @@ pub struct ProxySpec {
     /// User name and password for the proxy. They take the place of those of the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_from: Option<ProxyLoginSource>,
+    /// Go to the receiver without a proxy, also when Postrider was installed with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<bool>,
 }
 
 /// Where user name and password for a proxy come from.

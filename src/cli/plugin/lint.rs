@@ -15,7 +15,7 @@ use super::{LintArgs, LintOutput, Report, Verdict};
 use crate::api::names::{MAX_DESTINATION_NAME, MAX_NAME, MAX_PROJECT_NAME, is_well_formed};
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::api::{API_VERSION, GROUP};
-use crate::domain::destination::{Destination, Identity, Reference, References, secret_references};
+use crate::domain::destination::{Destination, Identity, Reference, References, value_references};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::fault::{FaultKind, Faults};
 use crate::domain::id::{ObjectKey, Uid};
@@ -42,7 +42,7 @@ struct Finding {
 /// What a document is to us.
 enum Role {
     Ours(&'static str),
-    Secret,
+    Values,
     Other,
     Broken(&'static str, String),
 }
@@ -64,8 +64,7 @@ pub(super) fn run(args: &LintArgs) -> anyhow::Result<Report> {
     let linter = Linter::new(EgressPolicy::new(args.allow_egress.iter().copied()))?;
     let mut secrets = Secrets::default();
     let mut findings = Vec::new();
-    for document in documents.iter().filter(|document| Secrets::is_secret(document)) {
-        let faults = secrets.add(document);
+    for (document, faults) in secrets.add_all(documents.iter()) {
         findings.extend(findings_of(document, &faults));
     }
     let (mut checked, mut ignored) = (0_usize, 0_usize);
@@ -75,7 +74,7 @@ pub(super) fn run(args: &LintArgs) -> anyhow::Result<Report> {
                 checked += 1;
                 linter.faults(document, kind, &secrets)
             }
-            Role::Secret => continue,
+            Role::Values => continue,
             Role::Other => {
                 ignored += 1;
                 continue;
@@ -181,8 +180,8 @@ fn role(document: &Document) -> Role {
         };
         return Role::Broken(path, "is missing or no text".to_owned());
     };
-    if Secrets::is_secret(document) {
-        return Role::Secret;
+    if Secrets::holder(document).is_some() {
+        return Role::Values;
     }
     if version.split('/').next() != Some(GROUP) {
         return Role::Other;
@@ -248,9 +247,9 @@ impl Linter {
         let identity = identity(document);
         let mut outside = BTreeSet::new();
         let mut references = References::new();
-        for (path, key) in secret_references(&identity.key.name, &object.spec) {
+        for (path, key) in value_references(&identity.key.name, &object.spec) {
             match secrets.find(namespace, &key) {
-                Reference::NoSecret => drop(outside.insert(path)),
+                Reference::NoObject => drop(outside.insert(path)),
                 found => drop(references.insert(key, found)),
             }
         }
@@ -327,12 +326,11 @@ mod tests {
         let documents = input::parse("f", text).unwrap();
         let linter = Linter::new(EgressPolicy::default()).unwrap();
         let mut secrets = Secrets::default();
-        for document in documents.iter().filter(|document| Secrets::is_secret(document)) {
-            assert!(secrets.add(document).is_empty());
-        }
+        let faults = secrets.add_all(documents.iter());
+        assert!(faults.iter().all(|(_, faults)| faults.is_empty()));
         let faults = |document: &Document| match role(document) {
             Role::Ours(kind) => linter.faults(document, kind, &secrets),
-            Role::Secret | Role::Other => Faults::default(),
+            Role::Values | Role::Other => Faults::default(),
             Role::Broken(path, message) => {
                 let mut faults = Faults::default();
                 faults.invalid(path, message);

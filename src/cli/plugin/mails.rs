@@ -2,8 +2,8 @@
 
 use super::{RenderOutput, Report, Verdict};
 use crate::adapters::smtp::mime;
-use crate::api::v1alpha1::{EventDestinationSpec, SecretKeyRef};
-use crate::domain::destination::{INSTALLATION, Reference, References};
+use crate::api::v1alpha1::EventDestinationSpec;
+use crate::domain::destination::{INSTALLATION, Reference, References, secret};
 use crate::domain::email::Mail;
 use crate::domain::secret::Secret;
 
@@ -17,11 +17,8 @@ pub(super) fn stand_in(spec: &EventDestinationSpec, references: &mut References,
         .smtp_ref
         .as_ref()
         .map_or(INSTALLATION, |reference| &reference.name);
-    let key = |key: &str| SecretKeyRef {
-        name: name.to_owned(),
-        key: key.to_owned(),
-    };
-    if !matches!(references.get(&key("host")), None | Some(Reference::NoSecret)) {
+    let key = |key: &str| secret(name, key);
+    if !matches!(references.get(&key("host")), None | Some(Reference::NoObject)) {
         return;
     }
     report.note(if name == INSTALLATION {

@@ -22,7 +22,7 @@ use crate::api::v1alpha1::event_project::EventProjectSpec;
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::domain::delivery::{self, Attempt, WebhookRequest};
 use crate::domain::destination::{
-    Destination, Reference, References, Target, Webhook, secret_references, signing_key_refs,
+    Destination, Reference, References, Target, Webhook, signing_key_refs, value_references,
 };
 use crate::domain::egress::EgressPolicy;
 use crate::domain::email;
@@ -62,8 +62,7 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
         documents.extend(input::documents(file)?);
     }
     let mut secrets = Secrets::default();
-    for document in documents.iter().filter(|document| Secrets::is_secret(document)) {
-        let faults = secrets.add(document);
+    for (document, faults) in secrets.add_all(documents.iter()) {
         report.notes.extend(lint::lines(document, &faults));
     }
     args.secret.iter().for_each(|given| secrets.give(given));
@@ -155,7 +154,7 @@ fn destination(
     };
     let identity = lint::identity(document);
     let namespace = document.metadata("namespace");
-    let mut references: References = secret_references(&identity.key.name, &object.spec)
+    let mut references: References = value_references(&identity.key.name, &object.spec)
         .into_iter()
         .map(|(_, key)| {
             let found = secrets.find(namespace, &key);
@@ -208,7 +207,7 @@ fn stand_in(
 ) -> Vec<usize> {
     let mut unsigned = Vec::new();
     for (index, signing) in signing_key_refs(name, &object.spec).into_iter().enumerate() {
-        if matches!(references.get(&signing.key), Some(Reference::Found(_))) {
+        if matches!(references.get(&(&signing.key).into()), Some(Reference::Found(_))) {
             continue;
         }
         let origin = if signing.generated {
@@ -228,7 +227,7 @@ fn stand_in(
         ));
         if let Ok(made) = generate(signing.scheme, [1; 32]) {
             let value = Secret::new(made.secret.expose().clone().into_bytes());
-            references.insert(signing.key, Reference::Found(value));
+            references.insert(signing.key.into(), Reference::Found(value));
             unsigned.push(index);
         }
     }

@@ -1,4 +1,4 @@
-//! Secrets that the user gave: manifests among the files, and `--secret`.
+//! Secrets and ConfigMaps that the user gave: manifests among the files, and `--secret`.
 //!
 //! Values are wrapped as soon as they are read and are never part of a message.
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::input::Document;
 use crate::api::v1alpha1::SecretKeyRef;
-use crate::domain::destination::Reference;
+use crate::domain::destination::{Holder, Reference, ValueRef};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
 
@@ -42,28 +42,46 @@ impl FromStr for GivenSecret {
     }
 }
 
-/// Secrets by name.
+/// Secrets and ConfigMaps by name.
 #[derive(Debug, Default)]
 pub(super) struct Secrets(Vec<Entry>);
 
 #[derive(Debug)]
 struct Entry {
+    holder: Holder,
     name: String,
     namespace: Option<String>,
     data: BTreeMap<String, Secret<Vec<u8>>>,
 }
 
 impl Secrets {
-    /// Whether a document is a Secret.
-    pub(super) fn is_secret(document: &Document) -> bool {
-        document.text("kind") == Some("Secret") && document.text("apiVersion") == Some("v1")
+    /// What a document holds values as; `None`: it does not.
+    pub(super) fn holder(document: &Document) -> Option<Holder> {
+        let kind = document
+            .text("kind")
+            .filter(|_| document.text("apiVersion") == Some("v1"))?;
+        [Holder::Secret, Holder::ConfigMap]
+            .into_iter()
+            .find(|holder| holder.as_str() == kind)
     }
 
-    /// Adds the Secret of a document; what is wrong with it is returned.
-    pub(super) fn add(&mut self, document: &Document) -> Faults {
+    /// Adds the Secrets and ConfigMaps of documents; what is wrong with them is returned.
+    pub(super) fn add_all<'a>(
+        &mut self,
+        documents: impl Iterator<Item = &'a Document>,
+    ) -> Vec<(&'a Document, Faults)> {
+        documents
+            .filter_map(|document| Some((document, self.add(document, Self::holder(document)?))))
+            .collect()
+    }
+
+    fn add(&mut self, document: &Document, holder: Holder) -> Faults {
         let mut faults = Faults::default();
         let Some(name) = document.metadata("name") else {
-            faults.invalid("metadata.name", "is missing");
+            // Nothing of ours can refer to it; most ConfigMaps are somebody else's business.
+            if holder == Holder::Secret {
+                faults.invalid("metadata.name", "is missing");
+            }
             return faults;
         };
         let mut data = BTreeMap::new();
@@ -76,9 +94,14 @@ impl Secrets {
                 }
             }
         };
-        members("data", decode, "base64");
-        members("stringData", |text| Some(text.as_bytes().to_vec()), "a string");
+        let [text, bytes] = match holder {
+            Holder::Secret => ["stringData", "data"],
+            Holder::ConfigMap => ["data", "binaryData"],
+        };
+        members(bytes, decode, "base64");
+        members(text, |text| Some(text.as_bytes().to_vec()), "a string");
         self.0.push(Entry {
+            holder,
             name: name.to_owned(),
             namespace: document.metadata("namespace").map(str::to_owned),
             data,
@@ -90,6 +113,7 @@ impl Secrets {
     pub(super) fn give(&mut self, given: &GivenSecret) {
         let data = BTreeMap::from([(given.key.key.clone(), given.value.clone())]);
         let entry = Entry {
+            holder: Holder::Secret,
             name: given.key.name.clone(),
             namespace: None,
             data,
@@ -98,14 +122,15 @@ impl Secrets {
     }
 
     /// What a reference leads to; a namespace that is not written down is any.
-    pub(super) fn find(&self, namespace: Option<&str>, key: &SecretKeyRef) -> Reference {
-        let mut found = Reference::NoSecret;
-        for entry in self.0.iter().filter(|entry| entry.name == key.name) {
+    pub(super) fn find(&self, namespace: Option<&str>, of: &ValueRef) -> Reference {
+        let mut found = Reference::NoObject;
+        let is_it = |entry: &&Entry| entry.holder == of.holder && entry.name == of.name;
+        for entry in self.0.iter().filter(is_it) {
             let elsewhere = matches!((&entry.namespace, namespace), (Some(a), Some(b)) if a != b);
             if elsewhere {
                 continue;
             }
-            match entry.data.get(&key.key) {
+            match entry.data.get(&of.key) {
                 Some(value) => return Reference::Found(value.clone()),
                 None => found = Reference::NoKey,
             }
@@ -124,13 +149,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::cli::plugin::input;
-
-    fn key(name: &str, key: &str) -> SecretKeyRef {
-        SecretKeyRef {
-            name: name.to_owned(),
-            key: key.to_owned(),
-        }
-    }
+    use crate::domain::destination::secret as key;
 
     #[test]
     fn a_key_is_found_in_its_namespace() {
@@ -138,16 +157,34 @@ mod tests {
                     data: {k: czNjcmV0, bad: '?'}, stringData: {t: text}}";
         let document = &input::parse("f", text).unwrap()[0];
         let mut secrets = Secrets::default();
-        let faults = secrets.add(document);
+        let (_, faults) = secrets.add_all([document].into_iter()).remove(0);
         assert_eq!(faults.to_string(), "data.bad: must be base64");
         let found = |text: &str| Reference::Found(Secret::new(text.as_bytes().to_vec()));
         assert_eq!(secrets.find(Some("x"), &key("a", "k")), found("s3cret"));
         assert_eq!(secrets.find(None, &key("a", "t")), found("text"));
         assert_eq!(secrets.find(Some("x"), &key("a", "other")), Reference::NoKey);
-        assert_eq!(secrets.find(Some("y"), &key("a", "k")), Reference::NoSecret);
+        assert_eq!(secrets.find(Some("y"), &key("a", "k")), Reference::NoObject);
         secrets.give(&"a/k=mine=1".parse().unwrap());
         assert_eq!(secrets.find(Some("x"), &key("a", "k")), found("mine=1"));
         assert_eq!(secrets.find(Some("x"), &key("a", "t")), found("text"));
         assert!("a=b".parse::<GivenSecret>().is_err());
+    }
+
+    #[test]
+    fn a_config_map_holds_text_and_bytes_and_is_no_secret() {
+        let text =
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {t: text}, binaryData: {b: YQ==}}";
+        let document = &input::parse("f", text).unwrap()[0];
+        let mut secrets = Secrets::default();
+        assert!(secrets.add_all([document].into_iter()).remove(0).1.is_empty());
+        let find = |holder, name: &str| {
+            let (name, key) = ("a".to_owned(), name.to_owned());
+            secrets.find(None, &ValueRef { holder, name, key })
+        };
+        let found = |text: &str| Reference::Found(Secret::new(text.as_bytes().to_vec()));
+        assert_eq!(find(Holder::ConfigMap, "t"), found("text"));
+        assert_eq!(find(Holder::ConfigMap, "b"), found("a"));
+        assert_eq!(find(Holder::ConfigMap, "c"), Reference::NoKey);
+        assert_eq!(find(Holder::Secret, "t"), Reference::NoObject);
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, MAX_URL, Reference, References,
-    RequestTemplates, Target, Webhook, ready_service,
+    RequestTemplates, Target, ValueRef, Webhook, ready_service,
 };
 use crate::api::v1alpha1::common::{OWN_HEADER_PREFIX, RESERVED_HEADERS};
 use crate::api::v1alpha1::event_destination::{
@@ -433,22 +433,22 @@ impl Check<'_> {
     }
 
     pub(super) fn secret(&mut self, path: &str, key: &SecretKeyRef) -> Option<Secret<Vec<u8>>> {
-        match self.references.get(key) {
+        self.value(path, &key.into())
+    }
+
+    pub(super) fn value(&mut self, path: &str, of: &ValueRef) -> Option<Secret<Vec<u8>>> {
+        let ValueRef { holder, name, key } = of;
+        match self.references.get(of) {
             Some(Reference::Found(value)) => Some(value.clone()),
             Some(Reference::NoKey) => {
-                self.faults.missing(
-                    path,
-                    format!("Secret {:?} has no key {:?}; add it", key.name, key.key),
-                );
+                self.faults
+                    .missing(path, format!("{holder} {name:?} has no key {key:?}; add it"));
                 None
             }
-            Some(Reference::NoSecret) | None => {
+            Some(Reference::NoObject) | None => {
                 self.faults.missing(
                     path,
-                    format!(
-                        "Secret {:?} does not exist; create it with key {:?}",
-                        key.name, key.key
-                    ),
+                    format!("{holder} {name:?} does not exist; create it with key {key:?}"),
                 );
                 None
             }
@@ -476,7 +476,7 @@ impl Check<'_> {
 
 /// A fault of what a Secret holds: the field of the spec is right, so the Secret and its key are named.
 pub(super) fn in_secret(key: &SecretKeyRef, fault: &str) -> String {
-    format!("Secret {:?} key {:?}: {fault}", key.name, key.key)
+    ValueRef::from(key).holds(fault)
 }
 
 /// The longest duration that messages give as an example.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::check::{Check, in_secret};
-use super::{INSTALLATION, Reference, SMTP_PATH};
-use crate::api::v1alpha1::{EmailTarget, SecretKeyRef};
+use super::check::Check;
+use super::{INSTALLATION, Reference, SMTP_PATH, secret};
+use crate::api::v1alpha1::EmailTarget;
 use crate::domain::email::{Email, Mailbox};
 use crate::domain::smtp::SmtpServer;
 use crate::domain::template::Template;
@@ -98,13 +98,8 @@ impl Check<'_> {
             .smtp_ref
             .as_ref()
             .map_or(INSTALLATION, |reference| &reference.name);
-        let reference = |key: &str| {
-            self.references.get(&SecretKeyRef {
-                name: name.to_owned(),
-                key: key.to_owned(),
-            })
-        };
-        if matches!(reference("host"), None | Some(Reference::NoSecret)) {
+        let reference = |key: &str| self.references.get(&secret(name, key));
+        if matches!(reference("host"), None | Some(Reference::NoObject)) {
             let message = if name == INSTALLATION {
                 "Postrider was installed without an SMTP server; name a Secret that describes one here, or have one \
                  set for the installation (--smtp-dir, chart value smtp.secretName)"
@@ -131,11 +126,7 @@ impl Check<'_> {
             let message = if name == INSTALLATION {
                 format!("the SMTP server that Postrider was installed with, key {key:?}: {message}")
             } else {
-                let key = SecretKeyRef {
-                    name: name.to_owned(),
-                    key: key.to_owned(),
-                };
-                in_secret(&key, &message)
+                secret(name, key).holds(&message)
             };
             self.faults.invalid(SMTP_PATH, message);
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::check::{Check, in_secret};
-use super::{Endpoint, Identity, Webhook};
+use super::reference::{INSTALLATION, PROXY_LOGIN, PROXY_URL, Reference, ca, secret};
+use super::{Endpoint, Identity, ValueRef, Webhook};
 use crate::api::v1alpha1::event_destination::{
     EventDestinationSpec, HeaderSpec, PayloadFormat, WebhookTarget,
 };
@@ -31,6 +32,11 @@ const OAUTH2: &str = "spec.webhook.auth.oauth2ClientCredentials";
 /// Keys of a Secret of type `kubernetes.io/basic-auth`.
 const BASIC_KEYS: [&str; 2] = ["username", "password"];
 const PROXY: &str = "spec.webhook.proxy";
+const ONE_PROXY: &str =
+    "set exactly one of url, urlFrom and direct: true; authFrom belongs to url and urlFrom";
+const LOGIN_MISSING: &str = "Postrider was installed with a proxy whose user name or password is missing in the folder \
+                             of --proxy-auth-dir (chart value egress.proxy.secretName); have it put there, or set \
+                             proxy.direct to go without";
 const CA: &str = "spec.webhook.tls.caFrom";
 const CERTIFICATE: &str = "spec.webhook.tls.clientCertificateFrom.secretRef";
 /// Keys of a Secret of type `kubernetes.io/tls`.
@@ -48,18 +54,23 @@ pub(super) struct Asked {
     form: RequestForm,
 }
 
-/// The Secrets that a webhook's requests need, with the path of the field that names each.
-pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> {
+/// The values that a webhook's requests need, with the path of the field that names each.
+pub(super) fn references(target: &WebhookTarget) -> Vec<(String, ValueRef)> {
     let mut found = Vec::new();
+    let bundle = target.tls.as_ref().and_then(|tls| tls.ca_from.as_ref());
+    found.extend(bundle.and_then(ca).map(|bundle| (CA.to_owned(), bundle)));
     let mut source = |path: String, source: Option<&SecretKeySource>| {
-        found.extend(source.map(|source| (path, source.secret_key_ref.clone())));
+        found.extend(source.map(|source| (path, (&source.secret_key_ref).into())));
     };
-    if let Some(tls) = &target.tls {
-        source(CA.to_owned(), tls.ca_from.as_ref());
-    }
     if let Some(proxy) = &target.proxy {
         source(format!("{PROXY}.urlFrom"), proxy.url_from.as_ref());
+    } else {
+        let keys = PROXY_LOGIN.map(|(_, key)| key).into_iter().chain([PROXY_URL]);
+        found.extend(keys.map(|key| (PROXY.to_owned(), secret(INSTALLATION, key))));
     }
+    let mut source = |path: String, source: Option<&SecretKeySource>| {
+        found.extend(source.map(|source| (path, (&source.secret_key_ref).into())));
+    };
     let auth = target.auth.clone().unwrap_or_default();
     source(format!("{AUTH}.bearer"), auth.bearer.as_ref());
     if let Some(client) = &auth.oauth2_client_credentials {
@@ -75,19 +86,19 @@ pub(super) fn references(target: &WebhookTarget) -> Vec<(String, SecretKeyRef)> 
             .secret_ref
             .iter()
             .flat_map(|reference| keys(reference, &BASIC_KEYS));
-        found.extend(keys.map(|key| (format!("{BASIC}.secretRef"), key)));
+        found.extend(keys.map(|key| (format!("{BASIC}.secretRef"), key.into())));
     }
     let login = target.proxy.as_ref().and_then(|proxy| proxy.auth_from.as_ref());
     if let Some(source) = login {
         let path = format!("{PROXY}.authFrom.secretRef");
-        found.extend(keys(&source.secret_ref, &BASIC_KEYS).map(|key| (path.clone(), key)));
+        found.extend(keys(&source.secret_ref, &BASIC_KEYS).map(|key| (path.clone(), key.into())));
     }
     let certificate = target
         .tls
         .as_ref()
         .and_then(|tls| tls.client_certificate_from.as_ref());
     if let Some(source) = certificate {
-        found.extend(keys(&source.secret_ref, &TLS_KEYS).map(|key| (CERTIFICATE.to_owned(), key)));
+        found.extend(keys(&source.secret_ref, &TLS_KEYS).map(|key| (CERTIFICATE.to_owned(), key.into())));
     }
     found
 }
@@ -116,6 +127,7 @@ impl Check<'_> {
             RequestMethod::Patch => Method::PATCH,
         };
         asked.form.body = self.body_form(target);
+        asked.form.proof = self.ownership_proof(spec, target).map(Box::new);
         if let Some(compression) = &target.compression {
             match usize::try_from(compression.gzip_above_bytes) {
                 Ok(most) if most <= MAX_OUTPUT => asked.form.gzip_above = Some(most),
@@ -129,9 +141,10 @@ impl Check<'_> {
         if let Some(tls) = &target.tls {
             passage.tls = self.tls(tls);
         }
-        if let Some(proxy) = &target.proxy {
-            passage.proxy = self.proxy(proxy);
-        }
+        passage.proxy = match &target.proxy {
+            Some(proxy) => self.proxy(proxy),
+            None => self.installed_proxy(),
+        };
         if let Some(auth) = &target.auth {
             self.authorization_of_ones_own(target);
             match self.auth(identity, auth, &passage) {
@@ -243,7 +256,48 @@ impl Check<'_> {
         }
     }
 
+    /// The proxy that Postrider was installed with.
+    fn installed_proxy(&mut self) -> Option<Proxy> {
+        let Some(Reference::Found(url)) = self.references.get(&secret(INSTALLATION, PROXY_URL)) else {
+            return None;
+        };
+        let found = PROXY_LOGIN.map(|(_, key)| self.references.get(&secret(INSTALLATION, key)));
+        let login = match found {
+            [None, None] => None,
+            [Some(Reference::Found(user)), Some(Reference::Found(password))] => {
+                let text = |value: &Secret<Vec<u8>>| {
+                    let text = std::str::from_utf8(value.expose()).ok().map(str::trim);
+                    text.filter(|text| !text.is_empty()).map(ToOwned::to_owned)
+                };
+                let (Some(user), Some(password)) = (text(user), text(password)) else {
+                    self.faults.missing(PROXY, LOGIN_MISSING);
+                    return None;
+                };
+                Some(self.login(PROXY, &user, &Secret::new(password))?)
+            }
+            _ => {
+                self.faults.missing(PROXY, LOGIN_MISSING);
+                return None;
+            }
+        };
+        // The command line was refused unless it can be read.
+        let url = std::str::from_utf8(url.expose()).ok()?;
+        match Proxy::read(url, login) {
+            Ok(proxy) => Some(proxy.of_installation()),
+            Err(message) => {
+                self.faults.invalid(PROXY, message);
+                None
+            }
+        }
+    }
+
     fn proxy(&mut self, spec: &ProxySpec) -> Option<Proxy> {
+        if spec.direct == Some(true) {
+            if spec.url.is_some() || spec.url_from.is_some() || spec.auth_from.is_some() {
+                self.faults.invalid(PROXY, ONE_PROXY);
+            }
+            return None;
+        }
         let login = match &spec.auth_from {
             Some(source) => {
                 Some(self.whole_login(&format!("{PROXY}.authFrom.secretRef"), &source.secret_ref)?)
@@ -258,7 +312,7 @@ impl Check<'_> {
                 (path, text, Some(&source.secret_key_ref))
             }
             _ => {
-                self.faults.invalid(PROXY, "set exactly one of url and urlFrom");
+                self.faults.invalid(PROXY, ONE_PROXY);
                 return None;
             }
         };
@@ -281,19 +335,20 @@ impl Check<'_> {
     }
 
     fn tls(&mut self, spec: &TlsSpec) -> Option<Tls> {
-        let ca = spec.ca_from.as_ref().map(|source| &source.secret_key_ref);
-        let bundle = ca.map(|key| self.secret(CA, key));
+        let authorities = spec.ca_from.as_ref().and_then(ca);
+        if spec.ca_from.is_some() && authorities.is_none() {
+            self.faults
+                .invalid(CA, "set exactly one of secretKeyRef and configMapKeyRef");
+            return None;
+        }
+        let bundle = authorities.as_ref().map(|of| self.value(CA, of));
         let reference = spec
             .client_certificate_from
             .as_ref()
             .map(|source| &source.secret_ref);
-        let [chain_key, private_key] = TLS_KEYS.map(|key| {
-            reference.map(|reference| SecretKeyRef {
-                name: reference.name.clone(),
-                key: key.to_owned(),
-            })
-        });
-        let mut read = |key: Option<&SecretKeyRef>| key.map(|key| self.secret(CERTIFICATE, key));
+        let [chain_key, private_key] =
+            TLS_KEYS.map(|key| reference.map(|reference| secret(&reference.name, key)));
+        let mut read = |key: Option<&ValueRef>| key.map(|key| self.value(CERTIFICATE, key));
         let (chain, key) = (read(chain_key.as_ref()), read(private_key.as_ref()));
         if [&bundle, &chain, &key]
             .iter()
@@ -312,13 +367,13 @@ impl Check<'_> {
             Ok(tls) => Some(tls),
             Err(faults) => {
                 for (part, message) in faults {
-                    let (path, secret) = match part {
-                        Part::Bundle => (CA, ca),
+                    let (path, held) = match part {
+                        Part::Bundle => (CA, authorities.as_ref()),
                         Part::Chain => (CERTIFICATE, chain_key.as_ref()),
                         Part::Key => (CERTIFICATE, private_key.as_ref()),
                         Part::ServerName => ("spec.webhook.tls.serverName", None),
                     };
-                    let message = secret.map_or(message.clone(), |secret| in_secret(secret, &message));
+                    let message = held.map_or(message.clone(), |held| held.holds(&message));
                     self.faults.invalid(path, message);
                 }
                 None

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::domain::secret::Secret;
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -17,16 +18,12 @@ fn check(webhook: serde_json::Value, secrets: &[(&str, &[u8])]) -> Result<Destin
         .iter()
         .map(|(place, value)| {
             let (name, key) = place.split_once('/').unwrap();
-            let key = SecretKeyRef {
-                name: name.to_owned(),
-                key: key.to_owned(),
-            };
-            (key, Reference::Found(Secret::new(value.to_vec())))
+            (secret(name, key), Reference::Found(Secret::new(value.to_vec())))
         })
         .collect();
     let mut references: References = references;
     let known: Vec<String> = references.keys().map(|key| key.name.clone()).collect();
-    for (_, key) in secret_references("hook", &spec) {
+    for (_, key) in value_references("hook", &spec) {
         if known.contains(&key.name) {
             references.entry(key).or_insert(Reference::NoKey);
         }
@@ -532,7 +529,14 @@ fn a_proxy_is_read_with_the_login_of_its_secret_and_its_faults_name_the_field() 
     assert_eq!(proxy.origin(), "http://proxy.example:3128");
     assert_eq!(proxy.authorization.as_ref().unwrap(), "Basic eW91OnBhc3M=");
     for (proxy, fault) in [
-        (json!({}), "proxy: set exactly one of url and urlFrom"),
+        (
+            json!({}),
+            "proxy: set exactly one of url, urlFrom and direct: true",
+        ),
+        (
+            json!({"direct": true, "url": "http://proxy.example"}),
+            "proxy: set exactly one of url, urlFrom and direct: true",
+        ),
         (
             json!({"url": "http://proxy.example/path"}),
             "proxy.url: a proxy's URL has no path",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::v1alpha1::EventDestinationSpec;
 use crate::domain::catalogue::EVENT_TYPES;
-use crate::domain::destination::{Destination, Reference, References, Target, secret_references};
+use crate::domain::destination::{Destination, Reference, References, Target, value_references};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::event::sample;
 use crate::domain::secret::Secret;
@@ -20,10 +20,10 @@ fn read(more: &Value, secret: &[(&str, &str)]) -> Result<Destination, String> {
     let spec: EventDestinationSpec =
         serde_json::from_value(json!({"events": ["*"], "email": email})).unwrap();
     let secret: BTreeMap<_, _> = secret.iter().copied().collect();
-    let found = secret_references("ops", &spec).into_iter().map(|(_, key)| {
+    let found = value_references("ops", &spec).into_iter().map(|(_, key)| {
         let value = secret.get(key.key.as_str());
         let missing = if secret.is_empty() {
-            Reference::NoSecret
+            Reference::NoObject
         } else {
             Reference::NoKey
         };

@@ -8,8 +8,9 @@ use crate::api::conditions::{Condition, DELIVERING, READY, RECONCILING, STALLED,
 use crate::api::v1alpha1::event_destination::{
     DeliveryStatus, LastFailure, LastReplay, LastRotation, LastTest, SignatureStatus,
 };
+use crate::api::v1alpha1::ownership::OwnershipProofStatus;
 use crate::api::v1alpha1::{EventDestinationStatus, SecretKeyRef};
-use crate::domain::destination::Destination;
+use crate::domain::destination::{Destination, Target};
 use crate::domain::duration;
 use crate::domain::fault::Faults;
 use crate::domain::health::{DisableReason, Disabled, Health};
@@ -55,6 +56,13 @@ pub enum Configuration<'a> {
     Undecodable(&'a str),
     /// Something must happen first, and will.
     Waiting(&'a str),
+    /// The receiver has not proved that it wants the events.
+    Unproved {
+        /// Somebody must do something.
+        refused: bool,
+        /// What happened and what to do.
+        message: &'a str,
+    },
 }
 
 /// How a destination's deliveries are doing.
@@ -110,6 +118,7 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
         conditions: conditions.next,
         endpoint,
         signing_secret_ref: facts.signing_secret.cloned(),
+        ownership_proof: ownership(facts),
         delivery: facts
             .delivery
             .map(|delivery| numbers(facts, delivery))
@@ -156,6 +165,24 @@ pub fn destination(facts: &DestinationFacts<'_>) -> (EventDestinationStatus, Cha
     };
     let change = change(facts.previous, &next);
     (next, change)
+}
+
+/// What is told of the proof. While the configuration is not in force, it may hold again when it is.
+fn ownership(facts: &DestinationFacts<'_>) -> Option<OwnershipProofStatus> {
+    let Configuration::InForce(destination) = facts.configuration else {
+        return facts.previous?.ownership_proof.clone();
+    };
+    let Target::Webhook(webhook) = &destination.target else {
+        return None;
+    };
+    let proof = webhook.request.proof.as_ref()?;
+    let proved = proof.proved.as_ref()?;
+    Some(OwnershipProofStatus {
+        manner: proof.manner.as_str().to_owned(),
+        proved_time: seconds(proved.time),
+        allowed_rate: proved.allowed_rate.map(Into::into),
+        seal: proved.seal.clone(),
+    })
 }
 
 fn last_rotation(rotation: &RotationResult) -> LastRotation {
@@ -229,6 +256,17 @@ fn set_ready(conditions: &mut Conditions<'_>, facts: &DestinationFacts<'_>) {
         (Configuration::Waiting(message), _) => {
             conditions.set(READY, Truth::False, reason::PROGRESSING, message);
             conditions.set(RECONCILING, Truth::True, reason::PROGRESSING, message);
+        }
+        (
+            Configuration::Unproved {
+                refused: true,
+                message,
+            },
+            _,
+        ) => stalled(reason::OWNERSHIP_REFUSED, message.to_owned()),
+        (Configuration::Unproved { message, .. }, _) => {
+            conditions.set(READY, Truth::False, reason::OWNERSHIP_UNPROVED, message);
+            conditions.set(RECONCILING, Truth::True, reason::OWNERSHIP_UNPROVED, message);
         }
         (Configuration::InForce(_), Some(disabled)) => {
             stalled(disabled.reason.as_str(), why_disabled(disabled));

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fixture::*;
 use crate::api::v1alpha1::EventDestinationSpec;
-use crate::domain::destination::{Destination, Reference, Subscription, secret_references};
+use crate::domain::destination::{Destination, Reference, Subscription, value_references};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::email::settled::Fate;
 use crate::domain::outcome::{Failure, FailureReason};
@@ -41,7 +41,7 @@ impl Fixture {
             "delivery": {"retry": {"schedule": ["10s", "10s", "10s"]}},
         }))
         .unwrap();
-        let references = secret_references(name, &spec).into_iter().map(|(_, key)| {
+        let references = value_references(name, &spec).into_iter().map(|(_, key)| {
             let value = match key.key.as_str() {
                 "host" => Reference::Found(Secret::new(b"smtp.example".to_vec())),
                 "from" => Reference::Found(Secret::new(b"postrider@x.example".to_vec())),

@@ -61,6 +61,9 @@ const IN_THE_CLUSTER: &[&str] = &[
 ];
 
 const IN_A_WATCHED_NAMESPACE: &[&str] = &[
+    "/configmaps: get",
+    "/configmaps: list",
+    "/configmaps: watch",
     "/secrets: create",
     "/secrets: get",
     "/secrets: list",
@@ -183,6 +186,8 @@ async fn operator_may_do_what_it_needs_and_nothing_else() {
         ("create", "tokenreviews.authentication.k8s.io", true),
         ("delete", "secrets", false),
         ("update", "secrets", false),
+        ("create", "configmaps", false),
+        ("patch", "configmaps", false),
         ("create", "eventdestinations.postrider.dev", true),
         ("update", "eventdestinations.postrider.dev", true),
         ("delete", "eventdestinations.postrider.dev", true),

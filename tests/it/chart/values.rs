@@ -8,7 +8,7 @@ const EVERYTHING: &str = r#"{
     "image": {"repository": "registry.example/postrider", "digest": "sha256:0000000000000000000000000000000000000000000000000000000000000000"},
     "imagePullSecrets": ["registry"],
     "publicURL": "https://events.acme.example",
-    "egress": {"allow": ["10.96.0.0/12", "fd00:10:96::/112"]},
+    "egress": {"allow": ["10.96.0.0/12", "fd00:10:96::/112"], "proxies": ["10.1.0.0/16"], "proxy": {"url": "http://proxy.example:3128", "secretName": "proxy"}},
     "smtp": {"secretName": "smtp"},
     "limits": {"maxBodyBytes": 2097152, "queueMaxBytes": 107374182400, "retentionBytes": 0, "deduplicationIds": 20000000, "deliveryLogRetention": "24h", "deliveryLogMaxBytes": 1073741824},
     "log": {"format": "text", "filter": "info,postrider::engine=debug"},

@@ -3,6 +3,7 @@
 use super::rules::{ACCEPTED, URL};
 
 const ONE_AUTH: &str = "set exactly one of basic, bearer and oauth2ClientCredentials";
+const ONE_PROXY: &str = "set exactly one of url, urlFrom and direct: true";
 const BASIC: &str = "set either secretRef, or username and passwordFrom";
 
 pub(super) const REQUESTS: &[(&str, &str)] = &[
@@ -117,6 +118,30 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "set at least one of caFrom, clientCertificateFrom and serverName",
     ),
     (
+        "{webhook: {tls: {caFrom: {configMapKeyRef: {name: c, key: ca.crt}}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {tls: {caFrom: {}}}}",
+        "set exactly one of secretKeyRef and configMapKeyRef",
+    ),
+    (
+        "{webhook: {tls: {caFrom: {secretKeyRef: {name: s, key: k}, configMapKeyRef: {name: c, key: k}}}}}",
+        "set exactly one of secretKeyRef and configMapKeyRef",
+    ),
+    (
+        "{webhook: {tls: {caFrom: {configMapKeyRef: {name: c}}}}}",
+        "caFrom.configMapKeyRef.key: Required value",
+    ),
+    (
+        "{webhook: {tls: {caFrom: {configMapKeyRef: {name: 'a/b', key: k}}}}}",
+        "caFrom.configMapKeyRef.name",
+    ),
+    (
+        "{webhook: {tls: {caFrom: {configMapKeyRef: {name: c, key: 'a b'}}}}}",
+        "use letters, digits, \"-\", \"_\" and \".\"",
+    ),
+    (
         "{webhook: {tls: {clientCertificateFrom: {}}}}",
         "clientCertificateFrom.secretRef: Required value",
     ),
@@ -184,6 +209,44 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "should be greater than or equal to 0",
     ),
     ("{webhook: {compression: {}}}", "gzipAboveBytes: Required value"),
+    // The proof of ownership.
+    (
+        "{webhook: {ownershipProof: {type: CloudEventsOptions}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {ownershipProof: {type: SignedChallenge}}}", ACCEPTED),
+    (
+        "{webhook: {ownershipProof: {}}}",
+        "ownershipProof.type: Required value",
+    ),
+    (
+        "{webhook: {ownershipProof: {type: Letter}}}",
+        "Unsupported value: \"Letter\"",
+    ),
+    (
+        "{webhook: {url: null, urlFrom: {secretKeyRef: {name: s, key: url}}, ownershipProof: {type: SignedChallenge}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {url: 'https://x.example/{{ $.event.type }}', ownershipProof: {type: CloudEventsOptions}}}",
+        "ownershipProof is for one URL without placeholders",
+    ),
+    (
+        "{webhook: {payload: {format: Slack}, ownershipProof: {type: CloudEventsOptions}}}",
+        "not for the ready formats of services",
+    ),
+    (
+        "{webhook: {payload: {format: CloudEvent}, ownershipProof: {type: CloudEventsOptions}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {signing: {scheme: None}, ownershipProof: {type: CloudEventsOptions}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {signing: {scheme: None}, ownershipProof: {type: SignedChallenge}}}",
+        "a SignedChallenge has to be signed; set signing.scheme",
+    ),
     // The proxy.
     (
         "{webhook: {proxy: {url: 'http://proxy.example.com:3128', authFrom: {secretRef: {name: s}}}}}",
@@ -193,10 +256,24 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
         "{webhook: {proxy: {urlFrom: {secretKeyRef: {name: s, key: url}}}}}",
         ACCEPTED,
     ),
-    ("{webhook: {proxy: {}}}", "set exactly one of url and urlFrom"),
+    ("{webhook: {proxy: {}}}", ONE_PROXY),
+    ("{webhook: {proxy: {direct: true}}}", ACCEPTED),
+    (
+        "{webhook: {proxy: {url: 'http://p.example', direct: false}}}",
+        ACCEPTED,
+    ),
+    ("{webhook: {proxy: {direct: false}}}", ONE_PROXY),
+    (
+        "{webhook: {proxy: {url: 'http://p.example', direct: true}}}",
+        ONE_PROXY,
+    ),
+    (
+        "{webhook: {proxy: {direct: true, authFrom: {secretRef: {name: s}}}}}",
+        ONE_PROXY,
+    ),
     (
         "{webhook: {proxy: {url: 'http://p.example', urlFrom: {secretKeyRef: {name: s, key: url}}}}}",
-        "set exactly one of url and urlFrom",
+        ONE_PROXY,
     ),
     ("{webhook: {proxy: {url: 'http://me:secret@p.example'}}}", URL),
     ("{webhook: {proxy: {url: 'socks5://p.example'}}}", URL),

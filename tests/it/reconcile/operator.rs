@@ -7,13 +7,15 @@ use std::time::Duration;
 use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
 use postrider::adapters::kube::{self as controllers, Context, KubeMetrics};
-use postrider::domain::destination::Destination;
+use postrider::domain::destination::{Destination, Identity};
 use postrider::domain::egress::EgressPolicy;
 use postrider::domain::id::Uid;
 use postrider::domain::replay_request::ReplayRequest;
+use postrider::domain::secret::Secret;
 use postrider::domain::test_send::{TestRequest, TestResult};
 use postrider::engine::clock::SystemClock;
 use postrider::engine::directory::{Directory, Entry};
+use postrider::engine::prover::{self, Asking, Prover};
 use postrider::engine::replayer::{Replayer, Stand};
 use postrider::engine::tester::Tester;
 use postrider::engine::view::{Changes, DeliveryView, LaneView};
@@ -64,6 +66,13 @@ impl Tester for Played {
     }
 }
 
+/// Receivers are not asked here.
+impl Prover for Played {
+    fn prove(&self, _: &Identity, _: &str, _: &mut dyn FnMut() -> Asking) -> prover::Stand {
+        prover::Stand::Asking(None)
+    }
+}
+
 impl Played {
     /// Changes a destination's deliveries; `told`: as a transition of health, which the engine announces.
     pub(crate) fn play(&self, uid: &Uid, told: bool, change: impl FnOnce(&mut LaneView)) {
@@ -105,12 +114,14 @@ impl Operator {
             directory: Arc::clone(&directory),
             view: Arc::clone(&played) as Arc<dyn DeliveryView>,
             tester: Arc::clone(&played) as Arc<dyn Tester>,
+            prover: Arc::clone(&played) as Arc<dyn Prover>,
+            seal: Secret::new([7; 32]),
             replayer: Arc::clone(&played) as Arc<dyn Replayer>,
             public_url: url::Url::parse("https://events.example/").unwrap(),
             clock: Arc::new(SystemClock),
             random: controllers::system_random(),
             egress: EgressPolicy::default(),
-            smtp: Arc::default(),
+            installation: Arc::default(),
             metrics: metrics.clone(),
             namespace: namespace.map(ToOwned::to_owned),
             counter_interval,

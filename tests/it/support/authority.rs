@@ -88,6 +88,19 @@ impl Authority {
         }
     }
 
+    /// A server that shows a certificate and asks for none.
+    pub(crate) fn showing(pair: &Pair) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (chain, key) = pair.der();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a certificate");
+        Arc::new(config).into()
+    }
+
     /// A server for a name that lets only clients of this authority in.
     pub(crate) fn asking(&self, name: &str, version: &'static SupportedProtocolVersion) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -19,8 +19,18 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program of Node with settings, and waits for what it says first.
     pub(crate) fn node(name: &str, settings: &Value) -> Self {
-        let mut child = Command::new("node")
-            .arg(repository_file("tools/verifiers").join(name))
+        let mut node = Command::new("node");
+        node.arg(repository_file("tools/verifiers").join(name));
+        Self::start(node, name, settings)
+    }
+
+    /// Starts a program of Go with settings, and waits for what it says first.
+    pub(crate) fn go(name: &str, settings: &Value) -> Self {
+        Self::start(Command::new(verifiers().join(name)), name, settings)
+    }
+
+    fn start(mut command: Command, name: &str, settings: &Value) -> Self {
+        let mut child = command
             .arg(settings.to_string())
             .env("NODE_PATH", verifiers().join("node_modules"))
             .stdin(Stdio::piped())

@@ -243,6 +243,34 @@ async fn a_proxy_that_hangs_ends_with_the_deadline() {
 }
 
 #[tokio::test]
+async fn the_installations_proxy_is_taken_as_it_is_and_shares_nothing_with_a_named_one() {
+    let program = Program::node("proxy.mjs", &json!({}));
+    let plain = Receiver::start(|mut stream, _| async move {
+        while !request(&mut stream).await.is_empty() {
+            answer(&mut stream, OK).await;
+        }
+    })
+    .await;
+    // No proxy on loopback is allowed here.
+    let transport = HttpTransport::new(settings()).expect("a transport");
+    let proxy = || Proxy::read(program.fact("url"), None).expect("a proxy");
+    let installed = || Passage {
+        proxy: Some(proxy().of_installation()),
+        ..Passage::default()
+    };
+    for _ in 0..2 {
+        let reply = send(&transport, &plain.origin(), installed()).await;
+        assert_eq!(reply.expect("an answer").status, 200);
+        let failure = send(&transport, &plain.origin(), through(program.fact("url"))).await;
+        assert_eq!(failure.expect_err("a failure").reason, ProxyRefused);
+    }
+    // The receiver is looked at as ever.
+    let guarded = HttpTransport::new(TransportSettings::default()).expect("a transport");
+    let failure = send(&guarded, &plain.origin(), installed()).await;
+    assert_eq!(failure.expect_err("a failure").reason, EgressRefused);
+}
+
+#[tokio::test]
 async fn the_guard_checks_the_proxy_and_literal_receivers() {
     let proxy = Receiver::start(async |mut stream, _| closed(&mut stream).await).await;
     let closed_to = |policy, proxies| {
