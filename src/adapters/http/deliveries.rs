@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::auth::authorize;
 use super::problem::{Kind, Problem};
+use super::publish::NAMESPACES;
 use crate::api::names::{is_name, is_namespace};
 use crate::domain::delivery_log::State;
 use crate::domain::event::parse::is_event_type;
@@ -51,12 +52,21 @@ enum What {
     Cancel(EventId),
 }
 
+/// The segment behind the namespace.
+const DESTINATIONS: &str = "eventdestinations";
+
 impl Path {
+    /// Whether a request is for this API, whatever else its path names.
+    pub(super) fn is_below(path: &str) -> bool {
+        let rest = path.strip_prefix(NAMESPACES);
+        rest.and_then(|rest| rest.split('/').nth(1)) == Some(DESTINATIONS)
+    }
+
     /// Reads a path behind `/v1/namespaces/`.
     pub(super) fn of(rest: &str) -> Option<Self> {
         let mut parts = rest.split('/');
         let (namespace, kind, name, last) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        if kind != "eventdestinations" || !is_namespace(namespace) || !is_name(name) {
+        if kind != DESTINATIONS || !is_namespace(namespace) || !is_name(name) {
             return None;
         }
         let what = match (last, parts.next()) {
