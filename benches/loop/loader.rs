@@ -37,6 +37,9 @@ pub(crate) struct Load {
     /// Number of types: each event gets the next one, `TYPE.0000`, `TYPE.0001`, …; 0 for the type as it is.
     #[arg(long, default_value_t = 0)]
     pub(crate) types: u64,
+    /// Number of keys: each event's `data.key` is the next one, `k0000`, `k0001`, …; 0 for no such member.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) keys: u64,
     /// Events in all.
     #[arg(long)]
     pub(crate) count: u64,
@@ -82,6 +85,7 @@ impl Load {
             path: path.to_owned(),
             event_type: "bench.event".to_owned(),
             types: 0,
+            keys: 0,
             count,
             batch: 1,
             data_bytes: 200,
@@ -99,6 +103,7 @@ impl Load {
         add("path", self.path.clone());
         add("event-type", self.event_type.clone());
         add("types", self.types.to_string());
+        add("keys", self.keys.to_string());
         add("count", self.count.to_string());
         add("batch", self.batch.to_string());
         add("data-bytes", self.data_bytes.to_string());
@@ -238,7 +243,12 @@ struct Request {
 
 impl Request {
     fn new(load: &Load, token: &str) -> Self {
-        let empty = format!("{{\"sent\":{},\"pad\":\"\"}}", wire::epoch_ns()).len();
+        let key = if load.keys > 0 {
+            r#""key":"k0000","#.len()
+        } else {
+            0
+        };
+        let empty = format!("{{\"sent\":{},\"pad\":\"\"}}", wire::epoch_ns()).len() + key;
         let padding = "0123456789abcdef"
             .chars()
             .cycle()
@@ -268,12 +278,11 @@ impl Request {
             if load.types > 0 {
                 write!(self.body, ".{:04}", event % load.types).unwrap();
             }
-            write!(
-                self.body,
-                "\",\"data\":{{\"sent\":{sent},\"pad\":\"{}\"}}}}",
-                self.padding
-            )
-            .unwrap();
+            write!(self.body, "\",\"data\":{{\"sent\":{sent},").unwrap();
+            if load.keys > 0 {
+                write!(self.body, "\"key\":\"k{:04}\",", event % load.keys).unwrap();
+            }
+            write!(self.body, "\"pad\":\"{}\"}}}}", self.padding).unwrap();
         }
         self.body.push(']');
         let body = if load.batch == 1 {

@@ -3,9 +3,11 @@
 //! Two systems take turns. One is Postrider, the release binary, configured through a real Kubernetes API server.
 //! The other is the bare baseline: what a program that only does the unavoidable reaches on the same machine.
 //! Both get the same loader, receiver, bytes and connection counts, so their ratio means more than either figure.
+//! What a setting costs is measured beside Postrider without it, in the same rounds; what a body takes to render, in
+//! this process.
 //!
 //! `cargo bench --bench loop` runs all of it; `cargo bench --bench loop -- --help` shows how to run a part.
-//! The loader, the receiver and the baseline are this same program, started again with a subcommand.
+//! The loader, the receiver and the baselines are this same program, started again with a subcommand.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -32,6 +34,7 @@ mod product;
 mod receiver;
 mod report;
 mod scenario;
+mod smtp;
 mod stage;
 mod system;
 mod wire;
@@ -95,6 +98,8 @@ enum Part {
     Loader(loader::Load),
     /// The baseline.
     Bare(bare::Bare),
+    /// The baseline of mails.
+    Mailer(smtp::Mailer),
 }
 
 fn main() {
@@ -103,6 +108,7 @@ fn main() {
         Some(Part::Receiver) => receiver::run(),
         Some(Part::Loader(load)) => load.run(),
         Some(Part::Bare(bare)) => bare.run(),
+        Some(Part::Mailer(mailer)) => mailer.run(),
         None if cli.bench => scenario::run(&cli.options),
         None => println!("nothing measured; run it with `cargo bench --bench loop`"),
     }

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::Options;
 use crate::controlplane::Cluster;
-use crate::system::{Running, Setup};
+use crate::system::{Destination, Running, Setup};
+use crate::wire;
 
 /// Namespace of everything the benchmark applies.
 pub(crate) const NAMESPACE: &str = "bench";
@@ -32,6 +33,20 @@ pub(crate) struct Product {
     logs: PathBuf,
     keep_logs: bool,
     started: u32,
+    /// Who may see, replay and cancel deliveries: a Kubernetes token.
+    oncall: Option<String>,
+    /// The delivery log that the next Postrider begins with.
+    pub(crate) delivery_log: Option<PathBuf>,
+}
+
+/// What the delivery API answered.
+pub(crate) struct Answer {
+    /// Status code.
+    pub(crate) status: String,
+    /// The body, `null` when it is no JSON.
+    pub(crate) body: Value,
+    /// From connecting to the last byte.
+    pub(crate) took: Duration,
 }
 
 /// A Postrider that runs; killed when dropped, and its data removed.
@@ -66,7 +81,14 @@ impl Product {
             logs: options.keep_logs.clone().unwrap_or(logs),
             keep_logs: options.keep_logs.is_some(),
             started: 0,
+            oncall: None,
+            delivery_log: None,
         }
+    }
+
+    /// Where a Kubernetes client finds the API server.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.cluster.kubeconfig()
     }
 
     /// Applies what a scenario needs.
@@ -77,25 +99,54 @@ impl Product {
             "metadata": {"name": setup.project, "namespace": NAMESPACE},
             "spec": {},
         })];
-        items.extend(setup.destinations.iter().map(|destination| {
-            json!({
-                "apiVersion": "postrider.dev/v1alpha1",
-                "kind": "EventDestination",
-                "metadata": {"name": destination.name, "namespace": NAMESPACE},
-                "spec": {
-                    "projectRef": {"name": setup.project},
-                    "events": [destination.events],
-                    "suspend": destination.suspend,
-                    "webhook": {
-                        "url": format!("http://{receiver}{}", destination.path),
-                        "signing": {"scheme": "StandardWebhooks"},
-                    },
-                    "delivery": {"maxInFlight": destination.in_flight, "timeout": "30s"},
-                },
-            })
-        }));
+        items.extend(setup.objects.iter().cloned());
+        let destinations = setup.destinations.iter();
+        items.extend(destinations.map(|destination| manifest(setup.project, destination, receiver)));
+        self.apply_all(&items);
+    }
+
+    fn apply_all(&self, items: &[Value]) {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
         self.cluster.kubectl_with(&["apply", "--server-side"], &list).ok();
+    }
+
+    /// The uid of a destination.
+    pub(crate) fn uid(&self, destination: &Destination) -> String {
+        let object = self.get("ed", &destination.name);
+        object["metadata"]["uid"]
+            .as_str()
+            .expect("every object has one")
+            .to_owned()
+    }
+
+    /// A Kubernetes token that may see and replay deliveries.
+    pub(crate) fn oncall(&mut self) -> String {
+        const GROUP: &str = "rbac.authorization.k8s.io";
+        if let Some(token) = &self.oncall {
+            return token.clone();
+        }
+        let metadata = json!({"name": "oncall", "namespace": NAMESPACE});
+        self.apply_all(&[
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}),
+            json!({
+                "apiVersion": format!("{GROUP}/v1"), "kind": "Role", "metadata": metadata,
+                "rules": [{
+                    "apiGroups": ["postrider.dev"], "verbs": ["get", "list", "create"],
+                    "resources": ["eventdestinations/deliveries", "eventdestinations/replay"],
+                }],
+            }),
+            json!({
+                "apiVersion": format!("{GROUP}/v1"), "kind": "RoleBinding", "metadata": metadata,
+                "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": "oncall"},
+                "subjects": [{"kind": "ServiceAccount", "name": "oncall", "namespace": NAMESPACE}],
+            }),
+        ]);
+        let token = self
+            .cluster
+            .kubectl(&["create", "token", "oncall", "-n", NAMESPACE])
+            .ok();
+        token.trim().clone_into(self.oncall.insert(String::new()));
+        token.trim().to_owned()
     }
 
     /// Removes everything that was applied, a kind at a time: kubectl alone would take a thousand objects one by one.
@@ -137,11 +188,15 @@ impl Product {
         Running::postrider(process, path, token)
     }
 
-    fn spawn(&self, data: &Path, log: PathBuf) -> Process {
+    fn spawn(&mut self, data: &Path, log: PathBuf) -> Process {
         let data = tempfile::Builder::new()
             .prefix("postrider-")
             .tempdir_in(data)
             .expect("the data folder is writable");
+        if let Some(log) = self.delivery_log.take() {
+            let place = data.path().join("deliveries.db");
+            std::fs::rename(&log, place).expect("the delivery log is on the same file system");
+        }
         let output = File::create(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
         let (target, admin) = (free_port(), free_port());
         // With this process it ends, too, even when this one is killed.
@@ -184,23 +239,88 @@ impl Product {
     }
 
     fn token(&self, project: &str) -> String {
-        let get = |kind: &str, name: &str| -> Value {
-            let text = self
-                .cluster
-                .kubectl(&["get", kind, name, "-n", NAMESPACE, "-o", "json"])
-                .ok();
-            serde_json::from_str(&text).expect("kubectl prints JSON")
-        };
-        let project = get("eproj", project);
+        let project = self.get("eproj", project);
         let secret = project["status"]["tokenSecretRef"]["name"]
             .as_str()
             .expect("a ready project names its token");
-        let secret = get("secret", secret);
+        let secret = self.get("secret", secret);
         let token = secret["data"]["token"].as_str().expect("the Secret has a token");
         let token = base64::engine::general_purpose::STANDARD
             .decode(token)
             .expect("base64");
         String::from_utf8(token).expect("ASCII")
+    }
+
+    fn get(&self, kind: &str, name: &str) -> Value {
+        let text = self
+            .cluster
+            .kubectl(&["get", kind, name, "-n", NAMESPACE, "-o", "json"])
+            .ok();
+        serde_json::from_str(&text).expect("kubectl prints JSON")
+    }
+}
+
+fn manifest(project: &str, destination: &Destination, receiver: SocketAddr) -> Value {
+    let mut spec = json!({
+        "projectRef": {"name": project},
+        "events": [destination.events],
+        "suspend": destination.suspend,
+        "webhook": {
+            "url": format!("http://{receiver}{}", destination.path),
+            "signing": {"scheme": "StandardWebhooks"},
+        },
+        "delivery": {"maxInFlight": destination.in_flight, "timeout": "30s"},
+    });
+    if destination.spec.is_object() {
+        merge(&mut spec, &destination.spec);
+    }
+    json!({
+        "apiVersion": "postrider.dev/v1alpha1",
+        "kind": "EventDestination",
+        "metadata": {"name": destination.name, "namespace": NAMESPACE},
+        "spec": spec,
+    })
+}
+
+/// A merge patch (RFC 7396) of objects.
+fn merge(into: &mut Value, patch: &Value) {
+    let (Value::Object(members), Value::Object(patch)) = (&mut *into, patch) else {
+        *into = patch.clone();
+        return;
+    };
+    for (name, value) in patch {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            merge(members.entry(name.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// Asks the delivery API, below a destination.
+pub(crate) fn ask(
+    running: &Running,
+    token: &str,
+    destination: &Destination,
+    method: &str,
+    below: &str,
+    body: &str,
+) -> Answer {
+    let name = &destination.name;
+    let path = format!("/v1/namespaces/{NAMESPACE}/eventdestinations/{name}/deliveries{below}");
+    let headers = format!(
+        "authorization: Bearer {token}\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    let started = Instant::now();
+    let answer = exchange(running.target, &format!("{method} {path}"), &headers, body);
+    let took = started.elapsed();
+    let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    let text = answer.split_once("\r\n\r\n").map_or("", |(_, text)| text);
+    Answer {
+        status: wire::second_word(answer.as_bytes()).to_owned(),
+        body: serde_json::from_str(text).unwrap_or_default(),
+        took,
     }
 }
 
@@ -214,7 +334,7 @@ impl Process {
     fn await_answer(&mut self, admin: SocketAddr) {
         let start = Instant::now();
         loop {
-            let last = match get(admin, "/readyz") {
+            let last = match exchange(admin, "GET /readyz", "", "") {
                 Ok(answer) if answer.starts_with("HTTP/1.1 200") => return,
                 Ok(answer) => answer,
                 Err(error) => error.to_string(),
@@ -265,14 +385,13 @@ fn free_port() -> SocketAddr {
     listener.local_addr().expect("bound")
 }
 
-/// One GET, its whole answer as text.
-fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+/// One request on a connection of its own, its whole answer as text.
+fn exchange(address: SocketAddr, what: &str, headers: &str, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
-    )?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let head = format!("{what} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())

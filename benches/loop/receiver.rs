@@ -4,8 +4,10 @@
 //! never answers, `delay-50` answers after 50 ms, any other answers at once. End-to-end latency is the time of
 //! arrival minus `data.sent`, the nanoseconds since 1970 that the loader put into the event.
 //!
-//! The parent speaks through standard input, a line for a line: `reset`, `count GROUP`, `stats GROUP`. Its end is
-//! ours.
+//! Mails are taken on another port and counted in the group `mail`.
+//!
+//! The parent speaks through standard input, a line for a line: `reset`, `count GROUP`, `total`, `stats GROUP`, and
+//! `mail` for the last one. Its end is ours.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -17,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::process;
+use crate::smtp;
 use crate::wire::{self, Latency};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
@@ -48,6 +51,7 @@ pub(crate) struct Stats {
 struct Books {
     groups: HashMap<String, Group>,
     connections: u64,
+    mail: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -108,8 +112,21 @@ impl Books {
         match line.split_once(' ') {
             Some(("count", group)) => self.groups.get(group).map_or(0, |group| group.count).to_string(),
             Some(("stats", group)) => serde_json::to_string(&self.stats(group)).expect("plain numbers"),
+            _ if line == "total" => self
+                .groups
+                .values()
+                .map(|group| group.count)
+                .sum::<u64>()
+                .to_string(),
+            _ if line == "mail" => {
+                serde_json::to_string(&String::from_utf8_lossy(&self.mail)).expect("a string")
+            }
             _ if line == "reset" => {
-                *self = Self::default();
+                let mail = std::mem::take(&mut self.mail);
+                *self = Self {
+                    mail,
+                    ..Self::default()
+                };
                 "ok".to_owned()
             }
             _ => format!("unknown: {line}"),
@@ -124,13 +141,14 @@ pub(crate) fn run() {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("a loopback port");
+        let (listener, port) = listen().await;
+        let (sink, mail_port) = listen().await;
         let books = Arc::new(Mutex::new(Books::default()));
-        let port = listener.local_addr().expect("bound").port();
         let control = Arc::clone(&books);
-        process::answer_lines(&port.to_string(), move |line| lock(&control).answer(line));
+        process::answer_lines(&format!("{port} {mail_port}"), move |line| {
+            lock(&control).answer(line)
+        });
+        tokio::spawn(take_mails(sink, Arc::clone(&books)));
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             lock(&books).connections += 1;
@@ -143,6 +161,34 @@ pub(crate) fn run() {
         }
     });
 }
+
+async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a loopback port");
+    let port = listener.local_addr().expect("bound").port();
+    (listener, port)
+}
+
+async fn take_mails(listener: TcpListener, books: Arc<Mutex<Books>>) {
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let books = Arc::clone(&books);
+        lock(&books).connections += 1;
+        tokio::spawn(async move {
+            let taken = |mail: &[u8]| {
+                let mut books = lock(&books);
+                books.record("/mail", "mail", 0, mail);
+                books.mail.clear();
+                books.mail.extend_from_slice(mail);
+            };
+            if let Err(problem) = smtp::serve(stream, taken).await {
+                eprintln!("receiver: {problem}");
+            }
+        });
+    }
+}
+
 fn lock(books: &Mutex<Books>) -> std::sync::MutexGuard<'_, Books> {
     books.lock().unwrap_or_else(PoisonError::into_inner)
 }

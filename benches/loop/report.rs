@@ -21,16 +21,29 @@ pub(crate) struct Row {
 impl Row {
     /// A line without a bar.
     pub(crate) fn new(what: &str, ours: &Series, bare: &Series, unit: &Unit) -> Self {
-        let pairs = ours.0.iter().zip(&bare.0).map(|(ours, bare)| ours / bare);
-        let ratio = Series(pairs.collect());
         Self {
             what: what.to_owned(),
             ours: ours.written(unit),
             bare: bare.written(unit),
-            ratio: ratio.written(&Unit::PERCENT),
+            ratio: ours.ratios(bare).written(&Unit::PERCENT),
             bar: String::new(),
             met: None,
         }
+    }
+
+    /// A line without a baseline.
+    pub(crate) fn alone(what: &str, ours: &Series, unit: &Unit) -> Self {
+        Self::new(what, ours, &Series::default(), unit)
+    }
+
+    /// A line whose ratio is to another figure of our own, of the same rounds.
+    pub(crate) fn beside(what: &str, ours: &Series, other: &Series, of: &str, unit: &Unit) -> Self {
+        let mut row = Self::alone(what, ours, unit);
+        let ratios = ours.ratios(other);
+        if ratios.median().is_some() {
+            row.ratio = format!("{} of {of}", ratios.written(&Unit::PERCENT));
+        }
+        row
     }
 
     /// Adds a bar to those there are: `met` says of the medians whether it holds, `None` when there is no figure.
@@ -65,6 +78,16 @@ impl Unit {
         factor: 1.0,
         decimals: 2,
         suffix: " ms",
+    };
+    pub(crate) const US: Self = Self {
+        factor: 1.0,
+        decimals: 2,
+        suffix: " µs",
+    };
+    pub(crate) const SECONDS: Self = Self {
+        factor: 1.0,
+        decimals: 2,
+        suffix: " s",
     };
     pub(crate) const CPU: Self = Self {
         factor: 1.0,
@@ -121,16 +144,15 @@ impl Series {
         Some(f64::midpoint(sorted[low], sorted[high]))
     }
 
-    /// The median of this ÷ the other, round by round.
+    /// This ÷ the other, round by round.
+    pub(crate) fn ratios(&self, other: &Self) -> Self {
+        let pairs = self.0.iter().zip(&other.0);
+        Self(pairs.map(|(ours, other)| ours / other).collect())
+    }
+
+    /// The median of that.
     pub(crate) fn ratio(&self, other: &Self) -> Option<f64> {
-        Self(
-            self.0
-                .iter()
-                .zip(&other.0)
-                .map(|(ours, other)| ours / other)
-                .collect(),
-        )
-        .median()
+        self.ratios(other).median()
     }
 
     /// Median, and the range when there is one.

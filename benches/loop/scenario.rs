@@ -3,6 +3,15 @@
 //! Each measurement starts its system anew, publishes until an event reaches every destination it should, warms up
 //! until all of that is delivered, resets the receiver and only then counts. Every wait has an end; what did not
 //! arrive by then is reported beside the table and fails the bar.
+//!
+//! Here are those of plain deliveries; the modules have those of a setting, a target or an API each.
+
+mod formats;
+mod log;
+mod mail;
+mod replay;
+mod rotation;
+mod settings;
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +40,20 @@ pub(crate) enum Name {
     Memory,
     /// 1,000 destinations, 10 events each.
     Many,
+    /// Template, filter and HMAC, beside plain deliveries.
+    Dressed,
+    /// In order for each of 1,000 keys, beside unordered deliveries.
+    Ordered,
+    /// Mails, beside a bare SMTP client.
+    Mail,
+    /// 100,000 deliveries again.
+    Replay,
+    /// The keys of 1,000 destinations rotate under load.
+    Rotation,
+    /// Questions to a delivery log of 1,000,000 attempts.
+    Log,
+    /// Microseconds that each body format takes.
+    Formats,
 }
 
 /// Measures and adds its rows to the stage's.
@@ -48,7 +71,7 @@ pub(crate) fn run(options: &Options) {
     let start = Instant::now();
     let mut stage = Stage::new(options);
     let wanted = |name| options.only.is_empty() || options.only.contains(&name);
-    let scenarios: [(Name, Scenario); 7] = [
+    let scenarios: [(Name, Scenario); 14] = [
         (Name::Closed, closed),
         (Name::Fanout, fan_out),
         (Name::Paced, paced),
@@ -56,6 +79,13 @@ pub(crate) fn run(options: &Options) {
         (Name::Large, large),
         (Name::Memory, memory),
         (Name::Many, many),
+        (Name::Dressed, settings::dressed),
+        (Name::Ordered, settings::ordered),
+        (Name::Mail, mail::mail),
+        (Name::Replay, replay::replay),
+        (Name::Rotation, rotation::rotation),
+        (Name::Log, log::log),
+        (Name::Formats, formats::formats),
     ];
     for (name, scenario) in scenarios {
         if wanted(name) {
@@ -167,21 +197,11 @@ fn paced(stage: &mut Stage) {
 fn hang(stage: &mut Stage) {
     /// Events that wait for the receiver that never answers.
     const QUEUED: u64 = 700;
-    let destination = |path: &str, events: &str| Destination {
-        name: path.trim_matches('/').replace('/', "-"),
-        path: path.to_owned(),
-        events: events.to_owned(),
-        in_flight: CONNECTIONS,
-        suspend: false,
-    };
     let destinations = vec![
-        destination("/neighbour/0", "bench.event"),
-        destination("/hang/0", "hang.event"),
+        Destination::at("/neighbour/0", "bench.event", CONNECTIONS),
+        Destination::at("/hang/0", "hang.event", CONNECTIONS),
     ];
-    let setup = Setup {
-        project: "hang",
-        destinations,
-    };
+    let setup = Setup::of("hang", destinations);
     let count = stage.sized(5_000, 1_500);
     let (mut without, mut with) = (Flows::default(), Flows::default());
     stage.ours(stage.round_count(), &setup, |stage, running| {
@@ -205,17 +225,11 @@ fn hang(stage: &mut Stage) {
         with.series(|flow| flow.end_to_end.p99),
     );
     let ratio = beside.ratio(&alone);
-    let row = Row::new(
-        "End to end p99 at 500/s alone",
-        &alone,
-        &Series::default(),
-        &Unit::MS,
-    );
+    let row = Row::alone("End to end p99 at 500/s alone", &alone, &Unit::MS);
     stage.rows.push(row);
-    let mut row = Row::new(
+    let mut row = Row::alone(
         "… with 700 events queued to a hanging neighbour",
         &beside,
-        &Series::default(),
         &Unit::MS,
     )
     .bar("≤ 2× alone", ratio.map(|ratio| ratio <= 2.0));
@@ -273,20 +287,17 @@ fn memory(stage: &mut Stage) {
         full.0.push(now);
         peak.0.push(highest);
     });
-    let none = Series::default();
     let all = Unit::COUNT.write(queued as f64);
     stage.rows.push(
-        Row::new("Memory, idle", &idle, &none, &Unit::MB)
-            .bar("≤ 25 MB", idle.median().map(|size| size <= 25.0)),
+        Row::alone("Memory, idle", &idle, &Unit::MB).bar("≤ 25 MB", idle.median().map(|size| size <= 25.0)),
     );
     stage.rows.push(
-        Row::new(&format!("Memory, {all} queued events"), &full, &none, &Unit::MB)
+        Row::alone(&format!("Memory, {all} queued events"), &full, &Unit::MB)
             .bar("≤ 200 MB", full.median().map(|size| size <= 200.0)),
     );
-    stage.rows.push(Row::new(
+    stage.rows.push(Row::alone(
         "… highest while they were published",
         &peak,
-        &none,
         &Unit::MB,
     ));
 }
@@ -296,9 +307,7 @@ fn many(stage: &mut Stage) {
     const DESTINATIONS: usize = 1000;
     const EVENTS: u64 = 10;
     let mut setup = Setup::uniform("many", DESTINATIONS, FANOUT_IN_FLIGHT);
-    for (index, destination) in setup.destinations.iter_mut().enumerate() {
-        destination.events = format!("bench.event.{index:04}");
-    }
+    setup.divide();
     let (mut flows, mut complete) = (Flows::default(), true);
     stage.ours(stage.round_count(), &setup, |stage, running| {
         let mut load = Load::closed(running.target, &running.path, EVENTS * DESTINATIONS as u64);
@@ -317,20 +326,10 @@ fn many(stage: &mut Stage) {
     });
     let p99 = flows.series(|flow| flow.end_to_end.p99);
     let met = p99.median().map(|_| complete);
-    let none = Series::default();
-    stage.rows.push(
-        Row::new(
-            "1,000 destinations × 10 events: end to end p99",
-            &p99,
-            &none,
-            &Unit::MS,
-        )
-        .bar("all delivered", met),
-    );
-    stage.rows.push(Row::new(
-        "… deliveries",
-        &flows.series(|flow| flow.rate),
-        &none,
-        &Unit::RATE,
-    ));
+    let what = "1,000 destinations × 10 events: end to end p99";
+    stage
+        .rows
+        .push(Row::alone(what, &p99, &Unit::MS).bar("all delivered", met));
+    let rate = flows.series(|flow| flow.rate);
+    stage.rows.push(Row::alone("… deliveries", &rate, &Unit::RATE));
 }

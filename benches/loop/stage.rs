@@ -1,7 +1,7 @@
 //! The stage of the scenarios: it starts a system, drives a flow of events through it, and keeps what was found.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::Options;
@@ -23,12 +23,14 @@ pub(crate) struct Stage {
     data: tempfile::TempDir,
     receiver: Helper,
     address: SocketAddr,
+    /// Where the receiver takes mails.
+    pub(crate) post: SocketAddr,
     pub(crate) product: Option<Product>,
     /// Bytes that a delivered body of Postrider has more than the published one.
     envelope: usize,
-    /// Deliveries that the priming of the running system caused.
-    primed: u64,
     pub(crate) rows: Vec<Row>,
+    /// Further tables, with their headings.
+    pub(crate) tables: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -40,6 +42,8 @@ pub(crate) struct Flow {
     pub(crate) end_to_end: Latency,
     /// Milliseconds of processor time for each delivery.
     pub(crate) cpu: f64,
+    /// Bytes that a delivered body has more than the published one.
+    envelope: usize,
 }
 
 /// Flows of each round.
@@ -56,19 +60,20 @@ impl Stage {
     /// A stage with its receiver, and with the product where that is measured.
     pub(crate) fn new(options: &Options) -> Self {
         let receiver = Helper::start(&["receiver"]);
-        let address = system::receiver_address(&receiver);
+        let [address, post] = system::receiver_addresses(&receiver);
         Self {
             options: options.clone(),
             data: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo's folder for benchmarks"),
             receiver,
             address,
+            post,
             product: options
                 .system
                 .is_none_or(|kind| kind == Kind::Postrider)
                 .then(|| Product::new(options)),
             envelope: 190,
-            primed: 0,
             rows: Vec::new(),
+            tables: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -106,6 +111,10 @@ impl Stage {
                     let running = self.start(kind, setup);
                     let flow = measure(self, &running);
                     eprintln!("  round {round}, {}: {}", kind.name(), flow.written());
+                    // From Postrider's deliveries: the baseline's have the same length.
+                    if kind == Kind::Postrider {
+                        self.envelope = flow.envelope;
+                    }
                     flows.0.push(flow);
                 }
             }
@@ -130,7 +139,12 @@ impl Stage {
         }
     }
 
-    fn apply(&self, setup: &Setup) {
+    /// Where a scenario may put files of its own.
+    pub(crate) fn folder(&self) -> &Path {
+        self.data.path()
+    }
+
+    pub(crate) fn apply(&self, setup: &Setup) {
         if let Some(product) = &self.product {
             product.apply(setup, self.address);
         }
@@ -143,15 +157,26 @@ impl Stage {
             (Kind::Postrider, Some(product)) => product.start(setup, &data),
             _ => Running::bare(setup, self.address, self.envelope, &data),
         };
-        self.receiver.ask("reset");
-        self.primed = 0;
+        self.reset();
         if kind == Kind::Postrider {
-            self.prime(setup, &running);
+            let primed = self.prime(setup, &running);
+            self.await_count("total", primed);
         }
         running
     }
 
-    fn prime(&mut self, setup: &Setup, running: &Running) {
+    /// Forgets what the receiver got.
+    pub(crate) fn reset(&mut self) {
+        self.receiver.ask("reset");
+    }
+
+    /// The last mail that the receiver got, as it was said on the wire.
+    pub(crate) fn last_mail(&mut self) -> String {
+        serde_json::from_str(&self.receiver.ask("mail")).expect("a string")
+    }
+
+    /// Publishes until an event of each type goes to everybody who wants it; answers how many deliveries that makes.
+    fn prime(&mut self, setup: &Setup, running: &Running) -> u64 {
         let started = Instant::now();
         let mut types: Vec<&str> = setup
             .destinations
@@ -172,11 +197,13 @@ impl Stage {
             .iter()
             .filter(|destination| types.contains(&destination.events.as_str()));
         let expected = expected.count() as u64;
+        let suspended = setup.destinations.iter().any(|destination| destination.suspend);
+        let mut primed = 0;
         loop {
             let loaded = load_quietly(running, &load);
-            self.primed += loaded.deliveries;
+            primed += if suspended { 0 } else { loaded.deliveries };
             if loaded.deliveries >= expected {
-                return;
+                return primed;
             }
             if started.elapsed() > Duration::from_secs(30) {
                 let project = setup.project;
@@ -184,7 +211,7 @@ impl Stage {
                     "{project}: {} of {expected} destinations take events",
                     loaded.deliveries
                 ));
-                return;
+                return primed;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -192,58 +219,95 @@ impl Stage {
 
     /// Warms up, then measures.
     pub(crate) fn flow(&mut self, running: &Running, group: &str, load: &Load) -> Flow {
-        let mut warm_up = load.clone();
-        warm_up.count = (load.count / 10).max(1000).min(load.count);
-        warm_up.rate = None;
-        let loaded = self.load(running, &warm_up);
-        let primed = std::mem::take(&mut self.primed);
-        self.drain(group, loaded.deliveries + primed);
+        self.warm_up(running, group, load);
         self.flow_without_warm_up(running, group, load)
     }
 
+    /// A tenth of a load, at least 1,000 events, until all of it is delivered.
+    pub(crate) fn warm_up(&mut self, running: &Running, group: &str, load: &Load) {
+        let mut warm_up = load.clone();
+        warm_up.count = (load.count / 10).max(1000).min(load.count);
+        warm_up.rate = None;
+        self.reset();
+        let loaded = self.load(running, &warm_up);
+        self.drain(group, loaded.deliveries);
+    }
+
     pub(crate) fn flow_without_warm_up(&mut self, running: &Running, group: &str, load: &Load) -> Flow {
-        self.receiver.ask("reset");
+        self.reset();
         let before = process::cpu(running.pid);
         let loaded = self.load(running, load);
         let arrived = self.drain(group, loaded.deliveries);
         let cpu = process::cpu(running.pid).saturating_sub(before);
         let stats = self.stats(group);
-        if arrived < loaded.deliveries {
-            self.note(&format!(
-                "{group}: {arrived} of {} deliveries arrived in time",
-                loaded.deliveries
-            ));
-        }
-        self.learn_envelope(running, load, &stats);
+        let published = load.data_bytes + load.event_type.len() + r#"{"type":"","data":}"#.len();
         Flow {
             rate: stats.count as f64 / stats.seconds.max(1e-9),
             acknowledgement: loaded.latency,
             end_to_end: stats.latency,
             cpu: cpu.as_secs_f64() * 1000.0 / (arrived as f64).max(1.0),
+            envelope: (stats.body_bytes as usize).saturating_sub(published),
         }
+    }
+
+    /// Publishes and does something else meanwhile; deliveries per second until either is done, and what the other
+    /// work found.
+    pub(crate) fn during<T: Send>(
+        &mut self,
+        running: &Running,
+        group: &str,
+        load: &Load,
+        work: impl FnOnce() -> T + Send,
+    ) -> (f64, T) {
+        self.reset();
+        let (arguments, token) = (load.arguments(), running.token.as_str());
+        let (rate, loaded, found) = std::thread::scope(|scope| {
+            let start = Instant::now();
+            let loading = scope.spawn(move || process::run_to_end(&arguments, (loader::TOKEN, token)));
+            let working = scope.spawn(work);
+            while !loading.is_finished() && !working.is_finished() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let rate = self.count(&format!("count {group}")) as f64 / start.elapsed().as_secs_f64();
+            let loaded: Loaded = loading.join().expect("the loader ends");
+            (rate, loaded, working.join().expect("the other work ends"))
+        });
+        self.note_refused(running, &loaded);
+        self.drain(group, loaded.deliveries);
+        (rate, found)
     }
 
     /// Publishes; says what was refused.
     pub(crate) fn load(&mut self, running: &Running, load: &Load) -> Loaded {
         let loaded = load_quietly(running, load);
+        self.note_refused(running, &loaded);
+        loaded
+    }
+
+    fn note_refused(&mut self, running: &Running, loaded: &Loaded) {
         if !loaded.refused.is_empty() {
             self.note(&format!(
                 "{}: requests not acknowledged: {:?}",
                 running.path, loaded.refused
             ));
         }
-        loaded
     }
 
-    /// Waits until a group has so many requests or time is up; returns how many it has.
-    fn drain(&mut self, group: &str, wanted: u64) -> u64 {
+    /// Waits until a group has so many requests or time is up, which is noted; returns how many it has.
+    pub(crate) fn drain(&mut self, group: &str, wanted: u64) -> u64 {
+        let arrived = self.await_count(&format!("count {group}"), wanted);
+        if arrived < wanted {
+            self.note(&format!(
+                "{group}: {arrived} of {wanted} deliveries arrived in time"
+            ));
+        }
+        arrived
+    }
+
+    fn await_count(&mut self, question: &str, wanted: u64) -> u64 {
         let start = Instant::now();
         loop {
-            let count: u64 = self
-                .receiver
-                .ask(&format!("count {group}"))
-                .parse()
-                .expect("a number");
+            let count = self.count(question);
             if count >= wanted || start.elapsed() > DRAIN {
                 return count;
             }
@@ -251,16 +315,12 @@ impl Stage {
         }
     }
 
-    pub(crate) fn stats(&mut self, group: &str) -> Stats {
-        serde_json::from_str(&self.receiver.ask(&format!("stats {group}"))).expect("statistics")
+    fn count(&mut self, question: &str) -> u64 {
+        self.receiver.ask(question).parse().expect("a number")
     }
 
-    /// From Postrider's deliveries, how much longer the baseline's must be to have the same length.
-    fn learn_envelope(&mut self, running: &Running, load: &Load, stats: &Stats) {
-        if stats.count > 0 && load.data_bytes == 200 && running.kind == Kind::Postrider {
-            let published = load.data_bytes + load.event_type.len() + r#"{"type":"","data":}"#.len();
-            self.envelope = (stats.body_bytes as usize).saturating_sub(published);
-        }
+    pub(crate) fn stats(&mut self, group: &str) -> Stats {
+        serde_json::from_str(&self.receiver.ask(&format!("stats {group}"))).expect("statistics")
     }
 
     pub(crate) fn latency_rows(&mut self, what: &str, ours: &Flows, bare: &Flows) {
@@ -296,10 +356,11 @@ impl Stage {
         format!(
             "# Benchmarks\n\n\
              Written by `cargo bench --bench loop{dashes}{}`.\n\
-             Load generator, receiver and system share this machine:\n\n{}\n{}{notes}\n{}",
+             Load generator, receiver and system share this machine:\n\n{}\n{}{}{notes}\n{}",
             arguments.join(" "),
             machine::describe(self.data.path()),
             report::table(&self.rows),
+            self.tables.concat(),
             EXPLANATION.replace("ENVELOPE", &envelope.to_string()),
         )
     }
@@ -326,15 +387,27 @@ arrival to the last.
 - Paced: latency counts from the planned time of sending, so a stall shows in every event it delays.
 - CPU is user and system time of all threads of the system, load generator and receiver not included.
 - Memory is `VmRSS`. Queued events belong to a suspended destination.
+- *of plain*, *of unordered*, *of before*: the ratio is to Postrider itself in the same process and round, where the \
+two take turns.
+- Mails: events are published a hundred at a time; mails go to a sink without TLS and authentication, over at most 10 \
+connections. The bare SMTP client says the last of these mails again and again over 10 connections, and does nothing \
+else. A rate is from the first mail that the sink has to the last.
+- Replay: from the first request to `POST …/deliveries:replay` until the receiver has all events once more.
+- Rotation: the annotation is written to a thousand destinations, and the API server shares the machine, too. New keys \
+are published only after the destinations' timeout, here 2 s.
+- Delivery log: all attempts are of one destination; the time is that of a whole request to the read API, the token's \
+check included. In parentheses behind a question: items in the answer. *bare* is a scan of the same file by SQLite.
+- Body formats: one thread, nothing but the rendering; the events are the examples of all built-in types.
 ";
 
 impl Flow {
-    fn written(&self) -> String {
+    pub(crate) fn written(&self) -> String {
         let Self {
             rate,
             acknowledgement,
             end_to_end,
             cpu,
+            envelope: _,
         } = self;
         format!(
             "{rate:.0}/s, acknowledgement p50 {:.2} p99 {:.2} ms, end to end p50 {:.2} p99 {:.2} ms, CPU {cpu:.4} ms",

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::process::Helper;
 use crate::product::Process;
 
@@ -32,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) project: &'static str,
     /// Its destinations.
     pub(crate) destinations: Vec<Destination>,
+    /// Further objects.
+    pub(crate) objects: Vec<Value>,
 }
 
 /// One destination.
@@ -47,21 +51,50 @@ pub(crate) struct Destination {
     pub(crate) in_flight: usize,
     /// Keeps everything, sends nothing.
     pub(crate) suspend: bool,
+    /// What its spec has beside that, as a merge patch: `null` takes a member away.
+    pub(crate) spec: Value,
+}
+
+impl Destination {
+    /// A plain destination at that path, named after it.
+    pub(crate) fn at(path: &str, events: &str, in_flight: usize) -> Self {
+        Self {
+            name: path.trim_matches('/').replace('/', "-"),
+            path: path.to_owned(),
+            events: events.to_owned(),
+            in_flight,
+            suspend: false,
+            spec: Value::Null,
+        }
+    }
+
+    /// The same with something of its own in its spec.
+    #[must_use]
+    pub(crate) fn with(self, spec: Value) -> Self {
+        Self { spec, ..self }
+    }
 }
 
 impl Setup {
     /// Destinations that want every event, with paths `/PROJECT/0`, `/PROJECT/1`, ….
     pub(crate) fn uniform(project: &'static str, destinations: usize, in_flight: usize) -> Self {
-        let destination = |index| Destination {
-            name: format!("{project}-{index}"),
-            path: format!("/{project}/{index}"),
-            events: "*".to_owned(),
-            in_flight,
-            suspend: false,
-        };
+        let destination = |index| Destination::at(&format!("/{project}/{index}"), "*", in_flight);
+        Self::of(project, (0..destinations).map(destination).collect())
+    }
+
+    /// Destinations, and nothing else beside their project.
+    pub(crate) fn of(project: &'static str, destinations: Vec<Destination>) -> Self {
         Self {
             project,
-            destinations: (0..destinations).map(destination).collect(),
+            destinations,
+            objects: Vec::new(),
+        }
+    }
+
+    /// Gives each destination a type of its own: `bench.event.0000`, `bench.event.0001`, ….
+    pub(crate) fn divide(&mut self) {
+        for (index, destination) in self.destinations.iter_mut().enumerate() {
+            destination.events = format!("bench.event.{index:04}");
         }
     }
 }
@@ -76,8 +109,6 @@ pub(crate) struct Running {
     pub(crate) token: String,
     /// Process id.
     pub(crate) pid: u32,
-    /// Which of the two it is.
-    pub(crate) kind: Kind,
     /// Ends it when dropped.
     _process: Box<dyn std::any::Any>,
 }
@@ -90,7 +121,6 @@ impl Running {
             path,
             token,
             pid: process.pid(),
-            kind: Kind::Postrider,
             _process: Box::new(process),
         }
     }
@@ -130,17 +160,16 @@ impl Running {
             ),
             token: "pr_0123456789abcdef0123456789abcdef0123456789a".to_owned(),
             pid: helper.pid(),
-            kind: Kind::Bare,
             _process: Box::new(helper),
         }
     }
 }
 
-/// Where the receiver listens, from its greeting.
-pub(crate) fn receiver_address(helper: &Helper) -> SocketAddr {
-    let port = helper
-        .greeting
-        .parse()
-        .unwrap_or_else(|_| panic!("not a port: {}", helper.greeting));
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+/// Where the receiver listens for requests and for mails, from its greeting.
+pub(crate) fn receiver_addresses(helper: &Helper) -> [SocketAddr; 2] {
+    let ports: Vec<u16> = helper.greeting.split(' ').flat_map(str::parse).collect();
+    let [requests, mails] = ports[..] else {
+        panic!("not two ports: {}", helper.greeting)
+    };
+    [requests, mails].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }

@@ -4,8 +4,6 @@
 //! because a delivery is two durable writes. Rounds are interleaved; medians and ratios to the bare file are printed.
 //!
 //! `cargo bench --bench queue [-- EVENTS ROUNDS DIRECTORY]`
-//!
-//! `cargo bench --bench queue -- deliveries [RECORDS]`: the delivery log, see [`deliveries`].
 
 #![allow(
     missing_docs,
@@ -17,8 +15,6 @@
     clippy::cast_precision_loss,
     reason = "it prints numbers"
 )]
-
-mod deliveries;
 
 use std::io::Write;
 use std::path::Path;
@@ -265,12 +261,7 @@ fn resident() -> f64 {
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let first = arguments.next();
-    if first.as_deref() == Some("deliveries") {
-        let records = arguments.next().map_or(1_000_000, |text| text.parse().unwrap());
-        return deliveries::run(records).await;
-    }
-    let events: u64 = first.map_or(200_000, |text| text.parse().unwrap());
+    let events: u64 = arguments.next().map_or(200_000, |text| text.parse().unwrap());
     let rounds: usize = arguments.next().map_or(5, |text| text.parse().unwrap());
     let root = arguments.next().unwrap_or_else(|| "target".to_owned());
     let directory = tempfile::tempdir_in(root).unwrap();

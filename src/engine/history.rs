@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::deliveries::{LogError, MAX_PAGE, Query, Which};
 use super::directory::Entry;
 use super::publish::Finished;
-use super::queue::asked::{Again, Cancelled, Open, REPLAY_STEP, Replayed, Retained, Waiting, Waits};
+use super::queue::asked::{Cancelled, Open, REPLAY_STEP, Replay, Replayed, Retained, Waiting, Waits};
 use super::queue::{QueueError, Stored};
 use super::{Core, Engine};
 use crate::domain::delivery_log::{Record, State, Timings};
@@ -266,8 +266,8 @@ impl History for Engine {
 }
 
 /// Makes deliveries, counts them, and wakes their lane.
-async fn deliver(core: &Core, uid: &Uid, again: Again) -> Result<Replayed, QueueError> {
-    let done = core.queue.replay(uid, again, core.clock.now()).await?;
+async fn deliver(core: &Core, uid: &Uid, replay: Replay) -> Result<Replayed, QueueError> {
+    let done = core.queue.replay(uid, replay, core.clock.now()).await?;
     if done.made > 0 {
         core.metrics.replayed(done.made);
         core.wake(uid);
@@ -285,7 +285,7 @@ async fn replay_one(core: Arc<Core>, uid: Uid, id: EventId) -> Result<ReplayedOn
             ReplayedOne::Unknown
         });
     };
-    let done = deliver(&core, &uid, Again::Events(vec![(retained.seq, id)])).await?;
+    let done = deliver(&core, &uid, Replay::Events(vec![(retained.seq, id)])).await?;
     Ok(if done.made > 0 {
         ReplayedOne::Made
     } else if done.open > 0 {
@@ -352,13 +352,13 @@ async fn step(
     from: Option<i64>,
 ) -> Result<Progress, HistoryError> {
     if !selection.failed_only {
-        let again = Again::Accepted {
+        let replay = Replay::Accepted {
             since: selection.since,
             until: selection.until,
             event_type: selection.event_type,
             from: from.unwrap_or(0).cast_unsigned(),
         };
-        let done = deliver(&core, &uid, again).await?;
+        let done = deliver(&core, &uid, replay).await?;
         return Ok(Progress {
             made: done.made,
             open: done.open,
@@ -386,7 +386,7 @@ async fn step(
         ..Progress::default()
     };
     if !events.is_empty() {
-        let done = deliver(&core, &uid, Again::Events(events)).await?;
+        let done = deliver(&core, &uid, Replay::Events(events)).await?;
         (progress.made, progress.open, progress.gone) = (done.made, done.open, done.gone);
     }
     Ok(progress)

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use self::asked::{Again, Cancelled, HandedOver, Replayed, Retained, Waits};
+use self::asked::{Cancelled, HandedOver, Replay, Replayed, Retained, Waits};
 use crate::domain::event::Event;
 use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
@@ -272,7 +272,7 @@ pub trait Queue: HealthStore {
     ///
     /// # Errors
     /// When the store cannot be written, or the step does not fit into a project's quota: then nothing was made.
-    async fn replay(&self, lane: &Uid, again: Again, now: Timestamp) -> Result<Replayed, QueueError>;
+    async fn replay(&self, lane: &Uid, replay: Replay, now: Timestamp) -> Result<Replayed, QueueError>;
 
     /// Makes a new delivery of a leased delivery's event in another lane, due now, with a note, as a replay would; whether
     /// or not the event went there. It counts towards the quota and is not refused for it: the leased one is about to

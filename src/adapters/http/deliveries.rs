@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::auth::authorize;
 use super::problem::{Kind, Problem};
+use super::publish::NAMESPACES;
 use crate::api::names::{is_name, is_namespace};
 use crate::domain::delivery_log::State;
 use crate::domain::event::parse::is_event_type;
@@ -51,12 +52,21 @@ enum What {
     Cancel(EventId),
 }
 
+/// The segment behind the namespace.
+const DESTINATIONS: &str = "eventdestinations";
+
 impl Path {
+    /// Whether a request is for this API, whatever else its path names.
+    pub(super) fn is_below(path: &str) -> bool {
+        let rest = path.strip_prefix(NAMESPACES);
+        rest.and_then(|rest| rest.split('/').nth(1)) == Some(DESTINATIONS)
+    }
+
     /// Reads a path behind `/v1/namespaces/`.
     pub(super) fn of(rest: &str) -> Option<Self> {
         let mut parts = rest.split('/');
         let (namespace, kind, name, last) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        if kind != "eventdestinations" || !is_namespace(namespace) || !is_name(name) {
+        if kind != DESTINATIONS || !is_namespace(namespace) || !is_name(name) {
             return None;
         }
         let what = match (last, parts.next()) {
@@ -244,9 +254,9 @@ impl Deliveries<'_> {
         let done = self.history.replay(uid, &selection, from).await;
         let done = done.map_err(|error| told_of(&error))?;
         // The end stays where the first request found it: what fails again meanwhile is not replayed once more.
-        let cursor = done
-            .next
-            .map(|next| format!("r{next}.{}", selection.until.as_millisecond()));
+        let failed_only = selection.failed_only;
+        let place = done.next.map(|at| ReplayPlace { failed_only, at });
+        let cursor = place.map(|place| place.cursor(selection.until));
         accepted(&json!({
             "replayed": done.made,
             "alreadyWaiting": done.open,
@@ -351,14 +361,8 @@ impl ReplayBody {
         let event_type = event_type.map(event_type_of).transpose()?;
         let mut from = None;
         if let Some(cursor) = read.cursor {
-            let parts = cursor.strip_prefix('r').and_then(|rest| rest.split_once('.'));
-            let parts = parts.and_then(|(from, until)| {
-                let until = Timestamp::from_millisecond(until.parse().ok()?).ok()?;
-                Some((from.parse::<i64>().ok().filter(|from| *from >= 0)?, until))
-            });
-            let (place, end) =
-                parts.ok_or_else(|| bad("cursor", "use `next` of an earlier answer to the same request"))?;
-            (from, until) = (Some(place), end.min(now));
+            let (place, end) = ReplayPlace::read(&cursor, read.failed_only)?;
+            (from, until) = (Some(place.at), end.min(now));
         }
         let selection = Selection {
             since,
@@ -367,6 +371,44 @@ impl ReplayBody {
             event_type,
         };
         Ok((selection, from))
+    }
+}
+
+/// Where a replay goes on: a place among what was accepted, or among what failed, which count differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ReplayPlace {
+    failed_only: bool,
+    at: i64,
+}
+
+impl ReplayPlace {
+    fn letter(self) -> char {
+        if self.failed_only { 'f' } else { 'a' }
+    }
+
+    /// The cursor of the next request, with the end of the first one.
+    fn cursor(self, until: Timestamp) -> String {
+        format!("{}{}.{}", self.letter(), self.at, until.as_millisecond())
+    }
+
+    /// Reads a cursor of a replay of that kind, and the end that goes with it.
+    fn read(cursor: &str, failed_only: bool) -> Result<(Self, Timestamp), Problem> {
+        let foreign = || bad("cursor", "use `next` of an earlier answer to the same request");
+        let parse = |place: Self| {
+            let (at, until) = cursor.strip_prefix(place.letter())?.split_once('.')?;
+            let until = Timestamp::from_millisecond(until.parse().ok()?).ok()?;
+            let at = at.parse().ok().filter(|at| *at >= 0)?;
+            Some((Self { at, ..place }, until))
+        };
+        let [own, other] = [failed_only, !failed_only].map(|failed_only| Self { failed_only, at: 0 });
+        if let Some(read) = parse(own) {
+            return Ok(read);
+        }
+        Err(match parse(other) {
+            Some(_) if failed_only => bad("cursor", "it is of a replay without `failedOnly`; leave that out"),
+            Some(_) => bad("cursor", "it is of a replay with `failedOnly`; send that, too"),
+            None => foreign(),
+        })
     }
 }
 
@@ -495,7 +537,7 @@ mod tests {
         let body = br#"{"since": "2026-01-30T00:00:00Z", "failedOnly": true}"#;
         let (first, from) = ReplayBody::read(body, now).unwrap();
         assert_eq!((first.until, from, first.failed_only), (now, None, true));
-        let cursor = format!("r17.{}", now.as_millisecond());
+        let cursor = format!("f17.{}", now.as_millisecond());
         let body = json!({"since": "2026-01-30T00:00:00Z", "failedOnly": true, "cursor": cursor}).to_string();
         let (next, from) = ReplayBody::read(body.as_bytes(), later).unwrap();
         assert_eq!((next, from), (first, Some(17)));
@@ -506,6 +548,33 @@ mod tests {
             r#"{"since": "2026-01-30T00:00:00Z", "all": true}"#,
         ] {
             assert!(ReplayBody::read(bad.as_bytes(), now).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_place_among_what_was_accepted_is_none_among_what_failed() {
+        let now: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
+        for failed_only in [false, true] {
+            let next = |place: &ReplayPlace| place.cursor(now);
+            let (own, other) = (
+                ReplayPlace { failed_only, at: 17 },
+                ReplayPlace {
+                    failed_only: !failed_only,
+                    at: 17,
+                },
+            );
+            let read = |cursor: &str| {
+                let body =
+                    json!({"since": "2026-01-30T00:00:00Z", "failedOnly": failed_only, "cursor": cursor});
+                ReplayBody::read(body.to_string().as_bytes(), now)
+            };
+            assert_eq!(read(&next(&own)).unwrap().1, Some(17));
+            for cursor in [&*next(&other), "t17", "w17.3", "17", "a-1.5", "f5"] {
+                let problem = read(cursor).unwrap_err();
+                assert!(problem.detail.contains("cursor: "), "{}", problem.detail);
+            }
+            let detail = read(&next(&other)).unwrap_err().detail;
+            assert!(detail.contains("failedOnly"), "{detail}");
         }
     }
 }

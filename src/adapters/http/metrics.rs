@@ -20,9 +20,14 @@ use strum::IntoEnumIterator;
 
 use super::limits::Limit;
 
-/// Every status the publish API answers with.
+/// Every status that requests to publish, and to no route, are answered with.
 const STATUSES: [u16; 14] = [
     200, 202, 400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 500, 503,
+];
+
+/// Every status the delivery API answers with.
+const DELIVERY_STATUSES: [u16; 15] = [
+    200, 202, 400, 401, 403, 404, 405, 408, 409, 410, 413, 429, 431, 500, 503,
 ];
 
 /// Upper bounds of the latency buckets, in seconds.
@@ -59,16 +64,55 @@ struct ServerLabel {
 #[derive(Clone, Debug)]
 pub struct HttpMetrics(Arc<Inner>);
 
+/// Which API a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Api {
+    /// Publishing, the description, and paths that name nothing.
+    Publish,
+    /// What became of deliveries.
+    Deliveries,
+}
+
+/// What one API answered, and how fast.
+#[derive(Debug)]
+struct Answers {
+    requests: Family<StatusLabel, Counter>,
+    by_status: Vec<(u16, Counter)>,
+    latency: Histogram,
+}
+
+impl Answers {
+    fn new(statuses: &[u16]) -> Self {
+        let requests = Family::<StatusLabel, Counter>::default();
+        let counter = |status| requests.get_or_create_owned(&StatusLabel { status });
+        Self {
+            by_status: statuses
+                .iter()
+                .map(|status| (*status, counter(*status)))
+                .collect(),
+            latency: Histogram::new(BUCKETS),
+            requests,
+        }
+    }
+
+    fn count(&self, status: u16, took: Duration) {
+        match self.by_status.iter().find(|(known, _)| *known == status) {
+            Some((_, counter)) => counter.inc(),
+            None => self.requests.get_or_create(&StatusLabel { status }).inc(),
+        };
+        self.latency.observe(took.as_secs_f64());
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
-    requests: Family<StatusLabel, Counter>,
-    by_status: [(u16, Counter); STATUSES.len()],
+    publish: Answers,
+    deliveries: Answers,
     events: Family<OutcomeLabel, Counter>,
     accepted: Counter,
     duplicate: Counter,
     refused: Counter,
     schema: Family<ValidationLabel, Counter>,
-    latency: Histogram,
     connections: Family<ServerLabel, Gauge>,
     limits: Family<LimitLabel, Counter>,
     held: Gauge<u64, AtomicU64>,
@@ -84,7 +128,6 @@ impl HttpMetrics {
     /// Metrics at zero.
     #[must_use]
     pub fn new() -> Self {
-        let requests = Family::<StatusLabel, Counter>::default();
         let events = Family::<OutcomeLabel, Counter>::default();
         let limits = Family::<LimitLabel, Counter>::default();
         for limit in Limit::iter() {
@@ -96,15 +139,14 @@ impl HttpMetrics {
         }
         let outcome = |outcome| events.get_or_create_owned(&OutcomeLabel { outcome });
         Self(Arc::new(Inner {
-            by_status: STATUSES.map(|status| (status, requests.get_or_create_owned(&StatusLabel { status }))),
+            publish: Answers::new(&STATUSES),
+            deliveries: Answers::new(&DELIVERY_STATUSES),
             accepted: outcome("accepted"),
             duplicate: outcome("duplicate"),
             refused: outcome("refused"),
             schema,
-            latency: Histogram::new(BUCKETS),
             connections: Family::default(),
             held: Gauge::default(),
-            requests,
             events,
             limits,
         }))
@@ -113,9 +155,9 @@ impl HttpMetrics {
     /// Adds everything to a registry.
     pub fn register(&self, registry: &mut Registry) {
         let Inner {
-            requests,
+            publish,
+            deliveries,
             events,
-            latency,
             connections,
             limits,
             held,
@@ -125,7 +167,7 @@ impl HttpMetrics {
         registry.register(
             "ingest_requests",
             "Requests to the publish API, by status of the answer",
-            requests.clone(),
+            publish.requests.clone(),
         );
         registry.register(
             "ingest_events",
@@ -139,8 +181,18 @@ impl HttpMetrics {
         );
         registry.register(
             "ingest_duration_seconds",
-            "Time from a request's header to its answer",
-            latency.clone(),
+            "Time from a request's header to its answer, of the publish API",
+            publish.latency.clone(),
+        );
+        registry.register(
+            "delivery_api_requests",
+            "Requests to the delivery API, by status of the answer",
+            deliveries.requests.clone(),
+        );
+        registry.register(
+            "delivery_api_duration_seconds",
+            "Time from a request's header to its answer, of the delivery API",
+            deliveries.latency.clone(),
         );
         registry.register(
             "ingest_body_bytes",
@@ -159,14 +211,13 @@ impl HttpMetrics {
         );
     }
 
-    /// Counts an answer of the publish API.
-    pub(super) fn answered(&self, status: StatusCode, took: Duration) {
-        let status = status.as_u16();
-        match self.0.by_status.iter().find(|(known, _)| *known == status) {
-            Some((_, counter)) => counter.inc(),
-            None => self.0.requests.get_or_create(&StatusLabel { status }).inc(),
+    /// Counts an answer.
+    pub(super) fn answered(&self, api: Api, status: StatusCode, took: Duration) {
+        let answers = match api {
+            Api::Publish => &self.0.publish,
+            Api::Deliveries => &self.0.deliveries,
         };
-        self.0.latency.observe(took.as_secs_f64());
+        answers.count(status.as_u16(), took);
     }
 
     /// Counts the events of one request that were answered 202.

@@ -26,7 +26,7 @@ use super::body::{Budget, Share, read};
 use super::connection::Handle;
 use super::deliveries::{self, Asked, Deliveries};
 use super::limits::{HttpSettings, Limit};
-use super::metrics::HttpMetrics;
+use super::metrics::{self, HttpMetrics};
 use super::parsing::{Parsed, Parsers};
 use super::problem::{Fault, Kind, Problem};
 use super::server;
@@ -39,6 +39,9 @@ use crate::engine::clock::Clock;
 use crate::engine::history::History;
 use crate::engine::publish::{Authorizer, PublishError, Publisher, Receipt};
 use crate::engine::queue::QueueError;
+
+/// What every path of an object begins with.
+pub(super) const NAMESPACES: &str = "/v1/namespaces/";
 
 /// The OpenAPI document of the publish API.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -111,7 +114,7 @@ impl<'a> Route<'a> {
         if path == "/openapi.json" {
             return Self::OpenApi;
         }
-        let Some(rest) = path.strip_prefix("/v1/namespaces/") else {
+        let Some(rest) = path.strip_prefix(NAMESPACES) else {
             return Self::Nothing;
         };
         if let Some(path) = deliveries::Path::of(rest) {
@@ -140,6 +143,11 @@ impl Handle for Api {
     async fn handle(&self, request: Request<Incoming>) -> Response<Bytes> {
         let mut count = Count {
             metrics: &self.0.state.metrics,
+            api: if deliveries::Path::is_below(request.uri().path()) {
+                metrics::Api::Deliveries
+            } else {
+                metrics::Api::Publish
+            },
             started: Instant::now(),
             status: CLIENT_CLOSED,
         };
@@ -155,13 +163,15 @@ impl Handle for Api {
 /// Counts a request when it ends, however it does.
 struct Count<'a> {
     metrics: &'a HttpMetrics,
+    api: metrics::Api,
     started: Instant,
     status: StatusCode,
 }
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
-        self.metrics.answered(self.status, self.started.elapsed());
+        self.metrics
+            .answered(self.api, self.status, self.started.elapsed());
     }
 }
 

@@ -13,11 +13,15 @@ pub const STATUSES_RULE: &str =
 /// What [`STATUSES_RULE`] says.
 pub const STATUSES_MESSAGE: &str =
     "use statuses such as \"409\", ranges such as \"200-299\" or classes such as \"2xx\" in each entry";
-/// The same, or a reason.
-pub const FAILURES_RULE: &str =
-    "self.all(one, one.matches('^([2-5][0-9][0-9](-[2-5][0-9][0-9])?|[2-5]xx|[A-Z][A-Za-z]+)$'))";
+/// The same, or a reason that a retry may mend; `domain::policy::replies` has a test that none is missing.
+pub const FAILURES_RULE: &str = concat!(
+    "self.all(one, one.matches('^([2-5][0-9][0-9](-[2-5][0-9][0-9])?|[2-5]xx|",
+    "Redirect|ClientError|Gone|TooManyRequests|Rejected|Unavailable|ServerError|Timeout|DnsError|TlsError|",
+    "Connection(Refused|Reset|Failed)|ProtocolError|ResponseTooLarge|Proxy(Refused|Failed)|",
+    "Token(RequestFailed|Refused)|AuthenticationFailed|TryLater)$'))",
+);
 /// What [`FAILURES_RULE`] says.
-pub const FAILURES_MESSAGE: &str = "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons such as Timeout in each entry";
+pub const FAILURES_MESSAGE: &str = "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons that are tried again, such as Timeout, in each entry";
 
 /// No destination takes its own dead letters.
 pub(super) fn dead_letter_rule() -> Rule {

@@ -185,6 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::v1alpha1::delivery::FAILURES_RULE;
 
     fn texts(entries: &[&str]) -> Vec<String> {
         entries.iter().map(|entry| (*entry).to_owned()).collect()
@@ -298,6 +299,27 @@ mod tests {
         assert_eq!(places, [("retryOn", 1), ("retryOn", 2), ("giveUpOn", 0)]);
         assert!(faults[0].2.contains("there are") && faults[0].2.contains("Timeout"));
         assert!(faults[1].2.contains("never tried again"));
+    }
+
+    #[test]
+    fn the_schema_lets_through_the_reasons_that_a_rule_may_name_and_no_others() {
+        // What is in the apostrophes is a regular expression that both CEL and this crate read.
+        let pattern = FAILURES_RULE.split('\'').nth(1).unwrap();
+        let rule = format!("self.matches('{pattern}')");
+        let program = cel::Program::compile(&rule).unwrap();
+        let matches = |word: &str| {
+            let mut context = cel::Context::default();
+            context.add_variable("self", word).unwrap();
+            program.execute(&context).unwrap() == cel::Value::Bool(true)
+        };
+        for reason in FailureReason::iter() {
+            let word = reason.as_str();
+            let known = super::reason(word).is_ok();
+            assert_eq!(matches(word), known, "{word}");
+        }
+        for word in ["", "timeout", "TimeoutX", "XTimeout", "Connection"] {
+            assert!(!matches(word), "{word}");
+        }
     }
 
     proptest! {

@@ -17,7 +17,7 @@ pub const STEP_BYTES: usize = 4 << 20;
 
 /// Which retained events are delivered again. Only those that went to the lane when they were accepted.
 #[derive(Clone, Debug)]
-pub enum Again {
+pub enum Replay {
     /// These, each by its position and its id; of more than [`REPLAY_STEP`] the rest is left for another call. Another
     /// event at the position, as after an older file was put back, counts as gone.
     Events(Vec<(u64, EventId)>),
@@ -43,7 +43,7 @@ pub struct Replayed {
     pub open: u64,
     /// Events that retention has removed, or that never went to this lane.
     pub gone: u64,
-    /// Where the next step goes on: a position, or for [`Again::Events`] a place in the list. `None` at the end.
+    /// Where the next step goes on: a position, or for [`Replay::Events`] a place in the list. `None` at the end.
     pub next: Option<u64>,
 }
 

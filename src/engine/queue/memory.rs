@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::asked::{
-    Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, STEP_BYTES, WAITING_STEP, Waiting,
+    Cancelled, HandedOver, Open, REPLAY_STEP, Replay, Replayed, Retained, STEP_BYTES, WAITING_STEP, Waiting,
     Waits,
 };
 use super::{
@@ -190,10 +190,10 @@ impl Delivery {
 }
 
 impl Inner {
-    fn replay(&mut self, uid: &Uid, again: &Again, now: i64, limit: u64) -> Result<Replayed, QueueError> {
+    fn replay(&mut self, uid: &Uid, replay: &Replay, now: i64, limit: u64) -> Result<Replayed, QueueError> {
         let mut replayed = Replayed::default();
-        let mut wanted: Vec<u64> = match again {
-            Again::Events(events) => {
+        let mut wanted: Vec<u64> = match replay {
+            Replay::Events(events) => {
                 replayed.next = (events.len() > REPLAY_STEP).then_some(REPLAY_STEP as u64);
                 let asked = events.iter().take(REPLAY_STEP);
                 let (there, gone): (Vec<_>, Vec<_>) = asked
@@ -201,7 +201,7 @@ impl Inner {
                 replayed.gone = gone.len() as u64;
                 there.iter().map(|(seq, _)| *seq).collect()
             }
-            Again::Accepted {
+            Replay::Accepted {
                 since,
                 until,
                 event_type,
@@ -424,10 +424,10 @@ impl Queue for MemoryQueue {
         Ok(delivery.and_then(|delivery| delivery.note.clone()))
     }
 
-    async fn replay(&self, lane: &Uid, again: Again, now: Timestamp) -> Result<Replayed, QueueError> {
+    async fn replay(&self, lane: &Uid, replay: Replay, now: Timestamp) -> Result<Replayed, QueueError> {
         let mut inner = self.inner.lock();
         inner.check()?;
-        inner.replay(lane, &again, now.as_millisecond(), self.project_limit)
+        inner.replay(lane, &replay, now.as_millisecond(), self.project_limit)
     }
 
     async fn hand_over(

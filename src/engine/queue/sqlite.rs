@@ -97,7 +97,7 @@ use self::rows::Row;
 pub(in crate::engine) use self::rows::{IdColumn, read_id};
 use self::store::Settle;
 use self::threads::Threads;
-use super::asked::{Again, Cancelled, HandedOver, Replayed, Retained, WAITING_STEP, Waits};
+use super::asked::{Cancelled, HandedOver, Replay, Replayed, Retained, WAITING_STEP, Waits};
 use super::metrics::QueueMetrics;
 use super::{
     Claim, Depth, Enqueued, Lease, Leased, NewEvent, Outlook, Queue, QueueError, QueueState, Reach, Release,
@@ -188,7 +188,7 @@ struct Shared {
     keeper_slot: Mutex<Option<rusqlite::Connection>>,
     reserve: Reserve,
     /// What replays have opened lately.
-    again: Mutex<replays::Recent>,
+    replays: Mutex<replays::Recent>,
     threads: Threads,
     /// Settlements wait for room: nothing is leased.
     stuck: AtomicBool,
@@ -293,7 +293,7 @@ impl SqliteQueue {
             reader_slot: Mutex::default(),
             keeper_slot: Mutex::default(),
             reserve: Reserve::new(&settings.path, settings.reserve_bytes, settings.reserve_pause),
-            again: Mutex::default(),
+            replays: Mutex::default(),
             threads: Threads::default(),
             stuck: AtomicBool::new(false),
             openings: AtomicU64::new(0),
@@ -491,10 +491,10 @@ impl Queue for SqliteQueue {
         self.ask(|reply| Op::Note(lane, seq, reply)).await
     }
 
-    async fn replay(&self, lane: &Uid, again: Again, now: Timestamp) -> Result<Replayed, QueueError> {
+    async fn replay(&self, lane: &Uid, what: Replay, now: Timestamp) -> Result<Replayed, QueueError> {
         self.check()?;
         let now = now.as_millisecond();
-        self.ask(|reply| Op::Asked(Asked::Replay(lane.clone(), again, now, reply)))
+        self.ask(|reply| Op::Asked(Asked::Replay(lane.clone(), what, now, reply)))
             .await
     }
 

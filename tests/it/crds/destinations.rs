@@ -17,8 +17,7 @@ const NO_READY_FORMAT: &str =
     "formatOptions belongs to the ready formats of services, such as Slack; set payload.format";
 const STATUSES: &str =
     "use statuses such as \"409\", ranges such as \"200-299\" or classes such as \"2xx\" in each entry";
-const FAILURES: &str =
-    "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons";
+const FAILURES: &str = "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons that are tried again";
 const PER: &str = "per must be a duration between 1s and 24h, such as 1s or 1m";
 const TAG: &str = "a tag's name begins with a letter and has at most 32 letters, digits";
 
@@ -102,6 +101,16 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
     ("{delivery: {success: [Timeout]}}", STATUSES),
     ("{delivery: {retry: {retryOn: ['408-']}}}", FAILURES),
     ("{delivery: {retry: {giveUpOn: [timeout]}}}", FAILURES),
+    ("{delivery: {retry: {retryOn: [TimeOut]}}}", FAILURES),
+    (
+        "{delivery: {retry: {giveUpOn: [Timeout, TimeoutError]}}}",
+        FAILURES,
+    ),
+    ("{delivery: {retry: {retryOn: [EgressRefused]}}}", FAILURES),
+    (
+        "{delivery: {retry: {retryOn: [ConnectionReset, TokenRequestFailed], giveUpOn: [Gone, ProxyFailed]}}}",
+        ACCEPTED,
+    ),
     (
         "{webhook: null, email: {to: [a@b.example]}, delivery: {success: ['2xx']}}",
         "success belongs to webhooks",

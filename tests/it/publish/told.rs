@@ -173,3 +173,18 @@ async fn only_those_who_may_learn_whether_a_destination_exists() {
         assert_eq!(answer.status, status, "{token} {path}");
     }
 }
+
+#[tokio::test]
+async fn requests_to_this_api_are_not_counted_as_publish_requests() {
+    let server = Server::start(settings()).await;
+    for path in [BASE, "/v1/namespaces/team/eventdestinations/hook/nothing"] {
+        ask(&server, "GET", path, ALLOWED, "").await;
+    }
+    for status in [200, 404] {
+        let told = format!("postrider_delivery_api_requests_total{{status=\"{status}\"}}");
+        let ingest = format!("postrider_ingest_requests_total{{status=\"{status}\"}}");
+        assert_eq!((server.metric(&told), server.metric(&ingest)), (1, 0), "{status}");
+    }
+    assert_eq!(server.metric("postrider_delivery_api_duration_seconds_count"), 2);
+    assert_eq!(server.metric("postrider_ingest_duration_seconds_count"), 0);
+}

@@ -18,6 +18,20 @@ use crate::engine::queue::sqlite::{IdColumn, read_id};
 const COLUMNS: &str = "number, seq, id, kind, state, attempt, status, reason, began, timings, headers, message, \
     excerpt, next, replayed";
 
+/// Whether an event has a newer record than one.
+///
+/// Without a word about the index, SQLite would walk all records of the destination that are newer.
+const NEWER: &str = "SELECT 1 FROM attempts INDEXED BY by_event
+    WHERE lane = ?1 AND seq = ?2 AND number > ?3 AND id = ?4 LIMIT 1";
+
+/// The records of an event, the newest first.
+fn of_event() -> String {
+    format!(
+        "SELECT {COLUMNS} FROM attempts INDEXED BY by_event WHERE lane = ?1 AND seq = ?2 AND id = ?3
+         ORDER BY number DESC LIMIT {MAX_ATTEMPTS}"
+    )
+}
+
 impl Store {
     /// See [`DeliveryLog::list`](crate::engine::deliveries::DeliveryLog::list).
     pub(super) fn list(&self, uid: &Uid, query: &Query) -> Result<Page, Fault> {
@@ -87,9 +101,7 @@ impl Store {
         number: i64,
         row: &rusqlite::Row<'_>,
     ) -> Result<bool, rusqlite::Error> {
-        let mut newer = self.connection.prepare_cached(
-            "SELECT 1 FROM attempts WHERE lane = ?1 AND seq = ?2 AND number > ?3 AND id = ?4 LIMIT 1",
-        )?;
+        let mut newer = self.connection.prepare_cached(NEWER)?;
         let id: rusqlite::types::Value = row.get(2)?;
         newer.exists((lane, row.get::<_, i64>(1)?, number, id))
     }
@@ -107,11 +119,7 @@ impl Store {
         let Some(seq) = seq else {
             return Ok(found);
         };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM attempts WHERE lane = ?1 AND seq = ?2 AND id = ?3
-             ORDER BY number DESC LIMIT {MAX_ATTEMPTS}"
-        );
-        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut statement = self.connection.prepare_cached(&of_event())?;
         let mut rows = statement.query((*lane, seq, IdColumn::new(id)))?;
         while let Some(row) = rows.next()? {
             found.extend(self.record(uid, row)?);
@@ -178,4 +186,29 @@ impl Store {
 fn millis(made: uuid::Timestamp) -> Option<Timestamp> {
     let (seconds, nanoseconds) = made.to_unix();
     Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanoseconds).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_one_event_are_found_without_walking_through_those_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("deliveries.db")).unwrap();
+        for sql in [NEWER.to_owned(), of_event()] {
+            let mut statement = store
+                .connection
+                .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+                .unwrap();
+            let places = statement.parameter_count();
+            let plan: String = statement
+                .query_row(rusqlite::params_from_iter(vec![1; places]), |row| row.get(3))
+                .unwrap();
+            assert!(
+                plan.contains("USING INDEX by_event (lane=? AND seq=?"),
+                "{sql}: {plan}"
+            );
+        }
+    }
 }

@@ -23,7 +23,7 @@ use super::{notes, replays};
 use crate::domain::event::Event;
 use crate::domain::id::{EventId, Uid};
 use crate::engine::queue::asked::{
-    Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, STEP_BYTES, Waiting, Waits,
+    Cancelled, HandedOver, Open, REPLAY_STEP, Replay, Replayed, Retained, STEP_BYTES, Waiting, Waits,
 };
 use crate::engine::queue::{QueueError, Stored};
 
@@ -40,7 +40,7 @@ const DISORDER: i64 = 60 * 1_000_000_000;
 #[derive(Debug)]
 pub(super) enum Asked {
     /// Deliver again; the time is now, in milliseconds since 1970.
-    Replay(Uid, Again, i64, Reply<Replayed>),
+    Replay(Uid, Replay, i64, Reply<Replayed>),
     /// Make a delivery in another lane.
     HandOver(Handing, Reply<HandedOver>),
     /// Take out of the queue.
@@ -84,8 +84,8 @@ impl Writer {
     /// Does what was asked, and answers.
     pub(super) fn asked(&mut self, asked: Asked) {
         let failed = match asked {
-            Asked::Replay(lane, again, now, reply) => {
-                let done = self.replay(&lane, &again, now);
+            Asked::Replay(lane, what, now, reply) => {
+                let done = self.replay(&lane, &what, now);
                 answer(reply, done)
             }
             Asked::HandOver(handing, reply) => {
@@ -129,20 +129,20 @@ impl Writer {
     fn replay(
         &mut self,
         lane: &Uid,
-        again: &Again,
+        replay: &Replay,
         now: i64,
     ) -> Result<Result<Replayed, QueueError>, StoreError> {
         let Some(number) = self.number(lane) else {
-            let gone = match again {
-                Again::Events(events) => events.len() as u64,
-                Again::Accepted { .. } => 0,
+            let gone = match replay {
+                Replay::Events(events) => events.len() as u64,
+                Replay::Accepted { .. } => 0,
             };
             return Ok(Ok(Replayed {
                 gone,
                 ..Replayed::default()
             }));
         };
-        let found = look(self.connection()?, number, again)?;
+        let found = look(self.connection()?, number, replay)?;
         let mut replayed = Replayed {
             gone: found.gone,
             next: found.next,
@@ -193,7 +193,7 @@ impl Writer {
         drop(lanes);
         replayed.made = fresh.len() as u64;
         let opened = fresh.iter().map(|candidate| candidate.seq);
-        self.shared.again.lock().opened(opened);
+        self.shared.replays.lock().opened(opened);
         Ok(Ok(replayed))
     }
 
@@ -424,10 +424,10 @@ fn position(connection: &Connection, wanted: i64) -> Result<Option<i64>, rusqlit
 }
 
 /// The events that a step of a replay is about.
-fn look(connection: &Connection, lane: i64, again: &Again) -> Result<Found, StoreError> {
-    match again {
-        Again::Events(events) => look_at(connection, lane, events),
-        Again::Accepted {
+fn look(connection: &Connection, lane: i64, replay: &Replay) -> Result<Found, StoreError> {
+    match replay {
+        Replay::Events(events) => look_at(connection, lane, events),
+        Replay::Accepted {
             since,
             until,
             event_type,

@@ -242,7 +242,7 @@ impl Keeper {
         };
         let from = self.cursor;
         let started = Instant::now();
-        self.planned = self.shared.again.lock().epoch();
+        self.planned = self.shared.replays.lock().epoch();
         let (plan, cursor, skipped) = self.read(|connection| plan(connection, from, limits))?;
         self.spent += started.elapsed();
         self.cursor = cursor;

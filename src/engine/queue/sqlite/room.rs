@@ -230,7 +230,7 @@ impl Writer {
                     events: events.to_vec(),
                     used_before: now.saturating_sub(ID_WINDOW),
                     up_to,
-                    planned: self.shared.again.lock().epoch(),
+                    planned: self.shared.replays.lock().epoch(),
                     ..Trim::default()
                 };
                 let done = self.making_room(0, |store| {
@@ -360,7 +360,7 @@ impl Writer {
     pub(super) fn tidy(&mut self, op: Op) {
         let failed = match op {
             Op::Trim(mut trim, done) => {
-                let spared = self.shared.again.lock().spare(&mut trim);
+                let spared = self.shared.replays.lock().spare(&mut trim);
                 let trimmed = self.making_room(0, |store| keeper::trim(store, &trim));
                 let trimmed = trimmed.map(|trimmed| keeper::Trimmed { spared, ..trimmed });
                 let failed = trimmed.as_ref().err().cloned();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use postrider::domain::id::EventId;
-use postrider::engine::queue::asked::{Again, HandedOver};
+use postrider::engine::queue::asked::{HandedOver, Replay};
 use postrider::engine::queue::{Lease, Queue};
 
 use crate::queue::conformance::{enqueue_numbered, numbered};
@@ -59,18 +59,18 @@ async fn what_is_noted_stays_until_the_delivery_leaves(queue: Arc<dyn Queue>) {
     }
     // A delivery of the same event that comes later does not find it, neither after retries nor after none.
     for now in [50, 60] {
-        let again = Again::Accepted {
+        let replay = Replay::Accepted {
             since: at(0),
             until: at(9),
             event_type: None,
             from: 0,
         };
-        queue.replay(&lane("b"), again, at(now)).await.unwrap();
+        queue.replay(&lane("b"), replay, at(now)).await.unwrap();
         let lease = leased(&*queue, "b", now).await.remove(0);
         assert_eq!(queue.note(&lease).await.unwrap(), None);
         finish(&*queue, vec![lease]).await;
-        let again = Again::Events(vec![(1, EventId::parse("e").unwrap())]);
-        queue.replay(&lane("a"), again, at(now)).await.unwrap();
+        let replay = Replay::Events(vec![(1, EventId::parse("e").unwrap())]);
+        queue.replay(&lane("a"), replay, at(now)).await.unwrap();
         for lease in take(&*queue, now, 1).await {
             hand_over(&*queue, &lease, b"why", now + 1).await;
             finish(&*queue, vec![lease]).await;

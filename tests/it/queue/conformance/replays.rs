@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use postrider::domain::id::EventId;
-use postrider::engine::queue::asked::{Again, Cancelled, REPLAY_STEP, Replayed};
+use postrider::engine::queue::asked::{Cancelled, REPLAY_STEP, Replay, Replayed};
 use postrider::engine::queue::{Completion, Queue, QueueError, Settlement};
 
 use crate::queue::conformance::{enqueue_numbered, numbered};
@@ -27,8 +27,8 @@ conformance!(
     large_events_end_a_step_early,
 );
 
-fn accepted(since: i64, until: i64) -> Again {
-    Again::Accepted {
+fn accepted(since: i64, until: i64) -> Replay {
+    Replay::Accepted {
         since: at(since),
         until: at(until),
         event_type: None,
@@ -78,7 +78,7 @@ async fn delivered_events_are_delivered_again(queue: Arc<dyn Queue>) {
         (999_999, id("e2")),
     ];
     let done = queue
-        .replay(&lane("a"), Again::Events(some), at(3_000))
+        .replay(&lane("a"), Replay::Events(some), at(3_000))
         .await
         .unwrap();
     assert_eq!((done.made, done.gone), (2, 1));
@@ -92,7 +92,7 @@ async fn another_event_at_the_position_is_not_delivered(queue: Arc<dyn Queue>) {
     let uuid = id("0197f0b2-7c1e-7a3e-9d5c-0c1d2e3f4a5b");
     let some = vec![(place, id("e2")), (place, uuid), (place, id("e1"))];
     let done = queue
-        .replay(&lane("a"), Again::Events(some), at(2_000))
+        .replay(&lane("a"), Replay::Events(some), at(2_000))
         .await
         .unwrap();
     assert_eq!((done.made, done.open, done.gone), (1, 0, 2));
@@ -139,13 +139,13 @@ async fn a_replay_goes_on_where_a_step_ended(queue: Arc<dyn Queue>) {
     drain(&*queue, "a", at(10_000)).await;
     let (mut from, mut made) = (0, 0);
     loop {
-        let again = Again::Accepted {
+        let replay = Replay::Accepted {
             since: at(0),
             until: at(many),
             event_type: None,
             from,
         };
-        let step = queue.replay(&lane("a"), again, at(20_000)).await.unwrap();
+        let step = queue.replay(&lane("a"), replay, at(20_000)).await.unwrap();
         made += step.made;
         match step.next {
             Some(next) => from = next,
@@ -306,13 +306,13 @@ async fn large_events_end_a_step_early(queue: Arc<dyn Queue>) {
     drain(&*queue, "a", at(1_000)).await;
     let (mut from, mut made) = (0, 0);
     loop {
-        let again = Again::Accepted {
+        let replay = Replay::Accepted {
             since: at(0),
             until: at(1_000),
             event_type: Some("record_created".into()),
             from,
         };
-        let step = queue.replay(&lane("a"), again, at(2_000)).await.unwrap();
+        let step = queue.replay(&lane("a"), replay, at(2_000)).await.unwrap();
         made += step.made;
         match step.next {
             Some(next) => from = next,

@@ -56,7 +56,7 @@ impl Writer {
             })
         })?;
         self.shared.lanes.lock().add_cold(to, number, (at, *seq));
-        self.shared.again.lock().opened(std::iter::once(*seq));
+        self.shared.replays.lock().opened(std::iter::once(*seq));
         Ok(HandedOver::Made)
     }
 }
