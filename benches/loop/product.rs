@@ -251,6 +251,22 @@ impl Product {
         String::from_utf8(token).expect("ASCII")
     }
 
+    /// How many destinations are ready.
+    pub(crate) fn ready(&self) -> usize {
+        let path = format!("/apis/postrider.dev/v1alpha1/namespaces/{NAMESPACE}/eventdestinations");
+        let text = self.cluster.kubectl(&["get", "--raw", &path]).ok();
+        let list: Value = serde_json::from_str(&text).expect("kubectl prints JSON");
+        let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let is_ready = |item: &&Value| {
+            let conditions = item["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| {
+                all.iter()
+                    .any(|one| one["type"] == "Ready" && one["status"] == "True")
+            })
+        };
+        items.iter().filter(is_ready).count()
+    }
+
     fn get(&self, kind: &str, name: &str) -> Value {
         let text = self
             .cluster

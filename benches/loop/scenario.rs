@@ -11,6 +11,7 @@ mod log;
 mod mail;
 mod replay;
 mod rotation;
+mod scale;
 mod settings;
 
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ pub(crate) enum Name {
     Memory,
     /// 1,000 destinations, 10 events each.
     Many,
+    /// 1,000 destinations applied at once.
+    Scale,
     /// Template, filter and HMAC, beside plain deliveries.
     Dressed,
     /// In order for each of 1,000 keys, beside unordered deliveries.
@@ -71,7 +74,7 @@ pub(crate) fn run(options: &Options) {
     let start = Instant::now();
     let mut stage = Stage::new(options);
     let wanted = |name| options.only.is_empty() || options.only.contains(&name);
-    let scenarios: [(Name, Scenario); 14] = [
+    let scenarios: [(Name, Scenario); 15] = [
         (Name::Closed, closed),
         (Name::Fanout, fan_out),
         (Name::Paced, paced),
@@ -79,6 +82,7 @@ pub(crate) fn run(options: &Options) {
         (Name::Large, large),
         (Name::Memory, memory),
         (Name::Many, many),
+        (Name::Scale, scale::scale),
         (Name::Dressed, settings::dressed),
         (Name::Ordered, settings::ordered),
         (Name::Mail, mail::mail),
