@@ -15,7 +15,7 @@ use super::{LintArgs, LintOutput, Report, Verdict};
 use crate::api::names::{MAX_DESTINATION_NAME, MAX_NAME, MAX_PROJECT_NAME, is_well_formed};
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::api::{API_VERSION, GROUP};
-use crate::domain::destination::{Destination, Identity, Reference, References, value_references};
+use crate::domain::destination::{Destination, Holder, Identity, Reference, References, value_references};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::fault::{FaultKind, Faults};
 use crate::domain::id::{ObjectKey, Uid};
@@ -42,7 +42,7 @@ struct Finding {
 /// What a document is to us.
 enum Role {
     Ours(&'static str),
-    Values,
+    Secret,
     Other,
     Broken(&'static str, String),
 }
@@ -74,7 +74,7 @@ pub(super) fn run(args: &LintArgs) -> anyhow::Result<Report> {
                 checked += 1;
                 linter.faults(document, kind, &secrets)
             }
-            Role::Values => continue,
+            Role::Secret => continue,
             Role::Other => {
                 ignored += 1;
                 continue;
@@ -180,8 +180,8 @@ fn role(document: &Document) -> Role {
         };
         return Role::Broken(path, "is missing or no text".to_owned());
     };
-    if Secrets::holder(document).is_some() {
-        return Role::Values;
+    if Secrets::holder(document) == Some(Holder::Secret) {
+        return Role::Secret;
     }
     if version.split('/').next() != Some(GROUP) {
         return Role::Other;
@@ -330,7 +330,7 @@ mod tests {
         assert!(faults.iter().all(|(_, faults)| faults.is_empty()));
         let faults = |document: &Document| match role(document) {
             Role::Ours(kind) => linter.faults(document, kind, &secrets),
-            Role::Values | Role::Other => Faults::default(),
+            Role::Secret | Role::Other => Faults::default(),
             Role::Broken(path, message) => {
                 let mut faults = Faults::default();
                 faults.invalid(path, message);

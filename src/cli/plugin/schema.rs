@@ -255,7 +255,7 @@ mod tests {
             &[
                 "spec.events[1]: must be a string, is a number",
                 "spec.suspend: must be a boolean, is a string",
-                "spec.webhook.URL: there is no such field; known here: auth, cloudEvents, compression, contentType, formatOptions, headers, method, payload, proxy, signing, tls, url, urlFrom",
+                "spec.webhook.URL: there is no such field; known here: auth, cloudEvents, compression, contentType, formatOptions, headers, method, ownershipProof, payload, proxy, signing, tls, url, urlFrom",
                 "spec.webhook.headers[0].name: is missing",
                 "spec.webhook.headers[0].value: must be a string, is null",
                 "spec.webhook.payload.format: must be one of Default, Event, Sync, Flat, Envelope, CloudEvent, Slack, Datadog, NewRelic, Sentry, Discord, MicrosoftTeams, GoogleChat, PagerDuty, Opsgenie, Mattermost, Telegram, Alertmanager",

@@ -204,6 +204,28 @@ async fn events_wait_until_a_receiver_that_hangs_lies_or_redirects_grants_and_th
         let stalled = condition(&ed, "Stalled")["status"] == "True";
         assert_eq!(stalled, reason == "OwnershipRefused", "{part}");
     }
+    eventually(
+        "a Kubernetes Event tells it",
+        Duration::from_secs(10),
+        async || {
+            let namespace = stage.namespace.name();
+            let events = [
+                "get",
+                "events.events.k8s.io",
+                "-n",
+                namespace,
+                "-o",
+                "jsonpath={.items[*].reason}",
+            ];
+            let reasons = stage.cluster.kubectl(&events).ok();
+            if reasons.contains("OwnershipRefused") && reasons.contains("OwnershipUnproved") {
+                Ok(())
+            } else {
+                Err(reasons)
+            }
+        },
+    )
+    .await;
     // A test send is an event, too.
     let namespace = stage.namespace.name().to_owned();
     let test = ["annotate", "-n", &namespace, "ed/hook", "postrider.dev/test=1"];
