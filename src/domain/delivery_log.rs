@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use strum::{EnumIter, EnumString, FromRepr, IntoStaticStr};
 
-use super::delivery::{ATTEMPT, DELIVERY_ID, EVENT_ID, EVENT_TYPE, WebhookRequest};
+use super::delivery::{ATTEMPT, DELIVERY_ID, EVENT_ID, EVENT_TYPE, WebhookRequest, batch};
 use super::id::{EventId, Uid};
 use super::secret::Secret;
 use super::signature::{WEBHOOK_ID, WEBHOOK_TIMESTAMP};
@@ -184,6 +184,8 @@ impl<'a> RequestNotes<'a> {
 
 /// Hands out the text that is stored of headers, part by part, until `put` wants no more. Returns whether it had all.
 fn write(headers: &HeaderMap, mut put: impl FnMut(&str) -> bool) -> bool {
+    // Its id and number are not those of any delivery in it.
+    let is_batch = headers.contains_key(batch::SIZE);
     let mut written = 0_usize;
     for (name, value) in headers {
         if written >= MAX_HEADERS {
@@ -191,7 +193,7 @@ fn write(headers: &HeaderMap, mut put: impl FnMut(&str) -> bool) -> bool {
         }
         let shown = if is_secret(name, value) {
             REDACTED
-        } else if is_of_delivery(name) {
+        } else if !is_batch && is_of_delivery(name) {
             OF_DELIVERY
         } else {
             value.to_str().unwrap_or("[not text]")
@@ -207,6 +209,12 @@ fn write(headers: &HeaderMap, mut put: impl FnMut(&str) -> bool) -> bool {
             .fold(written, |sum, part| sum.saturating_add(part.len()));
     }
     true
+}
+
+/// Whether other requests of a destination have the same headers, as they are stored.
+#[must_use]
+pub fn are_shared(headers: &str) -> bool {
+    !headers.contains(batch::SIZE.as_str())
 }
 
 /// Whether a header's value is not to be shown.

@@ -1,8 +1,10 @@
 //! The engine with a queue in memory, a scripted transport and tokio's paused time.
 
+mod batches;
 mod budget;
 mod clock;
 mod dead_letters;
+mod dedup;
 mod filters;
 mod fixture;
 mod history;

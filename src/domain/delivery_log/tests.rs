@@ -121,6 +121,24 @@ fn two_deliveries_of_one_destination_have_the_same_stored_headers() {
 }
 
 #[test]
+fn the_id_of_a_batch_is_told_as_it_was_sent() {
+    let mut request = request();
+    request
+        .headers
+        .insert("webhook-id", HeaderValue::from_static("batch-1"));
+    request.headers.insert(batch::SIZE, HeaderValue::from_static("3"));
+    let noted = RequestNotes::of(&request, None).headers(None);
+    assert!(!are_shared(&noted));
+    let read = headers(&record(noted), None);
+    assert!(
+        read.contains(&("webhook-id".to_owned(), "batch-1".to_owned())),
+        "{read:?}"
+    );
+    let plain = RequestNotes::of(&self::request(), None).headers(None);
+    assert!(are_shared(&plain));
+}
+
+#[test]
 fn headers_that_are_those_of_last_time_are_not_written_again() {
     let first = RequestNotes::of(&request(), None).headers(None);
     let again = RequestNotes::of(&request(), None).headers(Some(&first));

@@ -23,7 +23,7 @@ use crate::domain::outcome::{Failure, FailureReason, Reply};
 use crate::domain::project::{Project, Token};
 use crate::domain::retry;
 use crate::engine::directory::{DirectoryListener, Entry, EntryState, Kind};
-use crate::engine::publish::{PublishError, Publisher};
+use crate::engine::publish::{PublishError, Publisher, Receipt};
 use crate::engine::queue::memory::MemoryQueue;
 use crate::engine::view::{DeliveryView, LaneView};
 use crate::engine::*;
@@ -88,6 +88,8 @@ pub(super) struct ScriptedTransport {
     pub(super) in_flight: Mutex<HashMap<String, (usize, usize)>>,
     /// Path, origin and reason of each dead letter that was sent.
     pub(super) dead_letters: Mutex<Vec<[String; 3]>>,
+    /// Path, id and events of each batch that was sent.
+    pub(super) batches: Mutex<Vec<(String, String, Vec<serde_json::Value>)>>,
 }
 
 #[async_trait]
@@ -100,6 +102,10 @@ impl Transport for ScriptedTransport {
             let texts = [from, &request.headers["x-postrider-dead-letter-reason"]];
             let [from, reason] = texts.map(|value| value.to_str().unwrap().to_owned());
             self.dead_letters.lock().push([path.clone(), from, reason]);
+        }
+        if request.headers.contains_key(crate::domain::delivery::batch::SIZE) {
+            let events = serde_json::from_slice(&request.body).unwrap();
+            self.batches.lock().push((path.clone(), id.clone(), events));
         }
         {
             let mut in_flight = self.in_flight.lock();
@@ -345,6 +351,19 @@ impl Fixture {
             .publish(Arc::clone(&self.project), drafts)
             .await
             .map(drop)
+    }
+
+    /// Publishes a batch.
+    pub(super) async fn try_publish_all(
+        &self,
+        events: &Vec<serde_json::Value>,
+    ) -> Result<Vec<Receipt>, PublishError> {
+        let headers = http::HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/json"),
+        )]);
+        let drafts = parse::parse(json!(events).to_string().as_bytes(), &headers).unwrap();
+        self.engine.publish(Arc::clone(&self.project), drafts).await
     }
 
     /// Publishes an event with an id and a user.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
-use super::words::Words;
-use crate::domain::delivery_log::{Record, Timings};
+use super::words::{Word, Words};
+use crate::domain::delivery_log::{Record, Timings, are_shared};
 use crate::domain::id::Uid;
 use crate::engine::queue::sqlite::IdColumn;
 
@@ -193,7 +193,11 @@ impl Store {
                 let lane = lane(&mut self.lanes, &self.connection, &record.lane)?;
                 let kind = self.words.intern(&self.connection, &record.event_type)?;
                 let reason = self.words.intern(&self.connection, &record.reason)?;
-                let headers = self.words.intern_shared(&self.connection, &record.headers)?;
+                let headers = if are_shared(&record.headers) {
+                    self.words.intern_shared(&self.connection, &record.headers)?
+                } else {
+                    Word::Text(&record.headers)
+                };
                 self.last = self.last.saturating_add(1);
                 insert.execute(rusqlite::params![
                     lane,
