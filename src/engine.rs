@@ -194,6 +194,20 @@ impl Core {
         lane.wake();
     }
 
+    /// Counts an event that a destination is not sent because it had the same one before.
+    pub(crate) fn suppressed(&self, uid: &Uid) {
+        let started = || {
+            self.wake(uid);
+            self.running_lane(uid)
+        };
+        if let Some(lane) = self.running_lane(uid).or_else(started) {
+            lane.with(|state| {
+                state.health.record_suppressed(1);
+                state.active = true;
+            });
+        }
+    }
+
     /// Whether a destination that the directory does not have may exist all the same, in a namespace that is not
     /// watched. One whose namespace is not known may, when not all are watched.
     pub(crate) fn may_exist_unwatched(&self, uid: &Uid, health: &Health) -> bool {

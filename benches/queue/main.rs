@@ -76,10 +76,7 @@ async fn through(queue: Arc<dyn Queue>, events: u64, lanes: usize) -> f64 {
                 let id = EventId::from_uuid(uuid::Uuid::now_v7());
                 let event = Arc::new(Event::new(id, now, content(), Arc::clone(&project)));
                 queue
-                    .enqueue(vec![NewEvent {
-                        event,
-                        lanes: Arc::clone(&names),
-                    }])
+                    .enqueue(vec![NewEvent::new(event, Arc::clone(&names))])
                     .await
                     .unwrap();
                 for lane in names.iter() {
@@ -208,10 +205,7 @@ async fn deep(directory: &Path, events: u64) {
         let batch = (0..200).map(|_| {
             let id = EventId::from_uuid(uuid::Uuid::now_v7());
             let event = Arc::new(Event::new(id, SystemClock.now(), content(), Arc::clone(&project)));
-            NewEvent {
-                event,
-                lanes: Arc::clone(&lanes),
-            }
+            NewEvent::new(event, Arc::clone(&lanes))
         });
         queue.enqueue(batch.collect()).await.unwrap();
     }

@@ -33,6 +33,7 @@ use super::health::DisablePolicy;
 use super::id::{ObjectKey, Uid};
 use super::pattern::TypePattern;
 use super::policy::Policy;
+use super::policy::dedup::Dedup;
 use super::request::RequestForm;
 use super::retry::RetryPolicy;
 use super::secret::Secret;
@@ -70,6 +71,8 @@ pub struct Subscription {
     pub events: Vec<TypePattern>,
     /// Condition that an event must meet; none also while it is faulty.
     pub filter: Option<Arc<Filter>>,
+    /// Which of them are the same; none also while it is faulty.
+    pub dedup: Option<Arc<Dedup>>,
 }
 
 /// A validated destination.
@@ -190,8 +193,13 @@ impl Subscription {
     #[must_use]
     pub fn of(spec: &EventDestinationSpec) -> Self {
         let filter = spec.filter.as_deref().map(Filter::parse);
+        let dedup = spec
+            .delivery
+            .as_ref()
+            .and_then(|delivery| delivery.dedup.as_ref());
         Self {
             filter: filter.and_then(Result::ok).map(Arc::new),
+            dedup: dedup.and_then(policy::dedup).map(Arc::new),
             ..Self::lenient(
                 spec.project_ref.as_ref().map(|project| project.name.as_str()),
                 spec.events.iter().map(String::as_str),
@@ -205,6 +213,7 @@ impl Subscription {
             project: project.map(Into::into),
             events: events.filter_map(TypePattern::parse).collect(),
             filter: None,
+            dedup: None,
         }
     }
 

@@ -146,6 +146,11 @@ impl Event {
             view: OnceLock::new(),
         }
     }
+
+    /// Lets go of what was made for templates, which takes several times the memory of the event.
+    pub fn forget_view(&mut self) {
+        self.view = OnceLock::new();
+    }
 }
 
 impl Content {

@@ -53,6 +53,9 @@ pub struct Health {
     pub delivered: u64,
     /// Deliveries given up.
     pub exhausted: u64,
+    /// Events that were left out because they are the same as others.
+    #[serde(default, skip_serializing_if = "is_zero_count")]
+    pub suppressed: u64,
     /// Generation of the spec that the health belongs to.
     pub generation: i64,
     /// Token of the last handled enable request.
@@ -240,6 +243,12 @@ impl Health {
         self.exhausted = self.exhausted.saturating_add(1);
     }
 
+    /// Records events that were left out because they are the same as others.
+    pub fn record_suppressed(&mut self, count: u64) {
+        self.changed();
+        self.suppressed = self.suppressed.saturating_add(count);
+    }
+
     /// Whether the last attempt failed.
     #[must_use]
     pub const fn is_failing(&self) -> bool {
@@ -293,6 +302,11 @@ impl Health {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero_count(number: &u64) -> bool {
     *number == 0
 }
 

@@ -1,8 +1,10 @@
 //! [`Policy`]: how a destination wants its deliveries to be made, beyond when to try again.
 //!
 //! Each part is a pure decision in a module of its own; a destination that uses none of them has the default, which
-//! asks nothing. What waits and when it goes on is the lane's business.
+//! asks nothing. What waits and when it goes on is the lane's business. [`dedup`] is asked when an event is published, and
+//! so belongs to the subscription.
 
+pub mod dedup;
 pub mod key;
 pub mod order;
 pub mod rate;

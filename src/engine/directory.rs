@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 use crate::domain::destination::{Destination, Identity, Subscription};
 use crate::domain::filter::Filter;
 use crate::domain::id::{ObjectKey, Uid};
+use crate::domain::policy::dedup::Dedup;
 use crate::domain::project::Project;
 
 /// Most remembered matches; when there are more, all are forgotten and computed anew.
@@ -65,15 +66,38 @@ pub struct Route {
     pub lanes: Arc<[Uid]>,
     /// The filter of each lane; empty when none has one.
     pub filters: Box<[Option<Arc<Filter>>]>,
+    /// Which events are the same for each lane; empty when none asks that.
+    pub dedups: Box<[Option<LaneDedup>]>,
+}
+
+/// Which events are the same for a lane.
+#[derive(Clone, Debug)]
+pub struct LaneDedup {
+    /// What is asked for.
+    pub dedup: Arc<Dedup>,
+    /// The destination, which keys may name.
+    pub destination: Identity,
 }
 
 impl Route {
-    /// The route to the destinations with these subscriptions.
-    fn to<'a>(subscriptions: impl Iterator<Item = (&'a Uid, &'a Subscription)>) -> Self {
-        let (lanes, filters): (Vec<Uid>, Vec<_>) = subscriptions
-            .map(|(uid, subscription)| (uid.clone(), subscription.filter.clone()))
-            .unzip();
+    /// The route to these destinations.
+    fn to<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Self {
+        let (mut lanes, mut filters, mut dedups) = (Vec::new(), Vec::new(), Vec::new());
+        for Entry {
+            identity,
+            subscription,
+            ..
+        } in entries.map(AsRef::as_ref)
+        {
+            lanes.push(identity.uid.clone());
+            filters.push(subscription.filter.clone());
+            dedups.push(subscription.dedup.as_ref().map(|dedup| LaneDedup {
+                dedup: Arc::clone(dedup),
+                destination: identity.clone(),
+            }));
+        }
         let has_filter = filters.iter().any(Option::is_some);
+        let has_dedup = dedups.iter().any(Option::is_some);
         Self {
             lanes: lanes.into(),
             filters: if has_filter {
@@ -81,7 +105,14 @@ impl Route {
             } else {
                 Box::default()
             },
+            dedups: if has_dedup { dedups.into() } else { Box::default() },
         }
+    }
+
+    /// Whether every event goes to every lane.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.filters.is_empty() && self.dedups.is_empty()
     }
 }
 
@@ -378,12 +409,8 @@ impl Directory {
 impl Objects {
     fn route(&self, project: &ObjectKey, event_type: &str) -> Route {
         let uids = self.namespaces.get(&project.namespace).into_iter().flatten();
-        let entries = uids.filter_map(|uid| Some((uid, self.destinations.get(uid)?)));
-        Route::to(
-            entries
-                .filter(|(_, entry)| entry.subscription.matches(&project.name, event_type))
-                .map(|(uid, entry)| (uid, &entry.subscription)),
-        )
+        let entries = uids.filter_map(|uid| self.destinations.get(uid));
+        Route::to(entries.filter(|entry| entry.subscription.matches(&project.name, event_type)))
     }
 
     /// Returns whether the destination was known.

@@ -4,6 +4,8 @@
 //! Work that could take long is done on threads for such work, one for each processor at a time, so that no other
 //! publisher or delivery waits for it.
 //!
+//! With the same look, events get the keys by which destinations with `dedup` tell the same ones; the store decides.
+//!
 //! A filter is asked twice. When an event is published it decides whether a delivery is stored at all. Before each
 //! attempt it decides again, because the event may have come while the filter was faulty or another one.
 
@@ -17,11 +19,11 @@ use tokio::task::spawn_blocking;
 
 use super::Core;
 use super::directory::Route;
+use super::queue::keys::LaneKey;
 use super::queue::{NewEvent, Stored};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
 use crate::domain::filter::{Facts, Filter, NoMatch};
-use crate::domain::id::Uid;
 
 /// Most bytes of events that are looked at where they are.
 const INLINE_BYTES: usize = 16 * 1024;
@@ -30,6 +32,9 @@ const INLINE_WORK: usize = 256 * 1024;
 
 /// Bytes that stand for what an evaluation costs beside them.
 const EVALUATION: usize = 256;
+
+/// An event lacks the key by which a destination tells the same ones.
+const NO_KEY: &str = "MissingKey";
 
 /// Turns for long work.
 pub(crate) struct Filters(Arc<Semaphore>);
@@ -49,25 +54,26 @@ pub(crate) struct Accepted {
 
 /// Events with the destinations whose filters let them through; `None` when the process is stopping.
 pub(crate) async fn narrow(core: &Core, accepted: Vec<Accepted>) -> Option<Vec<NewEvent>> {
-    if accepted.iter().all(|one| one.route.filters.is_empty()) {
-        let events = accepted.into_iter().map(|one| NewEvent {
-            lanes: Arc::clone(&one.route.lanes),
-            event: one.event,
-        });
+    if accepted.iter().all(|one| one.route.is_plain()) {
+        let events = accepted
+            .into_iter()
+            .map(|one| NewEvent::new(one.event, Arc::clone(&one.route.lanes)));
         return Some(events.collect());
     }
-    let asked = accepted.iter().filter(|one| !one.route.filters.is_empty());
+    let asked = accepted.iter().filter(|one| !one.route.is_plain());
     let mut size = Size::default();
     for one in asked {
         size.add(&one.event, one.route.filters.iter().flatten());
+        size.add_keys(&one.event, one.route.dedups.iter().flatten().count());
     }
     let work = move || accepted.into_iter().map(chosen).collect::<Vec<_>>();
     let chosen = core.filters.run(size, work).await?;
-    let events = chosen.into_iter().map(|(event, refusals)| {
-        for why in refusals {
+    let events = chosen.into_iter().map(|chosen| {
+        for why in chosen.refusals {
             core.metrics.filtered(why);
         }
-        event
+        core.metrics.deduplicated(chosen.keyless, NO_KEY);
+        chosen.event
     });
     Some(events.collect())
 }
@@ -113,6 +119,18 @@ impl Size {
         }
     }
 
+    /// Keys that are made of an event.
+    fn add_keys(&mut self, event: &Event, count: usize) {
+        if count > 0 {
+            let bytes = weight(event);
+            self.bytes = self.bytes.saturating_add(bytes);
+            self.work = self
+                .work
+                .saturating_add(bytes)
+                .saturating_add(count.saturating_mul(EVALUATION));
+        }
+    }
+
     const fn is_small(self) -> bool {
         !self.is_slow && self.bytes <= INLINE_BYTES && self.work <= INLINE_WORK
     }
@@ -142,29 +160,58 @@ impl Filters {
     }
 }
 
-fn chosen(accepted: Accepted) -> (NewEvent, Vec<NoMatch>) {
+/// An event with the lanes that want it.
+struct Chosen {
+    event: NewEvent,
+    refusals: Vec<NoMatch>,
+    /// Lanes whose key it lacks.
+    keyless: u64,
+}
+
+fn chosen(accepted: Accepted) -> Chosen {
     let Accepted { event, route } = accepted;
-    if route.filters.is_empty() {
-        let lanes = Arc::clone(&route.lanes);
-        return (NewEvent { event, lanes }, Vec::new());
-    }
-    let facts = Facts::of(&event);
-    let mut refusals = Vec::new();
-    let mut wants = |filter: &Option<Arc<Filter>>| match filter.as_ref().map(|filter| filter.matches(&facts))
-    {
-        None | Some(Ok(())) => true,
-        Some(Err(why)) => {
-            refusals.push(why);
-            false
-        }
+    let mut chosen = Chosen {
+        event: NewEvent::new(event, Arc::clone(&route.lanes)),
+        refusals: Vec::new(),
+        keyless: 0,
     };
-    let lanes = route.lanes.iter().zip(&route.filters);
-    let lanes: Vec<Uid> = lanes
-        .filter(|(_, filter)| wants(filter))
-        .map(|(uid, _)| uid.clone())
-        .collect();
-    let lanes = lanes.into();
-    (NewEvent { event, lanes }, refusals)
+    if route.is_plain() {
+        return chosen;
+    }
+    let new = &mut chosen.event;
+    // Of the chosen lanes, their places in the route.
+    let mut places: Vec<usize> = (0..route.lanes.len()).collect();
+    if !route.filters.is_empty() {
+        let facts = Facts::of(&new.event);
+        places.retain(|place| match route.filters.get(*place) {
+            Some(Some(filter)) => match filter.matches(&facts) {
+                Ok(()) => true,
+                Err(why) => {
+                    chosen.refusals.push(why);
+                    false
+                }
+            },
+            _ => true,
+        });
+        let lanes = places.iter().filter_map(|place| route.lanes.get(*place));
+        new.lanes = lanes.cloned().collect();
+    }
+    let mut keys = Vec::new();
+    for (lane, place) in places.into_iter().enumerate() {
+        let Some(Some(asked)) = route.dedups.get(place) else {
+            continue;
+        };
+        match asked.dedup.mark(&new.event, &asked.destination) {
+            Some(mark) => keys.push(LaneKey { lane, mark }),
+            None => chosen.keyless += 1,
+        }
+    }
+    new.keys = keys.into();
+    // It may wait for long, and in numbers.
+    if let Some(event) = Arc::get_mut(&mut new.event) {
+        event.forget_view();
+    }
+    chosen
 }
 
 /// Bytes of an event that are worth counting.

@@ -46,6 +46,12 @@ struct FilteredLabels {
     reason: &'static str,
 }
 
+/// Labels of [`EngineMetrics::dedup`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DedupLabels {
+    outcome: &'static str,
+}
+
 /// Labels of [`EngineMetrics::tests`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TestLabels {
@@ -91,6 +97,7 @@ pub struct EngineMetrics {
     dead_letters: Family<DeadLetterLabels, Counter>,
     unmatched: Counter,
     filtered: Family<FilteredLabels, Counter>,
+    dedup: Family<DedupLabels, Counter>,
     broken: Counter,
     operational: Family<OperationalLabels, Counter>,
     tests: Family<TestLabels, Counter>,
@@ -108,6 +115,7 @@ impl Default for EngineMetrics {
             dead_letters: Family::default(),
             unmatched: Counter::default(),
             filtered: Family::default(),
+            dedup: Family::default(),
             broken: Counter::default(),
             operational: Family::default(),
             tests: Family::default(),
@@ -163,6 +171,11 @@ impl EngineMetrics {
             "events_filtered",
             "Times that a destination's filter did not let an event through, by reason",
             self.filtered.clone(),
+        );
+        registry.register(
+            "events_deduplicated",
+            "Times that a destination was not sent an event that was the same as another, or could not tell",
+            self.dedup.clone(),
         );
         registry.register(
             "operational_events",
@@ -249,6 +262,13 @@ impl EngineMetrics {
     pub(crate) fn filtered(&self, why: NoMatch) {
         let labels = FilteredLabels { reason: why.into() };
         self.filtered.get_or_create(&labels).inc();
+    }
+
+    /// Destinations were not sent an event that is the same as another, or could not tell.
+    pub(crate) fn deduplicated(&self, count: u64, outcome: &'static str) {
+        if count > 0 {
+            self.dedup.get_or_create(&DedupLabels { outcome }).inc_by(count);
+        }
     }
 
     pub(crate) fn unmatched(&self, count: u64) {

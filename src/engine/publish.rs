@@ -25,6 +25,9 @@ use crate::domain::id::{EventId, ObjectKey};
 use crate::domain::project::Project;
 use crate::domain::secret::Secret;
 
+/// A destination had the same event before.
+const SUPPRESSED: &str = "Suppressed";
+
 /// What a publisher learns of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
@@ -32,7 +35,7 @@ pub struct Receipt {
     pub id: EventId,
     /// The id was used before; nothing new is sent.
     pub duplicate: bool,
-    /// Deliveries that were stored for it now.
+    /// Deliveries that were stored for it now; none for destinations that had the same event before.
     pub deliveries: usize,
 }
 
@@ -231,15 +234,28 @@ pub(super) async fn store(core: Arc<Core>, events: Vec<NewEvent>) -> Result<Vec<
     let outcomes = core.queue.enqueue(events).await?;
     let mut receipts = Vec::with_capacity(summaries.len());
     for ((id, lanes), outcome) in summaries.into_iter().zip(outcomes) {
-        let duplicate = outcome == Enqueued::Duplicate;
-        let deliveries = if duplicate { 0 } else { lanes.len() };
-        if !duplicate {
-            lanes.iter().for_each(|lane| core.wake(lane));
-            core.metrics.unmatched(u64::from(lanes.is_empty()));
-        }
+        let deliveries = match &outcome {
+            Enqueued::Duplicate => 0,
+            Enqueued::Accepted => {
+                lanes.iter().for_each(|lane| core.wake(lane));
+                core.metrics.unmatched(u64::from(lanes.is_empty()));
+                lanes.len()
+            }
+            Enqueued::Suppressed(left_out) => {
+                for (at, lane) in lanes.iter().enumerate() {
+                    if left_out.contains(&at) {
+                        core.suppressed(lane);
+                    } else {
+                        core.wake(lane);
+                    }
+                }
+                core.metrics.deduplicated(left_out.len() as u64, SUPPRESSED);
+                lanes.len().saturating_sub(left_out.len())
+            }
+        };
         receipts.push(Receipt {
             id,
-            duplicate,
+            duplicate: outcome == Enqueued::Duplicate,
             deliveries,
         });
     }

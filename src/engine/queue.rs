@@ -13,12 +13,17 @@
 //! - [`Queue::settle`] returns only after what it says is durable.
 //! - A delivery whose stored event is damaged is handed out as [`Stored::Corrupt`], never silently dropped.
 //! - An event has at most one delivery that waits or is under way in a lane, however often it is replayed.
+//! - A lane that an event has a [key](NewEvent::keys) for gets no delivery when an event with that key was stored for it
+//!   within the key's window; else the key is stored in the same write. For such a lane the event counts as one that never
+//!   went there. Replays and what is handed over neither ask for keys nor store any. A back-end may forget keys early,
+//!   never keep them longer.
 //! - A note that [`Queue::settle`] stored with a retry is what [`Queue::note`] answers until another replaces it or the
 //!   delivery leaves the queue.
 //!
 //! Lanes are named by the destination's uid. The queue knows nothing of destinations beyond that.
 
 pub mod asked;
+pub mod keys;
 pub mod memory;
 pub mod metrics;
 pub mod sqlite;
@@ -29,6 +34,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use self::asked::{Again, Cancelled, HandedOver, Replayed, Retained, Waits};
+use self::keys::LaneKey;
 use crate::domain::event::Event;
 use crate::domain::health::Health;
 use crate::domain::id::{EventId, Uid};
@@ -43,13 +49,29 @@ pub struct NewEvent {
     pub event: Arc<Event>,
     /// uids of the destinations; no duplicates.
     pub lanes: Arc<[Uid]>,
+    /// Keys for lanes that want no two of the same within a time.
+    pub keys: Box<[LaneKey]>,
+}
+
+impl NewEvent {
+    /// An event for every one of the lanes.
+    #[must_use]
+    pub fn new(event: Arc<Event>, lanes: Arc<[Uid]>) -> Self {
+        Self {
+            event,
+            lanes,
+            keys: Box::default(),
+        }
+    }
 }
 
 /// What became of an enqueued event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enqueued {
     /// Stored, with its deliveries.
     Accepted,
+    /// Stored, without deliveries to the lanes at these places of [`NewEvent::lanes`]: they had one with the same key.
+    Suppressed(Box<[usize]>),
     /// The id was used within the window; nothing was written.
     Duplicate,
 }

@@ -3,6 +3,7 @@
 mod budget;
 mod clock;
 mod dead_letters;
+mod dedup;
 mod filters;
 mod fixture;
 mod history;

@@ -434,6 +434,40 @@ fn a_filter_that_keeps_the_event_away_is_noted() {
 }
 
 #[test]
+fn an_event_that_lacks_the_key_of_dedup_is_noted() {
+    let example = repository_file("examples/dedup");
+    for (event, is_noted) in [
+        (r#"{"type": "invoice.paid", "data": {"invoice": "i1"}}"#, false),
+        (r#"{"type": "invoice.paid", "data": {"invoice": null}}"#, true),
+        (r#"{"type": "invoice.paid", "data": {}}"#, true),
+    ] {
+        let folder = folder(&[("event.json", event)]);
+        let event = folder.path().join("event.json");
+        let arguments = [
+            "render",
+            "destination.yaml",
+            "project.yaml",
+            "--event",
+            event.to_str().unwrap(),
+        ];
+        let answer = plugin(&example, &arguments);
+        assert_eq!(answer.code, 0, "{}", answer.notes);
+        assert_eq!(
+            answer.notes.contains("never taken for the same"),
+            is_noted,
+            "{}",
+            answer.notes
+        );
+    }
+    let faulty = std::fs::read_to_string(example.join("destination.yaml")).unwrap();
+    let faulty = faulty.replace("$.event.data.invoice", "$.event.dta.invoice");
+    let folder = folder(&[("destination.yaml", &faulty)]);
+    let lint = plugin(folder.path(), &["lint", "destination.yaml"]);
+    assert_eq!(lint.code, 1, "{}", lint.out);
+    assert!(lint.out.contains("spec.delivery.dedup.key"), "{}", lint.out);
+}
+
+#[test]
 fn the_built_in_types_are_listed_in_each_form() {
     let folder = folder(&[]);
     let table = plugin(folder.path(), &["events"]);

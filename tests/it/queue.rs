@@ -10,6 +10,7 @@ mod faults;
 mod file;
 mod formats;
 mod full;
+mod keys;
 mod log;
 mod model;
 mod restart;
@@ -20,7 +21,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use postrider::domain::event::{Content, Event};
 use postrider::domain::id::{EventId, Uid};
+use postrider::domain::policy::dedup::Mark;
 use postrider::domain::project::ProjectFacts;
+use postrider::engine::queue::keys::LaneKey;
 use postrider::engine::queue::{
     Completion, Enqueued, Lease, NewEvent, Queue, QueueError, QueueState, Settlement, Stored,
 };
@@ -61,15 +64,24 @@ fn event_of(project: &str, id: &str, millis: i64, lanes: &[&str]) -> NewEvent {
 fn sized(project: &str, id: &str, millis: i64, lanes: &[&str], size: usize) -> NewEvent {
     let content = content(&format!("{id} {}", "x".repeat(size)));
     let event = Event::new(EventId::parse(id).unwrap(), at(millis), content, facts(project));
+    NewEvent::new(Arc::new(event), lanes.iter().map(|name| lane(name)).collect())
+}
+
+/// An event with a key that counts for so many milliseconds in each of its lanes.
+fn keyed(id: &str, millis: i64, lanes: &[&str], key: u128, window: i64) -> NewEvent {
+    let mark = Mark { key, window };
     NewEvent {
-        event: Arc::new(event),
-        lanes: lanes.iter().map(|name| lane(name)).collect(),
+        keys: (0..lanes.len()).map(|lane| LaneKey { lane, mark }).collect(),
+        ..event(id, millis, lanes)
     }
 }
 
 /// Publishes one event.
 async fn publish(queue: &dyn Queue, event: NewEvent) -> Result<Enqueued, QueueError> {
-    queue.enqueue(vec![event]).await.map(|answers| answers[0])
+    queue
+        .enqueue(vec![event])
+        .await
+        .map(|mut answers| answers.remove(0))
 }
 
 /// Publishes so many events of a size to lane `a`, one each millisecond, in commits of 50; they are called [`names`].

@@ -44,6 +44,19 @@ pub struct RateLimitSpec {
     pub burst: Option<i32>,
 }
 
+/// Which events are the same, and for how long.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DedupSpec {
+    /// What the same events have in common, as a path such as `$.event.data.invoice` or text with `{{ … }}`
+    /// placeholders, at most 512 bytes. An event that lacks it, or has null there, is never left out.
+    #[schemars(length(min = 1, max = 512))]
+    pub key: String,
+    /// For how long after the first one, 1s to 24h.
+    #[x_kube(validation = Rule::new(duration_rule("self", "1s", "24h")).message("window must be a duration between 1s and 24h, such as 10m"))]
+    pub window: DurationString,
+}
+
 /// `Fifo` delivers strictly in the order of acceptance; `None` (default) does not wait.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 pub enum Ordering {

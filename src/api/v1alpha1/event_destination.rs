@@ -12,7 +12,7 @@ use super::common::{
     URL_TEMPLATE_RULE, duration_rule, header_name_rule,
 };
 use super::delivery::{
-    FAILURES_MESSAGE, FAILURES_RULE, Ordering, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE,
+    DedupSpec, FAILURES_MESSAGE, FAILURES_RULE, Ordering, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE,
     dead_letter_rule,
 };
 use super::email::EmailTarget;
@@ -387,6 +387,9 @@ pub struct DeliverySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub ordering_key: Option<String>,
+    /// Leaves out events that are the same as one of the last minutes or hours. Default: every event is delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<DedupSpec>,
     /// Another `EventDestination` of the namespace that gets what this one gives up, in its own format, whatever types
     /// and filter it has. What it gives up in turn is not sent on. Default: what is given up is only counted and logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -537,6 +540,9 @@ pub struct DeliveryStatus {
     pub delivered: i64,
     /// Deliveries given up: the schedule ended, the event grew too old, or a fault that no retry mends.
     pub exhausted: i64,
+    /// Events that `spec.delivery.dedup` left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub suppressed: i64,
     /// Failed attempts since the last success.
     pub consecutive_failures: i64,
     /// When an attempt last succeeded.
@@ -561,6 +567,11 @@ pub struct DeliveryStatus {
     /// When the next attempt is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 /// A failed attempt.

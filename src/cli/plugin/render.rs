@@ -95,6 +95,14 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
             "note: the destination would not be sent this event: spec.filter does not let it through ({why})"
         ));
     }
+    if let Some(dedup) = &destination.subscription.dedup
+        && dedup.mark(&event, &destination.identity).is_none()
+    {
+        report.note(
+            "note: this event is never taken for the same as another: it lacks what spec.delivery.dedup.key names, \
+             or has null there",
+        );
+    }
     let attempt = Attempt {
         number: args.attempt,
         now,

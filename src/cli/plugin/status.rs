@@ -69,6 +69,7 @@ struct Destination {
     pending: i64,
     delivered: i64,
     exhausted: i64,
+    suppressed: i64,
     #[serde(skip_serializing_if = "String::is_empty")]
     failing_since: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -120,6 +121,7 @@ impl Destination {
             pending: number("pending"),
             delivered: number("delivered"),
             exhausted: number("exhausted"),
+            suppressed: number("suppressed"),
             failing_since: text(delivery, "failingSince"),
             last_success_time: text(delivery, "lastSuccessTime"),
             last_failure_time: text(delivery, "lastFailureTime"),

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::Identity;
 use super::check::Check;
-use crate::api::v1alpha1::delivery::{Ordering, RateLimitSpec};
+use crate::api::v1alpha1::delivery::{DedupSpec, Ordering, RateLimitSpec};
 use crate::api::v1alpha1::event_destination::{DeliverySpec, EventDestinationSpec, RetrySpec};
+use crate::domain::duration;
 use crate::domain::policy::Policy;
+use crate::domain::policy::dedup::{Dedup, LONGEST_WINDOW, SHORTEST_WINDOW};
 use crate::domain::policy::key::Key;
 use crate::domain::policy::order::Order;
 use crate::domain::policy::rate::Rate;
@@ -15,11 +17,25 @@ use crate::domain::policy::replies::{MAX_ENTRIES, RetryRules, Statuses};
 /// Most events of a rate, and of its burst.
 const MAX_RATE: u32 = 100_000;
 
+/// The dedup of a spec; `None` while it is faulty.
+pub(super) fn dedup(spec: &DedupSpec) -> Option<Dedup> {
+    let window = duration::parse(&spec.window.0)?;
+    Some(Dedup {
+        key: Key::parse(&spec.key).ok()?,
+        window: Some(window).filter(|window| (SHORTEST_WINDOW..=LONGEST_WINDOW).contains(window))?,
+    })
+}
+
 impl Check<'_> {
     pub(super) fn policy(&mut self, identity: &Identity, spec: &EventDestinationSpec) -> Policy {
         let Some(delivery) = &spec.delivery else {
             return Policy::default();
         };
+        if let Some(spec) = &delivery.dedup {
+            let (least, most) = (SHORTEST_WINDOW, LONGEST_WINDOW);
+            self.event_key("spec.delivery.dedup.key", &spec.key);
+            self.bounded("spec.delivery.dedup.window", Some(&spec.window), least, most);
+        }
         Policy {
             success: self.success(delivery.success.as_deref(), spec.email.is_some()),
             rate: delivery.rate_limit.as_ref().and_then(|rate| self.rate(rate)),

@@ -66,6 +66,43 @@ fn a_destination_cannot_take_its_own_dead_letters() {
 }
 
 #[test]
+fn a_faulty_dedup_is_told_and_leaves_out_nothing() {
+    let of = |key: &str, window: &str| {
+        let spec = json!({
+            "events": ["*"], "webhook": {"url": "https://hooks.example.com/in", "signing": {"scheme": "None"}},
+            "delivery": {"dedup": {"key": key, "window": window}},
+        });
+        let spec: EventDestinationSpec = serde_json::from_value(spec).unwrap();
+        let subscription = Subscription::of(&spec);
+        let identity = crate::domain::event::sample::identity();
+        let checked =
+            Destination::try_from_spec(identity, &spec, &References::new(), &EgressPolicy::default());
+        let faults = checked.err().into_iter().flat_map(|faults| {
+            let paths: Vec<_> = faults.iter().map(|fault| fault.path.clone()).collect();
+            paths
+        });
+        (subscription.dedup.is_some(), faults.collect::<Vec<_>>())
+    };
+    let (key, window) = ("spec.delivery.dedup.key", "spec.delivery.dedup.window");
+    for (given, is_there, faults) in [
+        (("$.event.user.id", "10m"), true, vec![]),
+        (("$.event.user.id", "1s"), true, vec![]),
+        (("$.event.user.id", "24h"), true, vec![]),
+        (("$.event.usr.id", "10m"), false, vec![key]),
+        (("$.event.user.id", "999ms"), false, vec![window]),
+        (("$.event.user.id", "24h1s"), false, vec![window]),
+        (("", "soon"), false, vec![key, window]),
+    ] {
+        let (found, told) = of(given.0, given.1);
+        assert_eq!(
+            (found, told),
+            (is_there, faults.into_iter().map(Into::into).collect()),
+            "{given:?}"
+        );
+    }
+}
+
+#[test]
 fn a_spoilt_generated_key_is_told_by_its_secret_and_how_to_have_a_new_one() {
     let hmac = json!({"signing": {"scheme": "HmacSHA256", "header": "X-Sig"}});
     let remedy = "delete the Secret to have a new one made, and give the receiver the new key";

@@ -1,5 +1,7 @@
 //! [`Key`]: what events have in common, as an expression over an event.
 
+use std::cell::Cell;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::delivery::Attempt;
@@ -55,22 +57,49 @@ impl Key {
     /// The key of an event, as a digest; `None` when the event lacks what the expression names.
     #[must_use]
     pub fn of(&self, event: &Event, destination: &Identity) -> Option<u128> {
+        let text = self.text(event, destination, |value, out| out.push_str(value))?;
+        Some(digest(&[&text]))
+    }
+
+    /// The same, told apart from the keys of every other expression; `None` also when all of it is empty, or some part
+    /// of it is null.
+    #[must_use]
+    pub fn of_value(&self, event: &Event, destination: &Identity) -> Option<u128> {
+        let has_null = Cell::new(false);
+        let text = self.text(event, destination, |value, out| {
+            has_null.set(has_null.get() || value == "null");
+            out.push_str(value);
+        })?;
+        (!has_null.get() && !text.is_empty()).then(|| digest(&[&self.source, &text]))
+    }
+
+    fn text(
+        &self,
+        event: &Event,
+        destination: &Identity,
+        write: impl Fn(&str, &mut String),
+    ) -> Option<String> {
         let attempt = Attempt {
             number: 1,
             now: event.accepted,
         };
-        let text = self
-            .template
-            .render_text(event, destination, attempt, |value, out| out.push_str(value))
-            .ok()?;
-        let digest = Sha256::digest(text.as_bytes());
-        Some(
-            digest
-                .iter()
-                .take(16)
-                .fold(0, |key, byte| key << 8 | u128::from(*byte)),
-        )
+        self.template.render_text(event, destination, attempt, write).ok()
     }
+}
+
+fn digest(texts: &[&str]) -> u128 {
+    let mut hash = Sha256::new();
+    for (index, text) in texts.iter().enumerate() {
+        if index > 0 {
+            hash.update([0]);
+        }
+        hash.update(text.as_bytes());
+    }
+    let digest = hash.finalize();
+    digest
+        .iter()
+        .take(16)
+        .fold(0, |key, byte| key << 8 | u128::from(*byte))
 }
 
 #[cfg(test)]

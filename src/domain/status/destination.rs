@@ -87,6 +87,7 @@ impl Delivery<'_> {
             parked: count(self.parked),
             delivered: count(self.health.delivered),
             exhausted: count(self.health.exhausted),
+            suppressed: count(self.health.suppressed),
             consecutive_failures: count(self.health.consecutive_failures),
             ..status
         }

@@ -15,6 +15,7 @@ fn entry(uid: &str, namespace: &str, generation: i64, project: Option<&str>, eve
             generation,
         },
         subscription: Subscription {
+            dedup: None,
             filter: None,
             project: project.map(Into::into),
             events: events

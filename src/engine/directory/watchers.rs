@@ -13,8 +13,9 @@ impl Directory {
         let uids = objects.namespaces.get(&about.key.namespace).into_iter().flatten();
         let watchers = uids
             .filter(|uid| **uid != about.uid)
-            .filter_map(|uid| Some((uid, &objects.destinations.get(uid)?.subscription)))
-            .filter(|(_, subscription)| {
+            .filter_map(|uid| objects.destinations.get(uid))
+            .filter(|entry| {
+                let subscription = &entry.subscription;
                 let shared = match (&project, &subscription.project) {
                     (Some(one), Some(other)) => one == other,
                     _ => true,

@@ -1,10 +1,11 @@
 //! [`MemoryQueue`]: the [`Queue`] in memory, for tests of what uses a queue.
 //!
-//! Keeps the whole contract except that nothing survives the process. Bounds: the quota per project. Ids are kept
+//! Keeps the whole contract except that nothing survives the process. Bounds: the quota per project. Ids and keys are kept
 //! for 24 hours of event time. [`MemoryQueue::fail`] makes every call fail, as a full disk would.
 
 mod handing;
 mod health;
+mod seen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use self::seen::Seen;
 use super::asked::{
     Again, Cancelled, HandedOver, Open, REPLAY_STEP, Replayed, Retained, STEP_BYTES, WAITING_STEP, Waiting,
     Waits,
@@ -53,6 +55,7 @@ struct Inner {
     pending: HashMap<Uid, u64>,
     /// Every event with its lanes; none is ever removed.
     events: BTreeMap<u64, (Arc<Event>, Arc<[Uid]>)>,
+    seen: Seen,
     last_seq: u64,
     last_token: u64,
     fault: Option<QueueError>,
@@ -294,7 +297,7 @@ impl Queue for MemoryQueue {
         inner.check()?;
         inner.check_quota(&events, self.project_limit)?;
         let mut answers = Vec::with_capacity(events.len());
-        for NewEvent { event, lanes } in events {
+        for NewEvent { event, lanes, keys } in events {
             if inner.is_duplicate(&event) {
                 answers.push(Enqueued::Duplicate);
                 continue;
@@ -303,6 +306,10 @@ impl Queue for MemoryQueue {
             inner
                 .ids
                 .insert((project.clone(), event.id.clone()), event.accepted);
+            let left_out = inner
+                .seen
+                .left_out(&lanes, &keys, event.accepted.as_millisecond());
+            let lanes = super::keys::without(&lanes, &left_out);
             inner.last_seq += 1;
             let key = (event.accepted.as_millisecond(), inner.last_seq);
             let bytes = event.content.to_stored().map_or(0, |stored| stored.len());
@@ -327,7 +334,7 @@ impl Queue for MemoryQueue {
                     .insert(key, delivery);
                 *inner.pending.entry(project.clone()).or_default() += 1;
             }
-            answers.push(Enqueued::Accepted);
+            answers.push(super::keys::stored(left_out));
         }
         Ok(answers)
     }
@@ -519,6 +526,7 @@ impl Queue for MemoryQueue {
     async fn drop_lane(&self, lane: &Uid) -> Result<u64, QueueError> {
         let mut inner = self.inner.lock();
         inner.check()?;
+        inner.seen.forget(lane);
         let Some(dropped) = inner.lanes.remove(lane) else {
             return Ok(0);
         };

@@ -21,6 +21,8 @@ pub struct QueueMetrics {
     pub damaged: Counter,
     /// Ids forgotten before their 24 hours were over, because there were too many.
     pub ids_evicted: Counter,
+    /// Keys that lanes forgot early, or did not remember, because there were too many.
+    pub keys_forgotten: Counter,
     /// Events refused because the disk or the file was full.
     pub refused_disk: Counter,
     /// Events refused because their project's quota was reached.
@@ -66,6 +68,7 @@ impl Default for QueueMetrics {
             group: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             damaged: Counter::default(),
             ids_evicted: Counter::default(),
+            keys_forgotten: Counter::default(),
             refused_disk: Counter::default(),
             refused_project: Counter::default(),
             refused_inbox: Counter::default(),
@@ -101,6 +104,11 @@ impl QueueMetrics {
                 "dedup_evictions",
                 "Ids forgotten before 24 hours were over",
                 &self.ids_evicted,
+            ),
+            (
+                "keys_forgotten",
+                "Keys of spec.delivery.dedup forgotten early, or not remembered, because there were too many",
+                &self.keys_forgotten,
             ),
             (
                 "refused_disk_full",

@@ -23,7 +23,7 @@ use crate::domain::outcome::{Failure, FailureReason, Reply};
 use crate::domain::project::{Project, Token};
 use crate::domain::retry;
 use crate::engine::directory::{DirectoryListener, Entry, EntryState, Kind};
-use crate::engine::publish::{PublishError, Publisher};
+use crate::engine::publish::{PublishError, Publisher, Receipt};
 use crate::engine::queue::memory::MemoryQueue;
 use crate::engine::view::{DeliveryView, LaneView};
 use crate::engine::*;
@@ -345,6 +345,19 @@ impl Fixture {
             .publish(Arc::clone(&self.project), drafts)
             .await
             .map(drop)
+    }
+
+    /// Publishes a batch.
+    pub(super) async fn try_publish_all(
+        &self,
+        events: &Vec<serde_json::Value>,
+    ) -> Result<Vec<Receipt>, PublishError> {
+        let headers = http::HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/json"),
+        )]);
+        let drafts = parse::parse(json!(events).to_string().as_bytes(), &headers).unwrap();
+        self.engine.publish(Arc::clone(&self.project), drafts).await
     }
 
     /// Publishes an event with an id and a user.

@@ -2,5 +2,6 @@
 
 mod answers;
 mod dead_letters;
+mod dedup;
 mod operational;
 mod order;

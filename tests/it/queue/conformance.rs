@@ -70,6 +70,7 @@ macro_rules! conformance {
 
 mod acceptance;
 mod handing;
+mod keys;
 mod lanes;
 mod leases;
 mod replays;

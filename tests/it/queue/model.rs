@@ -8,14 +8,17 @@ use postrider::engine::queue::{Completion, Enqueued, Lease, Queue, Reach};
 use proptest::prelude::*;
 
 use super::file::QueueFile;
-use super::{at, event, lane, settle_all};
+use super::{at, event, keyed, lane, settle_all};
 
 const LANES: [&str; 3] = ["a", "b", "c"];
 
+/// For how many milliseconds keys count.
+const WINDOW: i64 = 30;
+
 #[derive(Clone, Debug)]
 enum Step {
-    /// A batch of ids with lanes, as bits.
-    Enqueue(Vec<(u8, u8)>),
+    /// A batch of ids with lanes, as bits, and perhaps a key.
+    Enqueue(Vec<(u8, u8, Option<u8>)>),
     Lease(usize, usize),
     /// Ends the lease at an index.
     Finish(usize),
@@ -30,7 +33,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => prop::collection::vec((0..120_u8, 0..8_u8), 1..20).prop_map(Step::Enqueue),
+        4 => prop::collection::vec((0..120_u8, 0..8_u8, prop::option::of(0..4_u8)), 1..20).prop_map(Step::Enqueue),
         6 => (0..3_usize, 1..12_usize).prop_map(|(lane, limit)| Step::Lease(lane, limit)),
         6 => (0..30_usize).prop_map(Step::Finish),
         3 => (0..30_usize, -20..50_i64).prop_map(|(lease, wait)| Step::Retry(lease, wait)),
@@ -50,6 +53,8 @@ type Deliveries = BTreeMap<(i64, usize), (u8, u32, bool)>;
 struct Model {
     lanes: BTreeMap<usize, Deliveries>,
     used: Vec<u8>,
+    /// When each lane stored each key.
+    seen: BTreeMap<(usize, u8), i64>,
     /// When each position was accepted.
     accepted: Vec<i64>,
 }
@@ -72,12 +77,16 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&Que
             Step::Enqueue(batch) => {
                 let lanes =
                     |bits: u8| -> Vec<usize> { (0..3).filter(|lane| bits & (1 << lane) != 0).collect() };
-                let events = batch.iter().map(|(id, bits)| {
+                let events = batch.iter().map(|(id, bits, key)| {
                     let names: Vec<&str> = lanes(*bits).iter().map(|lane| LANES[*lane]).collect();
-                    event(&format!("id{id}"), now, &names)
+                    let id = format!("id{id}");
+                    match key {
+                        Some(key) => keyed(&id, now, &names, (*key).into(), WINDOW),
+                        None => event(&id, now, &names),
+                    }
                 });
                 let answers = queue.enqueue(events.collect()).await.unwrap();
-                for ((id, bits), answer) in batch.into_iter().zip(answers) {
+                for ((id, bits, key), answer) in batch.into_iter().zip(answers) {
                     let duplicate = model.used.contains(&id);
                     assert_eq!(answer == Enqueued::Duplicate, duplicate);
                     if duplicate {
@@ -85,13 +94,27 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&Que
                     }
                     model.used.push(id);
                     model.accepted.push(now);
-                    for lane in lanes(bits) {
+                    let mut left_out = Vec::new();
+                    for (place, lane) in lanes(bits).into_iter().enumerate() {
+                        if let Some(key) = key {
+                            let seen = model.seen.get(&(lane, key));
+                            if seen.is_some_and(|seen| now - seen < WINDOW) {
+                                left_out.push(place);
+                                continue;
+                            }
+                            model.seen.insert((lane, key), now);
+                        }
                         model
                             .lanes
                             .entry(lane)
                             .or_default()
                             .insert((now, model.accepted.len() - 1), (id, 0, false));
                     }
+                    let expected = match left_out {
+                        none if none.is_empty() => Enqueued::Accepted,
+                        some => Enqueued::Suppressed(some.into()),
+                    };
+                    assert_eq!(answer, expected);
                 }
             }
             Step::Lease(which, limit) => {
@@ -182,6 +205,7 @@ async fn replay(steps: Vec<Step>, mut queue: Arc<dyn Queue>, reopen: Option<&Que
             Step::DropLane(which) => {
                 let dropped = queue.drop_lane(&lane(LANES[which])).await.unwrap();
                 let gone = model.lanes.remove(&which).unwrap_or_default();
+                model.seen.retain(|(lane, _), _| *lane != which);
                 assert_eq!(dropped, gone.len() as u64);
                 held.iter_mut()
                     .filter(|held| held.lane == which)

@@ -1,4 +1,4 @@
-//! Dropping a lane: its name goes at once, its deliveries in steps between other work.
+//! Dropping a lane: its name goes at once, its deliveries and keys in steps between other work.
 
 use std::time::Instant;
 
@@ -53,14 +53,14 @@ impl Writer {
             return;
         }
         match self.making_room(0, |store| drop_some(store, number)) {
-            Ok(0) => {
+            Ok(None) => {
                 let (_, count, reply) = self.dropping.remove(0);
                 match reply {
                     Some(reply) => drop(reply.send(Ok(count))),
                     None => drop(self.shared.metrics.dropped_late.inc_by(count)),
                 }
             }
-            Ok(count) => {
+            Ok(Some(count)) => {
                 if let Some((_, dropped, _)) = self.dropping.first_mut() {
                     *dropped += count;
                 }
@@ -73,8 +73,9 @@ impl Writer {
     }
 }
 
-fn drop_some(store: &mut Store, number: i64) -> Result<u64, StoreError> {
-    let ((projects, total), _) = store.transact(|writing| {
+/// How many deliveries it removed; `None` when nothing of the lane was left.
+fn drop_some(store: &mut Store, number: i64) -> Result<Option<u64>, StoreError> {
+    let ((projects, dropped), _) = store.transact(|writing| {
         let connection = writing.connection();
         let mut projects: Vec<(i64, u64)> = Vec::new();
         {
@@ -94,17 +95,19 @@ fn drop_some(store: &mut Store, number: i64) -> Result<u64, StoreError> {
              (SELECT due, seq FROM deliveries WHERE lane = ?1 ORDER BY due, seq LIMIT ?2)",
         )?;
         let total = delete.execute((number, DROP_STEP))?;
-        if total == 0 {
+        let keys = writing.keys().forget_some(connection, number, DROP_STEP)?;
+        let is_done = total == 0 && keys == 0;
+        if is_done {
             // The last one stays, so that its number, which events still name, is not given again.
             connection.execute(
                 "DELETE FROM lanes WHERE number = ?1 AND number < (SELECT max(number) FROM lanes)",
                 [number],
             )?;
         }
-        Ok((projects, total as u64))
+        Ok((projects, (!is_done).then_some(total as u64)))
     })?;
     for (project, count) in projects {
         store.subtract(project, count);
     }
-    Ok(total)
+    Ok(dropped)
 }

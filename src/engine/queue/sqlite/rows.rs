@@ -16,6 +16,7 @@ use super::replays;
 use crate::domain::event::{Content, Event};
 use crate::domain::id::{EventId, Uid};
 use crate::domain::project::ProjectFacts;
+use crate::engine::queue::keys::LaneKey;
 use crate::engine::queue::{NewEvent, Stored};
 
 /// Most facts the reader remembers; beyond, it starts over.
@@ -69,6 +70,8 @@ pub(super) struct Row {
     pub(super) event: Arc<Event>,
     /// Its lanes.
     pub(super) lanes: Arc<[Uid]>,
+    /// Its keys for some of them.
+    pub(super) keys: Box<[LaneKey]>,
     /// Its stored form.
     pub(super) body: Vec<u8>,
     /// Checksum up to position and facts, which the writer adds.
@@ -80,13 +83,14 @@ pub(super) struct Row {
 impl Row {
     /// Prepares an event.
     pub(super) fn new(new: NewEvent) -> Result<Self, serde_json::Error> {
-        let NewEvent { event, lanes } = new;
+        let NewEvent { event, lanes, keys } = new;
         let body = event.content.to_stored()?;
         let accepted = nanoseconds(event.accepted);
         let sum = checksum(&event.project.uid, event.id.as_str(), accepted, &body);
         Ok(Self {
             event,
             lanes,
+            keys,
             body,
             sum,
             accepted,

@@ -268,6 +268,11 @@ fn copy_names(old: &Connection, new: &Connection) -> Result<(), StoreError> {
             "INSERT OR IGNORE INTO replays VALUES(?1, ?2, ?3)",
         ),
         (
+            "SELECT lane, key, at, until FROM keys WHERE typeof(lane) = 'integer' AND typeof(key) = 'blob'
+             AND typeof(at) = 'integer' AND typeof(until) = 'integer'",
+            "INSERT OR IGNORE INTO keys VALUES(?1, ?2, ?3, ?4)",
+        ),
+        (
             "SELECT name, value FROM meta",
             "INSERT OR IGNORE INTO meta VALUES(?1, ?2)",
         ),

@@ -69,6 +69,14 @@ pub(super) const REPLAYS: &str = "
         PRIMARY KEY(lane, seq)) WITHOUT ROWID;
 ";
 
+/// Which keys lanes have seen, in every file of the format, as [`NOTES`] are. The version before leaves out nothing and
+/// lets the rows be; those that have ended meanwhile count for nothing.
+pub(super) const KEYS: &str = "
+    CREATE TABLE IF NOT EXISTS keys(lane INTEGER NOT NULL, key BLOB NOT NULL, at INTEGER NOT NULL,
+        until INTEGER NOT NULL, PRIMARY KEY(lane, key)) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS keys_until ON keys(lane, until);
+";
+
 /// Kibibytes of cache of the writer: the rightmost pages of every tree, and much of the ids.
 const WRITER_CACHE: i64 = 12 * 1024;
 
@@ -142,6 +150,7 @@ pub(super) fn open_writer(path: &Path, max_bytes: u64) -> Result<Connection, Sto
     }
     connection.execute_batch(NOTES)?;
     connection.execute_batch(REPLAYS)?;
+    connection.execute_batch(KEYS)?;
     limit(&connection, max_bytes)?;
     Ok(connection)
 }

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::fault::StoreError;
+use super::keys::Keys;
 use super::lanes::{ClaimRow, Hot, Key, Settled};
+use super::names::{Fresh, Names};
 use super::rows::{IdColumn, Row, finish, put_number};
 use super::schema::{self, Contents};
-use super::{notes, replays};
+use super::{Settings, notes, replays};
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
-use crate::domain::project::ProjectFacts;
+use crate::engine::queue::keys::{stored, without};
 use crate::engine::queue::{Completion, Enqueued, ID_WINDOW, QueueError, Stored};
 
 /// Attempts of a delivery that was put off before its first: not 0, so that a start knows that it was moved.
@@ -24,40 +26,16 @@ const UNTRIED: i64 = -1;
 /// Bytes that settlements and retention may use beyond the file's limit.
 pub(super) const HEADROOM: u64 = 1 << 20;
 
-/// Most facts remembered; beyond, the writer starts over.
-const MAX_FACTS: usize = 4096;
-
 /// The writer's side of a file.
 #[derive(Debug)]
 pub(super) struct Store {
     /// The only connection that writes.
     pub(super) connection: Connection,
     names: Names,
+    keys: Keys,
     /// Deliveries per project.
     pending: HashMap<i64, u64>,
     last_seq: i64,
-}
-
-#[derive(Debug, Default)]
-struct Names {
-    lanes: HashMap<Uid, i64>,
-    projects: HashMap<Uid, i64>,
-    facts: HashMap<Arc<ProjectFacts>, (i64, i64)>,
-    /// The facts used last, found by address.
-    recent: Option<(Arc<ProjectFacts>, (i64, i64))>,
-    last_lane: i64,
-    last_facts: i64,
-    /// Revisions of the stored healths of lanes, as far as known.
-    revisions: HashMap<i64, u64>,
-    /// What the open transaction made.
-    fresh: Vec<Fresh>,
-}
-
-#[derive(Debug)]
-enum Fresh {
-    Lane(Uid),
-    Project(Uid),
-    Facts(Arc<ProjectFacts>),
 }
 
 /// What a transaction means for memory.
@@ -69,6 +47,8 @@ pub(super) struct Group {
     pub(super) settled: Vec<(Uid, i64, u64, Settled)>,
     /// Lanes whose health was written.
     pub(super) healths: Vec<(Uid, i64)>,
+    /// Keys that were forgotten early, or not remembered.
+    pub(super) keys_forgotten: u64,
     /// Changes of the projects' counts.
     pending: HashMap<i64, i64>,
 }
@@ -119,87 +99,6 @@ impl<'a> Statements<'a> {
     }
 }
 
-impl Names {
-    fn lane(&mut self, connection: &Connection, uid: &Uid) -> Result<i64, rusqlite::Error> {
-        if let Some(number) = self.lanes.get(uid) {
-            return Ok(*number);
-        }
-        self.last_lane += 1;
-        let mut statement =
-            connection.prepare_cached("INSERT INTO lanes(number, uid, dropped) VALUES(?1, ?2, 0)")?;
-        statement.execute((self.last_lane, uid.as_str()))?;
-        self.lanes.insert(uid.clone(), self.last_lane);
-        self.fresh.push(Fresh::Lane(uid.clone()));
-        Ok(self.last_lane)
-    }
-
-    fn project(&mut self, connection: &Connection, uid: &Uid) -> Result<i64, rusqlite::Error> {
-        if let Some(number) = self.projects.get(uid) {
-            return Ok(*number);
-        }
-        let mut statement = connection.prepare_cached("INSERT INTO projects(uid) VALUES(?1)")?;
-        let number = statement.insert([uid.as_str()])?;
-        self.projects.insert(uid.clone(), number);
-        self.fresh.push(Fresh::Project(uid.clone()));
-        Ok(number)
-    }
-
-    /// Revision of the stored health of a lane; 0 when there is none.
-    fn revision(&self, connection: &Connection, number: i64) -> Result<u64, rusqlite::Error> {
-        if let Some(revision) = self.revisions.get(&number) {
-            return Ok(*revision);
-        }
-        let mut statement = connection.prepare_cached("SELECT json FROM health WHERE lane = ?1")?;
-        let json: Option<String> = statement.query_row([number], |row| row.get(0)).optional()?;
-        let stored = json.and_then(|json| serde_json::from_str::<Health>(&json).ok());
-        Ok(stored.map_or(0, |stored| stored.revision))
-    }
-
-    /// Numbers of facts and of their project.
-    fn facts(
-        &mut self,
-        connection: &Connection,
-        facts: &Arc<ProjectFacts>,
-    ) -> Result<(i64, i64), StoreError> {
-        if let Some((recent, numbers)) = &self.recent
-            && Arc::ptr_eq(recent, facts)
-        {
-            return Ok(*numbers);
-        }
-        let numbers = match self.facts.get(facts) {
-            Some(numbers) => *numbers,
-            None => self.new_facts(connection, facts)?,
-        };
-        self.recent = Some((Arc::clone(facts), numbers));
-        Ok(numbers)
-    }
-
-    fn new_facts(
-        &mut self,
-        connection: &Connection,
-        facts: &Arc<ProjectFacts>,
-    ) -> Result<(i64, i64), StoreError> {
-        let project = self.project(connection, &facts.uid)?;
-        let json = serde_json::to_string(&**facts).map_err(|error| StoreError::Down(error.to_string()))?;
-        let mut known = connection.prepare_cached("SELECT number FROM facts WHERE json = ?1")?;
-        let number = if let Some(number) = known.query_row([&json], |row| row.get(0)).optional()? {
-            number
-        } else {
-            self.last_facts += 1;
-            let mut statement =
-                connection.prepare_cached("INSERT INTO facts(number, json) VALUES(?1, ?2)")?;
-            statement.execute((self.last_facts, &json))?;
-            self.last_facts
-        };
-        if self.facts.len() >= MAX_FACTS {
-            self.facts.clear();
-        }
-        self.facts.insert(Arc::clone(facts), (number, project));
-        self.fresh.push(Fresh::Facts(Arc::clone(facts)));
-        Ok((number, project))
-    }
-}
-
 impl Store {
     /// Takes over a connection and what was read from it.
     pub(super) fn new(connection: Connection, contents: &Contents) -> Self {
@@ -217,6 +116,7 @@ impl Store {
         Self {
             connection,
             names,
+            keys: Keys::default(),
             pending: contents.pending.clone(),
             last_seq: contents.last_seq,
         }
@@ -259,6 +159,7 @@ impl Store {
         let Self {
             connection,
             names,
+            keys,
             pending,
             last_seq,
         } = self;
@@ -272,6 +173,7 @@ impl Store {
                 let mut writing = Writing {
                     statements,
                     names,
+                    keys,
                     pending,
                     last_seq,
                     group: &mut group,
@@ -291,6 +193,7 @@ impl Store {
         match done {
             Ok(value) => {
                 names.fresh.clear();
+                group.keys_forgotten = keys.commit();
                 for (project, change) in &group.pending {
                     let pending = pending.entry(*project).or_default();
                     *pending = pending.saturating_add_signed(*change);
@@ -332,6 +235,7 @@ impl Store {
     fn undo(&mut self) {
         // SQLite has already rolled back after some errors; then this one says so, which is fine.
         self.connection.execute_batch("ROLLBACK").ok();
+        self.keys.undo();
         self.names.recent = None;
         self.names.revisions.clear();
         for fresh in std::mem::take(&mut self.names.fresh) {
@@ -348,34 +252,37 @@ impl Store {
 pub(super) struct Writing<'a> {
     statements: Statements<'a>,
     names: &'a mut Names,
+    keys: &'a mut Keys,
     pending: &'a HashMap<i64, u64>,
     last_seq: &'a mut i64,
     group: &'a mut Group,
 }
 
-impl Writing<'_> {
+impl<'a> Writing<'a> {
     /// The connection, for statements of its user.
-    pub(super) const fn connection(&self) -> &Connection {
+    pub(super) const fn connection(&self) -> &'a Connection {
         self.statements.connection
     }
+}
 
+impl Writing<'_> {
     /// Writes events and their deliveries. The inner error refuses this call alone; it has written nothing then.
     pub(super) fn enqueue(
         &mut self,
         rows: &[Row],
-        quota: u64,
+        settings: &Settings,
     ) -> Result<Result<Vec<Enqueued>, QueueError>, StoreError> {
-        if let Some(full) = self.over_quota(rows, quota)? {
+        if let Some(full) = self.over_quota(rows, settings.project_limit)? {
             return Ok(Err(full));
         }
         let mut answers = Vec::with_capacity(rows.len());
         for row in rows {
-            answers.push(self.enqueue_one(row)?);
+            answers.push(self.enqueue_one(row, settings)?);
         }
         Ok(Ok(answers))
     }
 
-    fn enqueue_one(&mut self, row: &Row) -> Result<Enqueued, StoreError> {
+    fn enqueue_one(&mut self, row: &Row, settings: &Settings) -> Result<Enqueued, StoreError> {
         let event = &row.event;
         let (facts, project) = self.names.facts(self.statements.connection, &event.project)?;
         let id = IdColumn::new(&event.id);
@@ -392,10 +299,13 @@ impl Writing<'_> {
                 .prepare_cached("UPDATE ids SET accepted = ?3 WHERE project = ?1 AND id = ?2")?;
             renew.execute((project, &id, row.accepted))?;
         }
+        let due = event.accepted.as_millisecond();
+        let left_out = self.left_out(row, due, settings)?;
+        let wanted = without(&row.lanes, &left_out);
         *self.last_seq += 1;
         let seq = *self.last_seq;
-        let mut lanes = Vec::with_capacity(row.lanes.len().saturating_mul(2));
-        for lane in row.lanes.iter() {
+        let mut lanes = Vec::with_capacity(wanted.len().saturating_mul(2));
+        for lane in wanted.iter() {
             let number = self.names.lane(self.statements.connection, lane)?;
             put_number(&mut lanes, number);
         }
@@ -403,10 +313,9 @@ impl Writing<'_> {
         self.statements
             .event
             .execute((seq, project, facts, &id, row.accepted, sum, &lanes, &row.body))?;
-        let due = event.accepted.as_millisecond();
-        let count = i64::try_from(row.lanes.len()).unwrap_or(i64::MAX);
+        let count = i64::try_from(wanted.len()).unwrap_or(i64::MAX);
         *self.group.pending.entry(project).or_default() += count;
-        for lane in row.lanes.iter() {
+        for lane in wanted.iter() {
             let number = self.names.lane(self.statements.connection, lane)?;
             self.statements.delivery.execute((number, due, seq, 0, project))?;
             let stored = Stored::Event(Arc::clone(event));
@@ -419,7 +328,36 @@ impl Writing<'_> {
             };
             self.group.added.push((lane.clone(), number, (due, seq), hot));
         }
-        Ok(Enqueued::Accepted)
+        Ok(stored(left_out))
+    }
+
+    /// Places of the lanes that had an event with the same key; the others remember it.
+    fn left_out(
+        &mut self,
+        row: &Row,
+        accepted: i64,
+        settings: &Settings,
+    ) -> Result<Vec<usize>, rusqlite::Error> {
+        let mut left_out = Vec::new();
+        for key in &row.keys {
+            let Some(lane) = row.lanes.get(key.lane) else {
+                continue;
+            };
+            let connection = self.statements.connection;
+            let lane = self.names.lane(connection, lane)?;
+            if !self
+                .keys
+                .is_first(connection, lane, key.mark, accepted, settings)?
+            {
+                left_out.push(key.lane);
+            }
+        }
+        Ok(left_out)
+    }
+
+    /// What is known of lanes' keys.
+    pub(super) const fn keys(&mut self) -> &mut Keys {
+        self.keys
     }
 
     fn used_at(&self, project: i64, id: &IdColumn<'_>) -> Result<Option<i64>, rusqlite::Error> {

@@ -313,7 +313,7 @@ impl Writer {
     }
 
     fn transact(&mut self, writes: &[Write]) -> Result<(Vec<Answer>, Group), StoreError> {
-        let quota = self.shared.settings.project_limit;
+        let settings = &self.shared.settings;
         let store = match &mut self.phase {
             Phase::Up(store) => store,
             Phase::Down { error, .. } => return Err(error.clone()),
@@ -322,7 +322,7 @@ impl Writer {
             let mut answers = Vec::with_capacity(writes.len());
             for write in writes {
                 answers.push(match write {
-                    Write::Enqueue(rows, _) => Answer::Enqueue(writing.enqueue(rows, quota)?),
+                    Write::Enqueue(rows, _) => Answer::Enqueue(writing.enqueue(rows, settings)?),
                     Write::Settle(settling) => {
                         writing.settle(&settling.settles)?;
                         Answer::Done
@@ -340,6 +340,7 @@ impl Writer {
     }
 
     pub(super) fn apply(&self, group: Group) {
+        self.shared.metrics.keys_forgotten.inc_by(group.keys_forgotten);
         let mut suspect = false;
         let mut lanes = self.shared.lanes.lock();
         for (uid, number, key, hot) in group.added {
