@@ -5,6 +5,8 @@
 //! except `X-Postrider-Attempt`, `webhook-timestamp` and with it the signature. Host, Content-Length and whatever
 //! else HTTP itself needs is left to the transport.
 
+pub mod batch;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,7 +78,7 @@ pub enum PrepareError {
 
 /// Renders and signs.
 ///
-/// The destination's own headers win over `Content-Type` and `User-Agent`. What
+/// Where events go in batches it is a batch of one. The destination's own headers win over `Content-Type` and `User-Agent`. What
 /// Postrider says about the delivery, and the signature, is written last and cannot be replaced.
 ///
 /// # Errors
@@ -87,6 +89,9 @@ pub fn prepare(
     event: &Event,
     attempt: Attempt,
 ) -> Result<WebhookRequest, PrepareError> {
+    if webhook.request.is_batch {
+        return batch::of_one(webhook, destination, event, attempt);
+    }
     let rendered = webhook.payload.render(event, destination, attempt)?;
     let (mut rendered, mut attributes) = webhook.request.body.apply(rendered)?;
     if webhook

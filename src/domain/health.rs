@@ -243,6 +243,12 @@ impl Health {
         self.exhausted = self.exhausted.saturating_add(1);
     }
 
+    /// Records further deliveries that the same request made.
+    pub fn record_further(&mut self, count: u64) {
+        self.changed();
+        self.delivered = self.delivered.saturating_add(count);
+    }
+
     /// Records events that were left out because they are the same as others.
     pub fn record_suppressed(&mut self, count: u64) {
         self.changed();

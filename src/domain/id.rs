@@ -96,6 +96,12 @@ impl fmt::Display for EventId {
     }
 }
 
+/// The id of several deliveries that are made as one: the same for the same deliveries in the same order.
+pub fn batch_id(deliveries: impl Iterator<Item = uuid::Uuid>) -> uuid::Uuid {
+    let bytes: Vec<u8> = deliveries.flat_map(uuid::Uuid::into_bytes).collect();
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &bytes)
+}
+
 /// The id of one event's delivery to one destination: the same on every attempt, and derivable from the two.
 #[must_use]
 pub fn delivery_id(event: &EventId, project: &Uid, destination: &Uid) -> uuid::Uuid {

@@ -4,12 +4,14 @@
 //! asks nothing. What waits and when it goes on is the lane's business. [`dedup`] is asked when an event is published, and
 //! so belongs to the subscription.
 
+pub mod batch;
 pub mod dedup;
 pub mod key;
 pub mod order;
 pub mod rate;
 pub mod replies;
 
+use self::batch::Batch;
 use self::order::Order;
 use self::rate::Rate;
 use self::replies::Statuses;
@@ -23,6 +25,8 @@ pub struct Policy {
     pub rate: Option<Rate>,
     /// In which order deliveries are made; `None`: in none.
     pub order: Option<Order>,
+    /// How many go in one request; `None`: each alone.
+    pub batch: Option<Batch>,
     /// Name of the destination that gets what is given up.
     pub dead_letter: Option<Box<str>>,
 }

@@ -20,6 +20,8 @@ pub struct RequestForm {
     pub method: Method,
     /// What becomes of a rendered body.
     pub body: BodyForm,
+    /// Bodies are the members of an array.
+    pub is_batch: bool,
     /// Bodies over so many bytes are compressed.
     pub gzip_above: Option<usize>,
     /// How they get to their receiver, when it is not the plain way.
@@ -31,6 +33,7 @@ impl Default for RequestForm {
         Self {
             method: Method::POST,
             body: BodyForm::default(),
+            is_batch: false,
             gzip_above: None,
             passage: None,
         }

@@ -1,5 +1,7 @@
 //! One attempt: prepare, send, decide, settle. The way of a delivery from lease to durable outcome.
 
+pub(super) mod batch;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +14,12 @@ use super::budget::Share;
 use super::complaint::Sum;
 use super::dead_letters::{self, Passed};
 use super::filters;
-use super::lane::{Lane, Turn};
+use super::lane::{Lane, State as LaneState, Turn};
 use super::operations::{self, Told};
 use super::queue::{Completion, Lease, Settlement, Stored};
 use super::recording::{self, After, Noted};
 use crate::domain::dead_letter::DeadLetter;
-use crate::domain::delivery::{self, Attempt};
+use crate::domain::delivery::{self, Attempt, WebhookRequest};
 use crate::domain::delivery_log::{RequestNotes, State};
 use crate::domain::destination::{Destination, Target, Webhook};
 use crate::domain::email::settled::Settled;
@@ -154,13 +156,17 @@ async fn run(
         note,
     };
     let completion = settlement.completion;
-    let settled = core.queue.settle(vec![settlement]).await;
-    if settled.is_ok()
+    if settle(core, lane, vec![settlement]).await
         && let Some(turn) = turn
     {
         turn.stored(completion);
     }
-    if let Err(error) = settled {
+}
+
+/// Stores what became of deliveries; whether it is. If not, the lane is paused.
+async fn settle(core: &Core, lane: &Lane, settlements: Vec<Settlement>) -> bool {
+    let settled = core.queue.settle(settlements).await;
+    if let Err(error) = &settled {
         let (what, now) = ("attempts' outcomes were not stored", Instant::now());
         if let Some(Sum { lanes, times }) = core.complaints.note(what, error.reason(), &lane.uid, now) {
             tracing::error!(
@@ -170,6 +176,7 @@ async fn run(
         }
         lane.pause(core.clock.now());
     }
+    settled.is_ok()
 }
 
 /// Lets go of a delivery that the destination's filter, as it is now, does not let through.
@@ -269,6 +276,16 @@ async fn send(
     if let Some(letter) = letter {
         letter.mark(&mut request.headers);
     }
+    transmit(core, destination, webhook, request, noted).await
+}
+
+async fn transmit(
+    core: &Core,
+    destination: &Destination,
+    webhook: &Webhook,
+    request: WebhookRequest,
+    noted: &mut Noted,
+) -> Outcome {
     if !core.deliveries.is_on() {
         let sent = core.transport.send(request, destination.timeout).await;
         return read(core, destination, webhook, sent);
@@ -334,22 +351,7 @@ fn conclude(
     };
     let exhausted = failed && completion == Completion::Finished;
     let (signal, health, told) = lane.with(|state| {
-        let is_current = destination.identity.generation == state.health.generation;
-        let signal = if is_current {
-            state.health.record(&destination.disable, outcome, began, now)
-        } else {
-            state.health.record_outdated(outcome);
-            None
-        };
-        match outcome {
-            _ if !is_current => {}
-            Outcome::Delivered { .. } => state.window.grow(),
-            Outcome::Failed(failure) if failure.reason.shows_that_receiver_works() => state.window.grow(),
-            Outcome::Failed(failure) if failure.reason.counts_against_receiver() => {
-                state.window.shrink(destination.max_in_flight);
-            }
-            Outcome::Failed(_) => {}
-        }
+        let (is_current, signal) = judge(state, destination, outcome, began, now);
         if exhausted {
             state.health.record_exhausted();
         }
@@ -378,6 +380,34 @@ fn conclude(
         exhausted,
         told,
     }
+}
+
+/// What one request says of the receiver; whether it was made with the present configuration, and what people should
+/// hear of.
+fn judge(
+    state: &mut LaneState,
+    destination: &Destination,
+    outcome: &Outcome,
+    began: Timestamp,
+    now: Timestamp,
+) -> (bool, Option<Signal>) {
+    let is_current = destination.identity.generation == state.health.generation;
+    let signal = if is_current {
+        state.health.record(&destination.disable, outcome, began, now)
+    } else {
+        state.health.record_outdated(outcome);
+        None
+    };
+    match outcome {
+        _ if !is_current => {}
+        Outcome::Delivered { .. } => state.window.grow(),
+        Outcome::Failed(failure) if failure.reason.shows_that_receiver_works() => state.window.grow(),
+        Outcome::Failed(failure) if failure.reason.counts_against_receiver() => {
+            state.window.shrink(destination.max_in_flight);
+        }
+        Outcome::Failed(_) => {}
+    }
+    (is_current, signal)
 }
 
 /// Logs and counts the attempt when it ends, whether or not its result can be stored: it was made.

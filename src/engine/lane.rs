@@ -3,9 +3,12 @@
 //! The task looks at everything anew each time it wakes: the destination as configured now, its health, what is due.
 //! It wakes when an event was stored for it, its destination changed, an attempt ended, or time has come.
 
+mod batches;
+mod ending;
 mod order;
 mod pacing;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,19 +27,15 @@ use super::attempt;
 use super::budget::{self, Asker, Budget, LaneShares, Share};
 use super::metrics::Bound;
 use super::operations::Telling;
-use super::queue::{Completion, Lease, Outlook, QueueError, Reach, Settlement};
+use super::queue::{Lease, Outlook, QueueError, Reach};
 use crate::domain::destination::Destination;
 use crate::domain::health::Health;
 use crate::domain::id::Uid;
-use crate::domain::retry::{self, LONGEST_MAX_AGE};
+use crate::domain::retry;
 use crate::domain::window::{self, Admission, Window};
 
 /// How long a lane waits after the store failed it.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// Aged deliveries dropped in one write.
-const DROPPED_AT_ONCE: usize = 256;
-/// Why deliveries of an unseen destination are kept.
-const NOT_WATCHED: &str = "NamespaceNotWatched";
 /// Longest sleep of a lane: the system's clock may have jumped meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -66,6 +65,8 @@ pub(crate) struct State {
     pub(crate) ended: Vec<(u128, End)>,
     /// Positions of waiting deliveries that were cancelled since an ordered lane last looked.
     pub(crate) cancelled: Vec<u64>,
+    /// When deliveries of batches that failed are due, in milliseconds since 1970, as far as known.
+    pub(crate) retries: BTreeSet<i64>,
     /// What was lately told of it.
     pub(crate) telling: Telling,
 }
@@ -82,6 +83,7 @@ impl Lane {
             paused_until: None,
             ended: Vec::new(),
             cancelled: Vec::new(),
+            retries: BTreeSet::new(),
             telling: Telling::default(),
         };
         Self {
@@ -290,6 +292,11 @@ impl Task<'_> {
                 if let Some(order) = order {
                     return self.fill_in_order(destination, order, limit, now, failing).await;
                 }
+                if let Some(batch) = destination.policy.batch {
+                    return self
+                        .fill_in_batches(destination, batch, limit, now, failing)
+                        .await;
+                }
                 self.fill(destination, limit, now, failing).await
             }
             // The oldest delivery, however far away its next attempt is.
@@ -420,7 +427,11 @@ impl Task<'_> {
 
     /// Takes room for an event: what was waited for, or what is free.
     fn take_room(&mut self, asker: Asker, lease: &Lease) -> Option<Share> {
-        let (loads, units) = (&self.core.loads, budget::units(lease.bytes));
+        self.take_units(asker, budget::units(lease.bytes))
+    }
+
+    fn take_units(&mut self, asker: Asker, units: u32) -> Option<Share> {
+        let loads = &self.core.loads;
         if !loads.admits(&self.load, units) {
             return None;
         }
@@ -473,94 +484,6 @@ impl Task<'_> {
         }
         self.turn = Some(turn);
         Step::Again
-    }
-
-    /// Keeps the work of a destination whose namespace is not watched, but nothing that is too old for any destination.
-    async fn keep(&mut self) -> Step {
-        let (core, lane) = (self.core, self.lane);
-        let pending = core.queue.depth(&lane.uid).pending;
-        if pending > 0 && !std::mem::replace(&mut self.unwatched, true) {
-            let namespace = lane.with(|state| state.health.namespace.clone());
-            tracing::warn!(
-                destination.uid = %lane.uid,
-                destination.namespace = namespace.as_deref().unwrap_or("unknown"),
-                deliveries = pending,
-                reason = NOT_WATCHED,
-                "deliveries are kept for a destination whose namespace is not watched"
-            );
-        }
-        let now = core.clock.now();
-        let oldest = core.queue.depth(&lane.uid).oldest;
-        let oldest = oldest.and_then(|oldest| Timestamp::from_millisecond(oldest).ok());
-        let Some(oldest) = oldest else {
-            return wait_until(lane, None);
-        };
-        let end = retry::after(oldest, LONGEST_MAX_AGE);
-        if end > now {
-            lane.with(|state| state.next_attempt = None);
-            return Step::Wait(Some(end));
-        }
-        match self.drop_aged(now).await {
-            // The store hands nothing out now.
-            Ok(0) => Step::Wait(Some(retry::after(now, STORE_PAUSE))),
-            Ok(dropped) => {
-                core.metrics.dropped(dropped, NOT_WATCHED);
-                tracing::info!(
-                    destination.uid = %lane.uid, deliveries = dropped, reason = NOT_WATCHED,
-                    "deliveries over the longest maxAge dropped"
-                );
-                Step::Again
-            }
-            Err(error) => {
-                core.complaints
-                    .warn("old deliveries were not dropped", &error, &lane.uid);
-                Step::Wait(Some(retry::after(now, STORE_PAUSE)))
-            }
-        }
-    }
-
-    /// Drops some of the deliveries that are over the longest `maxAge`.
-    async fn drop_aged(&self, now: Timestamp) -> Result<u64, QueueError> {
-        let (queue, uid) = (&self.core.queue, &self.lane.uid);
-        // From then on each is due when it was accepted.
-        queue.rewind(uid, Reach::DueBy(Timestamp::MAX)).await?;
-        let leased = queue.lease(uid, now, DROPPED_AT_ONCE).await?;
-        let aged = leased
-            .leases
-            .into_iter()
-            .filter(|lease| retry::after(lease.due, LONGEST_MAX_AGE) <= now);
-        let settlements: Vec<_> = aged
-            .map(|lease| Settlement {
-                lease,
-                completion: Completion::Finished,
-                health: None,
-                note: None,
-            })
-            .collect();
-        let count = settlements.len() as u64;
-        queue.settle(settlements).await?;
-        Ok(count)
-    }
-
-    /// Drops the work of a destination that is gone.
-    async fn discard(&self) -> Step {
-        let (core, lane) = (self.core, self.lane);
-        match core.queue.drop_lane(&lane.uid).await {
-            Ok(dropped) => {
-                core.metrics.dropped(dropped, "DestinationDeleted");
-                if dropped > 0 {
-                    tracing::info!(
-                        destination.uid = %lane.uid, deliveries = dropped, reason = "DestinationDeleted",
-                        "deliveries dropped"
-                    );
-                }
-                Step::Gone
-            }
-            Err(error) => {
-                core.complaints.warn("a lane was not dropped", &error, &lane.uid);
-                Step::Wait(Some(retry::after(core.clock.now(), STORE_PAUSE)))
-            }
-        }
     }
 }
 

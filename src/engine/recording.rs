@@ -9,7 +9,7 @@ use crate::domain::id::EventId;
 use crate::domain::outcome::Outcome;
 
 /// What was noted while an attempt was made.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Noted {
     pub(crate) headers: String,
     pub(crate) excerpt: Option<String>,

@@ -1,5 +1,6 @@
 //! The engine with a queue in memory, a scripted transport and tokio's paused time.
 
+mod batches;
 mod budget;
 mod clock;
 mod dead_letters;

@@ -3,6 +3,7 @@
 
 mod destinations;
 mod notifications;
+mod policy;
 mod requests;
 mod rules;
 mod signing;

@@ -468,6 +468,19 @@ fn an_event_that_lacks_the_key_of_dedup_is_noted() {
 }
 
 #[test]
+fn a_batch_is_rendered_as_an_array() {
+    let folder = folder(&[("event.json", r#"{"type": "invoice.paid", "data": {"n": 1}}"#)]);
+    let event = folder.path().join("event.json");
+    let mut arguments = vec!["render", "destination.yaml", "project.yaml", "--event"];
+    arguments.extend([event.to_str().unwrap(), "-o", "body"]);
+    let answer = plugin(&repository_file("examples/batch"), &arguments);
+    assert_eq!(answer.code, 0, "{}", answer.notes);
+    let body: Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(body[0]["data"]["n"], 1);
+    assert!(answer.notes.contains("up to 50 such events"), "{}", answer.notes);
+}
+
+#[test]
 fn the_built_in_types_are_listed_in_each_form() {
     let folder = folder(&[]);
     let table = plugin(folder.path(), &["events"]);

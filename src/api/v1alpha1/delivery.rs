@@ -44,6 +44,28 @@ pub struct RateLimitSpec {
     pub burst: Option<i32>,
 }
 
+/// How many events go in one request, and how long they wait for each other.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchSpec {
+    /// Most events in a request, 2 to 100.
+    #[schemars(range(min = 2, max = 100))]
+    pub max_events: i32,
+    /// How long an event waits for others, 1s to 5m.
+    #[x_kube(validation = Rule::new(duration_rule("self", "1s", "5m")).message("maxWait must be a duration between 1s and 5m, such as 10s"))]
+    pub max_wait: DurationString,
+}
+
+/// Batches are for webhooks whose body is JSON and whose URL and headers are the same for every event.
+pub(super) const BATCH_RULE: &str = "!has(self.delivery) || !has(self.delivery.batch) || (has(self.webhook) && (!has(self.webhook.payload) || !has(self.webhook.payload.format) || self.webhook.payload.format in ['Default', 'Event', 'Sync', 'Flat', 'Envelope', 'CloudEvent']) && (!has(self.webhook.cloudEvents) || self.webhook.cloudEvents != 'Binary') && (!has(self.webhook.contentType) || self.webhook.contentType in ['application/json', 'application/cloudevents+json']))";
+/// What [`BATCH_RULE`] says.
+pub(super) const BATCH_MESSAGE: &str = "batch needs a webhook that takes JSON: remove it for email, for the ready formats of services, for cloudEvents: Binary and for contentType form or text";
+/// No placeholders where there is one value for several events.
+pub(super) const BATCH_FIELDS_RULE: &str = "!has(self.delivery) || !has(self.delivery.batch) || !has(self.webhook) || ((!has(self.webhook.url) || !self.webhook.url.contains('{{')) && (!has(self.webhook.headers) || self.webhook.headers.all(one, !has(one.value) || !one.value.contains('{{'))))";
+/// What [`BATCH_FIELDS_RULE`] says.
+pub(super) const BATCH_FIELDS_MESSAGE: &str =
+    "with batch, a request is for several events: remove the placeholders from url and headers, or batch";
+
 /// Which events are the same, and for how long.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -12,7 +12,8 @@ use super::common::{
     URL_TEMPLATE_RULE, duration_rule, header_name_rule,
 };
 use super::delivery::{
-    DedupSpec, FAILURES_MESSAGE, FAILURES_RULE, Ordering, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE,
+    BATCH_FIELDS_MESSAGE, BATCH_FIELDS_RULE, BATCH_MESSAGE, BATCH_RULE, BatchSpec, DedupSpec,
+    FAILURES_MESSAGE, FAILURES_RULE, Ordering, RateLimitSpec, STATUSES_MESSAGE, STATUSES_RULE,
     dead_letter_rule,
 };
 use super::email::EmailTarget;
@@ -74,6 +75,8 @@ use crate::api::names::{MAX_DESTINATION_NAME, SIGNING_SUFFIX, length_rule};
 )]
 #[x_kube(validation = Rule::new("has(self.webhook) != has(self.email)").message("set exactly one target: spec.webhook or spec.email"))]
 #[x_kube(validation = Rule::new("!has(self.email) || !has(self.delivery) || !has(self.delivery.success)").message("success belongs to webhooks; a mail server's answers are fixed").field_path(".delivery"))]
+#[x_kube(validation = Rule::new(BATCH_RULE).message(BATCH_MESSAGE).field_path(".delivery"))]
+#[x_kube(validation = Rule::new(BATCH_FIELDS_RULE).message(BATCH_FIELDS_MESSAGE).field_path(".delivery"))]
 #[serde(rename_all = "camelCase")]
 pub struct EventDestinationSpec {
     /// The project whose events are sent. Default: every `EventProject` of the namespace.
@@ -350,6 +353,7 @@ pub enum SeverityLevel {
 /// How hard to try.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[x_kube(validation = Rule::new("!has(self.orderingKey) || (has(self.ordering) && self.ordering == 'Fifo')").message("orderingKey belongs to ordering: Fifo").field_path(".orderingKey"))]
+#[x_kube(validation = Rule::new("!has(self.batch) || !has(self.ordering) || self.ordering != 'Fifo'").message("batch and ordering: Fifo exclude each other; remove one of them").field_path(".batch"))]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySpec {
     /// One deadline over connecting, TLS, the request and the whole answer; of an e-mail over everything up to the
@@ -387,6 +391,9 @@ pub struct DeliverySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub ordering_key: Option<String>,
+    /// Sends several events in one request, as a JSON array. Default: each alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchSpec>,
     /// Leaves out events that are the same as one of the last minutes or hours. Default: every event is delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<DedupSpec>,
@@ -560,8 +567,8 @@ pub struct DeliveryStatus {
     /// When the destination was disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_time: Option<Time>,
-    /// What of `spec.delivery` keeps deliveries waiting that are due: `RateLimit`, or `Order` when more wait for
-    /// those before them than is looked ahead at.
+    /// What of `spec.delivery` keeps deliveries waiting that are due: `RateLimit`, `Batch`, or `Order` when more wait
+    /// for those before them than is looked ahead at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// When the next attempt is due.

@@ -103,6 +103,12 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
              or has null there",
         );
     }
+    if let Some(batch) = destination.policy.batch {
+        report.note(format!(
+            "note: the destination sends up to {} such events in one request",
+            batch.max_events
+        ));
+    }
     let attempt = Attempt {
         number: args.attempt,
         now,

@@ -4,15 +4,23 @@ use std::time::Duration;
 
 use super::Identity;
 use super::check::Check;
-use crate::api::v1alpha1::delivery::{DedupSpec, Ordering, RateLimitSpec};
-use crate::api::v1alpha1::event_destination::{DeliverySpec, EventDestinationSpec, RetrySpec};
+use crate::api::v1alpha1::delivery::{BatchSpec, DedupSpec, Ordering, RateLimitSpec};
+use crate::api::v1alpha1::event_destination::{DeliverySpec, EventDestinationSpec, RetrySpec, WebhookTarget};
+use crate::api::v1alpha1::request::{CloudEventsMode, ContentType};
 use crate::domain::duration;
+use crate::domain::format;
 use crate::domain::policy::Policy;
+use crate::domain::policy::batch::{self, Batch};
 use crate::domain::policy::dedup::{Dedup, LONGEST_WINDOW, SHORTEST_WINDOW};
 use crate::domain::policy::key::Key;
 use crate::domain::policy::order::Order;
 use crate::domain::policy::rate::Rate;
 use crate::domain::policy::replies::{MAX_ENTRIES, RetryRules, Statuses};
+use crate::domain::template::Template;
+use crate::domain::template::field::has_placeholder;
+
+#[cfg(test)]
+mod tests;
 
 /// Most events of a rate, and of its burst.
 const MAX_RATE: u32 = 100_000;
@@ -24,6 +32,50 @@ pub(super) fn dedup(spec: &DedupSpec) -> Option<Dedup> {
         key: Key::parse(&spec.key).ok()?,
         window: Some(window).filter(|window| (SHORTEST_WINDOW..=LONGEST_WINDOW).contains(window))?,
     })
+}
+
+/// Why events cannot go in batches.
+fn batch_faults(delivery: &DeliverySpec, webhook: Option<&WebhookTarget>) -> Vec<&'static str> {
+    let mut faults = Vec::new();
+    if delivery.ordering == Some(Ordering::Fifo) {
+        faults.push("batch and ordering: Fifo exclude each other; remove one of them");
+    }
+    let Some(webhook) = webhook else {
+        faults.push("this belongs to webhooks; a mail tells of one event; remove it");
+        return faults;
+    };
+    let payload = webhook.payload.clone().unwrap_or_default();
+    let is_ready = payload.format.is_some_and(|format| format::of(format).is_some());
+    let template = payload
+        .template
+        .as_ref()
+        .and_then(|one| Template::parse(one).ok());
+    let is_text = template.is_some_and(|template| template.is_text())
+        || matches!(webhook.content_type, Some(ContentType::Form | ContentType::Text));
+    let is_template = |text: &Option<String>| text.as_deref().is_some_and(has_placeholder);
+    let per_event =
+        is_template(&webhook.url) || webhook.headers.iter().any(|header| is_template(&header.value));
+    for (is_so, fault) in [
+        (
+            is_ready,
+            "the ready formats of services take one event each; remove batch",
+        ),
+        (
+            webhook.cloud_events == Some(CloudEventsMode::Binary),
+            "a request holds one CloudEvent in binary mode; use cloudEvents: Structured, or remove batch",
+        ),
+        (
+            is_text,
+            "the body is no JSON value, which a member of an array must be; change payload and contentType, or remove batch",
+        ),
+        (
+            per_event,
+            "a request is for several events; remove the placeholders from spec.webhook.url and headers, or remove batch",
+        ),
+    ] {
+        faults.extend(is_so.then_some(fault));
+    }
+    faults
 }
 
 impl Check<'_> {
@@ -40,8 +92,41 @@ impl Check<'_> {
             success: self.success(delivery.success.as_deref(), spec.email.is_some()),
             rate: delivery.rate_limit.as_ref().and_then(|rate| self.rate(rate)),
             order: self.order(delivery),
+            batch: delivery
+                .batch
+                .as_ref()
+                .and_then(|batch| self.batch(batch, delivery, spec.webhook.as_ref())),
             dead_letter: self.dead_letter(identity, delivery),
         }
+    }
+
+    fn batch(
+        &mut self,
+        batch: &BatchSpec,
+        delivery: &DeliverySpec,
+        webhook: Option<&WebhookTarget>,
+    ) -> Option<Batch> {
+        const PATH: &str = "spec.delivery.batch";
+        for fault in batch_faults(delivery, webhook) {
+            self.faults.invalid(PATH, fault);
+        }
+        let (least, most) = batch::WAITS;
+        let max_wait = self.bounded(&format!("{PATH}.maxWait"), Some(&batch.max_wait), least, most);
+        let max_events = u32::try_from(batch.max_events)
+            .ok()
+            .filter(|events| (batch::LEAST_EVENTS..=batch::MOST_EVENTS).contains(events));
+        if max_events.is_none() {
+            let message = format!(
+                "must be between {} and {}",
+                batch::LEAST_EVENTS,
+                batch::MOST_EVENTS
+            );
+            self.faults.invalid(format!("{PATH}.maxEvents"), message);
+        }
+        Some(Batch {
+            max_events: usize::try_from(max_events?).ok()?,
+            max_wait: max_wait?,
+        })
     }
 
     fn dead_letter(&mut self, identity: &Identity, delivery: &DeliverySpec) -> Option<Box<str>> {

@@ -116,6 +116,8 @@ impl Check<'_> {
             RequestMethod::Patch => Method::PATCH,
         };
         asked.form.body = self.body_form(target);
+        let delivery = spec.delivery.as_ref();
+        asked.form.is_batch = delivery.is_some_and(|delivery| delivery.batch.is_some());
         if let Some(compression) = &target.compression {
             match usize::try_from(compression.gzip_above_bytes) {
                 Ok(most) if most <= MAX_OUTPUT => asked.form.gzip_above = Some(most),

@@ -13,6 +13,8 @@ pub(crate) enum Restraint {
     RateLimit,
     /// Those before them have not ended.
     Order,
+    /// They wait for others to go with them.
+    Batch,
 }
 
 impl Restraint {
@@ -21,6 +23,7 @@ impl Restraint {
         match self {
             Self::RateLimit => "RateLimit",
             Self::Order => "Order",
+            Self::Batch => "Batch",
         }
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct ScriptedTransport {
     pub(super) in_flight: Mutex<HashMap<String, (usize, usize)>>,
     /// Path, origin and reason of each dead letter that was sent.
     pub(super) dead_letters: Mutex<Vec<[String; 3]>>,
+    /// Path, id and events of each batch that was sent.
+    pub(super) batches: Mutex<Vec<(String, String, Vec<serde_json::Value>)>>,
 }
 
 #[async_trait]
@@ -100,6 +102,10 @@ impl Transport for ScriptedTransport {
             let texts = [from, &request.headers["x-postrider-dead-letter-reason"]];
             let [from, reason] = texts.map(|value| value.to_str().unwrap().to_owned());
             self.dead_letters.lock().push([path.clone(), from, reason]);
+        }
+        if request.headers.contains_key(crate::domain::delivery::batch::SIZE) {
+            let events = serde_json::from_slice(&request.body).unwrap();
+            self.batches.lock().push((path.clone(), id.clone(), events));
         }
         {
             let mut in_flight = self.in_flight.lock();

@@ -20,7 +20,6 @@ const STATUSES: &str =
 const FAILURES: &str =
     "use statuses such as \"429\", ranges such as \"500-599\", classes such as \"5xx\" or reasons";
 const PER: &str = "per must be a duration between 1s and 24h, such as 1s or 1m";
-const WINDOW: &str = "window must be a duration between 1s and 24h, such as 10m";
 const TAG: &str = "a tag's name begins with a letter and has at most 32 letters, digits";
 
 pub(super) const DESTINATIONS: &[(&str, &str)] = &[
@@ -147,34 +146,6 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
         "{delivery: {ordering: Fifo, orderingKey: ''}}",
         "should be at least 1 chars long",
     ),
-    // What is the same.
-    (
-        "{delivery: {dedup: {key: $.event.data.invoice, window: 10m}}}",
-        ACCEPTED,
-    ),
-    (
-        "{delivery: {dedup: {key: '{{ $.event.type }}/{{ $.event.user.id }}', window: 24h}}}",
-        ACCEPTED,
-    ),
-    (
-        "{webhook: null, email: {to: [a@b.example]}, delivery: {dedup: {key: $.event.type, window: 1s}}}",
-        ACCEPTED,
-    ),
-    (
-        "{delivery: {dedup: {window: 10m}}}",
-        "spec.delivery.dedup.key: Required value",
-    ),
-    (
-        "{delivery: {dedup: {key: $.event.type}}}",
-        "spec.delivery.dedup.window: Required value",
-    ),
-    (
-        "{delivery: {dedup: {key: '', window: 10m}}}",
-        "should be at least 1 chars long",
-    ),
-    ("{delivery: {dedup: {key: $.event.type, window: 500ms}}}", WINDOW),
-    ("{delivery: {dedup: {key: $.event.type, window: 25h}}}", WINDOW),
-    ("{delivery: {dedup: {key: $.event.type, window: soon}}}", WINDOW),
     // Dead letters.
     ("{delivery: {deadLetter: {name: others}}}", ACCEPTED),
     (

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::destinations::DESTINATIONS;
+use super::policy::POLICY;
 use super::requests::REQUESTS;
 use super::signing::SIGNING;
 use crate::support::{Cluster, TempNamespace};
@@ -178,7 +179,7 @@ pub(super) async fn check(kind: &str, plural: &str, base: Value, cases: &[(&str,
 #[tokio::test]
 async fn destinations_are_accepted_and_refused_as_they_should() {
     let base = json!({"events": ["*"], "webhook": {"url": "https://hooks.example.com/in"}});
-    let cases = [DESTINATIONS, SIGNING].concat();
+    let cases = [DESTINATIONS, POLICY, SIGNING].concat();
     check("EventDestination", "eventdestinations", base, &cases).await;
 }
 
