@@ -11,11 +11,15 @@ pub mod email;
 pub mod event_destination;
 pub mod event_project;
 pub mod ownership;
+pub mod payload;
 pub mod replay;
 pub mod request;
 pub mod signing;
 
-pub use common::{CaSource, ConfigMapKeyRef, DurationString, LocalReference, SecretKeyRef, SecretKeySource};
+pub use common::{
+    CaSource, ConfigMapKeyRef, ConfigMapKeySource, DurationString, LocalReference, SecretKeyRef,
+    SecretKeySource,
+};
 pub use email::EmailTarget;
 pub use event_destination::{EventDestination, EventDestinationSpec, EventDestinationStatus};
 pub use event_project::{EventProject, EventProjectSpec, EventProjectStatus};

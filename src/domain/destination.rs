@@ -7,6 +7,7 @@
 mod check;
 mod email;
 mod ownership;
+mod payload;
 mod policy;
 mod ready;
 mod reference;

@@ -104,12 +104,14 @@ pub enum RenderError {
     TooLarge(usize),
 }
 
-/// A place in a template, which messages show as a field path.
+/// A place in a template, which messages show as a field path; before its first `/` stands what holds the template when
+/// that is not the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place(pub Box<str>);
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.split('/').next().unwrap_or_default())?;
         f.write_str(&field_path(&self.0))
     }
 }

@@ -193,6 +193,17 @@ impl Template {
         Ok(out)
     }
 
+    /// The same template, for messages about events: it does not stand in the spec, but there.
+    #[must_use]
+    pub fn held_by(mut self, holder: &str) -> Self {
+        for step in &mut self.steps {
+            if let Step::Typed(placeholder) | Step::Text(placeholder) = step {
+                placeholder.pointer = format!("{holder}{}", placeholder.pointer).into();
+            }
+        }
+        self
+    }
+
     /// Whether the body is text, not JSON.
     #[must_use]
     pub const fn is_text(&self) -> bool {

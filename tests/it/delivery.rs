@@ -16,6 +16,7 @@ mod requests;
 mod rotation;
 mod schemes;
 mod signing;
+mod templates;
 mod testing;
 
 use std::time::Duration;

@@ -95,7 +95,7 @@ pub struct LocalReference {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord, Hash, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
-    /// Name of the Secret, in the same namespace.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE))]
     pub name: String,
@@ -117,7 +117,7 @@ pub struct SecretKeySource {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKeyRef {
-    /// Name of the ConfigMap, in the same namespace.
+    /// Name of the ConfigMap.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(NAME_RULE).message(NAME_MESSAGE))]
     pub name: String,
@@ -125,6 +125,14 @@ pub struct ConfigMapKeyRef {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("use letters, digits, \"-\", \"_\" and \".\""))]
     pub key: String,
+}
+
+/// Where a value kept in a ConfigMap comes from.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKeySource {
+    /// A key of a ConfigMap in the same namespace.
+    pub config_map_key_ref: ConfigMapKeyRef,
 }
 
 /// Where certificates of authorities come from: set exactly one of `secretKeyRef` and `configMapKeyRef`.

@@ -4,27 +4,25 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::payload::{ONE_PAYLOAD, PAYLOAD};
 use super::{
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Endpoint, Identity, MAX_URL, Reference, References,
     RequestTemplates, Target, ValueRef, Webhook, ready_service,
 };
 use crate::api::v1alpha1::common::{OWN_HEADER_PREFIX, RESERVED_HEADERS};
 use crate::api::v1alpha1::event_destination::{
-    AutoDisableSpec, DeliverySpec, EventDestinationSpec, HeaderSpec, PayloadFormat, PayloadSpec,
-    WebhookTarget,
+    AutoDisableSpec, DeliverySpec, EventDestinationSpec, HeaderSpec, WebhookTarget,
 };
 use crate::api::v1alpha1::{DurationString, SecretKeyRef};
 use crate::domain::duration;
 use crate::domain::egress::EgressPolicy;
-use crate::domain::fault::{Faults, field_path};
+use crate::domain::fault::Faults;
 use crate::domain::filter::Filter;
 use crate::domain::health::DisablePolicy;
 use crate::domain::pattern::TypePattern;
 use crate::domain::request::RequestForm;
 use crate::domain::retry::{LONGEST_MAX_AGE, MAX_ATTEMPTS, RetryPolicy};
 use crate::domain::secret::Secret;
-use crate::domain::shape::Payload;
-use crate::domain::template::Template;
 use crate::domain::template::field::{HeaderTemplate, TakenOut, UrlTemplate, has_placeholder, take_out};
 
 /// Most bytes of a header's value.
@@ -103,10 +101,9 @@ impl Check<'_> {
             if target
                 .payload
                 .as_ref()
-                .is_some_and(|payload| payload.template.is_some())
+                .is_some_and(|payload| payload.template.is_some() || payload.template_from.is_some())
             {
-                self.faults
-                    .invalid("spec.webhook.payload", "set at most one of format and template");
+                self.faults.invalid(PAYLOAD, ONE_PAYLOAD);
             }
             let (headers, templates) = self.headers(&target.headers);
             let signer = self.signer(identity, spec);
@@ -280,30 +277,6 @@ impl Check<'_> {
         };
         value.set_sensitive(sensitive);
         Some(value)
-    }
-
-    fn payload(&mut self, spec: Option<&PayloadSpec>) -> Option<Payload> {
-        let Some(spec) = spec else {
-            return Some(Payload::Format(PayloadFormat::Default));
-        };
-        match (&spec.format, &spec.template) {
-            (format, None) => Some(Payload::Format(format.unwrap_or_default())),
-            (None, Some(template)) => match Template::parse(template) {
-                Ok(template) => Some(Payload::Template(template)),
-                Err(faults) => {
-                    for fault in faults {
-                        let path = format!("spec.webhook.payload.template{}", field_path(&fault.pointer));
-                        self.faults.invalid(path, fault.message);
-                    }
-                    None
-                }
-            },
-            (Some(_), Some(_)) => {
-                self.faults
-                    .invalid("spec.webhook.payload", "set at most one of format and template");
-                None
-            }
-        }
     }
 
     pub(super) fn delivery(&mut self, spec: DeliverySpec) -> (Duration, RetryPolicy, u32) {

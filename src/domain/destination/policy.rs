@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::Identity;
 use super::check::Check;
+use super::payload::{self, Made};
+use super::{Identity, References};
 use crate::api::v1alpha1::delivery::{BatchSpec, DedupSpec, Ordering, RateLimitSpec};
 use crate::api::v1alpha1::event_destination::{DeliverySpec, EventDestinationSpec, RetrySpec, WebhookTarget};
 use crate::api::v1alpha1::request::{CloudEventsMode, ContentType};
@@ -16,7 +17,6 @@ use crate::domain::policy::key::Key;
 use crate::domain::policy::order::Order;
 use crate::domain::policy::rate::Rate;
 use crate::domain::policy::replies::{MAX_ENTRIES, RetryRules, Statuses};
-use crate::domain::template::Template;
 use crate::domain::template::field::has_placeholder;
 
 #[cfg(test)]
@@ -35,7 +35,11 @@ pub(super) fn dedup(spec: &DedupSpec) -> Option<Dedup> {
 }
 
 /// Why events cannot go in batches.
-fn batch_faults(delivery: &DeliverySpec, webhook: Option<&WebhookTarget>) -> Vec<&'static str> {
+fn batch_faults(
+    delivery: &DeliverySpec,
+    webhook: Option<&WebhookTarget>,
+    references: &References,
+) -> Vec<&'static str> {
     let mut faults = Vec::new();
     if delivery.ordering == Some(Ordering::Fifo) {
         faults.push("batch and ordering: Fifo exclude each other; remove one of them");
@@ -46,11 +50,7 @@ fn batch_faults(delivery: &DeliverySpec, webhook: Option<&WebhookTarget>) -> Vec
     };
     let payload = webhook.payload.clone().unwrap_or_default();
     let is_ready = payload.format.is_some_and(|format| format::of(format).is_some());
-    let template = payload
-        .template
-        .as_ref()
-        .and_then(|one| Template::parse(one).ok());
-    let is_text = template.is_some_and(|template| template.is_text())
+    let is_text = payload::made(&payload, references) == Some(Made::Text)
         || matches!(webhook.content_type, Some(ContentType::Form | ContentType::Text));
     let is_template = |text: &Option<String>| text.as_deref().is_some_and(has_placeholder);
     let per_event =
@@ -107,7 +107,7 @@ impl Check<'_> {
         webhook: Option<&WebhookTarget>,
     ) -> Option<Batch> {
         const PATH: &str = "spec.delivery.batch";
-        for fault in batch_faults(delivery, webhook) {
+        for fault in batch_faults(delivery, webhook, self.references) {
             self.faults.invalid(PATH, fault);
         }
         let (least, most) = batch::WAITS;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{SMTP_PATH, request, signing_key_refs};
+use super::{SMTP_PATH, payload, request, signing_key_refs};
 use crate::api::v1alpha1::event_destination::EventDestinationSpec;
 use crate::api::v1alpha1::{CaSource, ConfigMapKeyRef, SecretKeyRef};
 use crate::domain::secret::Secret;
@@ -126,6 +126,7 @@ pub fn value_references(name: &str, spec: &EventDestinationSpec) -> Vec<(String,
                 (&source.secret_key_ref).into(),
             ));
         }
+        references.extend(payload::reference(webhook));
         references.extend(request::references(webhook));
         for (index, header) in webhook.headers.iter().enumerate() {
             if let Some(source) = &header.value_from {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::check::{Check, in_secret};
+use super::payload::{self, Made};
 use super::reference::{INSTALLATION, PROXY_LOGIN, PROXY_URL, Reference, ca, secret};
 use super::{Endpoint, Identity, ValueRef, Webhook};
 use crate::api::v1alpha1::event_destination::{
@@ -23,7 +24,7 @@ use crate::domain::request::body::BodyForm;
 use crate::domain::request::{Passage, RequestForm};
 use crate::domain::secret::Secret;
 use crate::domain::shape::{CLOUD_EVENT_JSON, JSON, TEXT};
-use crate::domain::template::{MAX_OUTPUT, Template};
+use crate::domain::template::MAX_OUTPUT;
 use crate::domain::tls::{self, Part, Tls};
 
 const AUTH: &str = "spec.webhook.auth";
@@ -186,13 +187,8 @@ impl Check<'_> {
             return BodyForm::AsItIs;
         };
         self.no_content_type(target, "contentType");
-        // What is wrong with the template itself is told elsewhere.
-        let template = payload
-            .template
-            .as_ref()
-            .and_then(|template| Template::parse(template).ok());
-        let is_text = template.is_some_and(|template| template.is_text());
-        let is_template = payload.template.is_some();
+        let made = payload::made(&payload, self.references);
+        let is_text = made == Some(Made::Text);
         let (form, fault) = match wanted {
             ContentType::Json => (
                 BodyForm::Labelled(JSON),
@@ -200,7 +196,7 @@ impl Check<'_> {
             ),
             ContentType::CloudEvent => (
                 BodyForm::Labelled(CLOUD_EVENT_JSON),
-                (!is_cloud_event && (is_text || !is_template))
+                (!is_cloud_event && (is_text || made.is_none()))
                     .then_some("this belongs to format CloudEvent, or to a template that is one"),
             ),
             ContentType::Form => (
@@ -209,7 +205,8 @@ impl Check<'_> {
             ),
             ContentType::Text => (
                 BodyForm::Labelled(TEXT),
-                (!is_text).then_some("this belongs to templates that are text; the payload is JSON"),
+                matches!(made, None | Some(Made::Json))
+                    .then_some("this belongs to templates that are text; the payload is JSON"),
             ),
         };
         let is_ready = payload.format.is_some_and(|format| format::of(format).is_some());

@@ -447,6 +447,18 @@ pub(super) const DESTINATIONS: &[(&str, &str)] = &[
         "{webhook: {payload: {format: Event, template: {}}}}",
         "spec.webhook.payload: Too many: 2: must have at most 1 item",
     ),
+    (
+        "{webhook: {payload: {templateFrom: {configMapKeyRef: {name: body, key: order.json}}}}}",
+        ACCEPTED,
+    ),
+    (
+        "{webhook: {payload: {templateFrom: {}}}}",
+        "templateFrom.configMapKeyRef: Required value",
+    ),
+    (
+        "{webhook: {payload: {template: {}, templateFrom: {configMapKeyRef: {name: body, key: order.json}}}}}",
+        "spec.webhook.payload: Too many: 2: must have at most 1 item",
+    ),
     // Durations and bounds.
     ("{delivery: {timeout: 100ms}}", ACCEPTED),
     ("{delivery: {timeout: 60s}}", ACCEPTED),
