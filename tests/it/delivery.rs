@@ -14,7 +14,7 @@ mod proxied;
 mod ready;
 mod requests;
 mod rotation;
-mod schemes;
+pub(crate) mod schemes;
 mod signing;
 mod templates;
 mod testing;

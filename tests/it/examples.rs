@@ -1,6 +1,10 @@
 //! Every example is accepted, becomes Ready, and does what its README says.
 
 mod monitoring;
+mod policies;
+mod requests;
+mod signed;
+mod site;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Received, Stage, Verifier, condition};
 
 /// A request as the verifiers read it.
-pub(super) fn request(received: &Received, more: &Value) -> Value {
+pub(crate) fn request(received: &Received, more: &Value) -> Value {
     let headers: serde_json::Map<String, Value> = received
         .headers
         .iter()
