@@ -47,7 +47,7 @@ pub(in crate::cli::plugin) struct OperatorArgs {
     /// URL of the operator's publish port. Default: its pod, through the API server.
     #[arg(long, env = "POSTRIDER_URL", value_name = "URL", value_parser = base, help_heading = "Operator")]
     pub(in crate::cli::plugin) server: Option<Url>,
-    /// Namespace in which the operator runs. Default: looked for in all.
+    /// Namespace in which the operator runs. Default: where its cluster role binding says.
     #[arg(long, env = "POSTRIDER_OPERATOR_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace,
           help_heading = "Operator")]
     pub(in crate::cli::plugin) operator_namespace: Option<String>,
