@@ -381,6 +381,13 @@ fn print(report: &Report) -> ExitCode {
     }
 }
 
+/// For people, before what follows; notes of a report come at its end, and not at all when it ends with an error.
+fn tell_at_once(text: &str) {
+    let mut errors = std::io::stderr().lock();
+    // Whoever reads may have gone away.
+    drop(writeln!(errors, "{}", printable(text)));
+}
+
 /// Text that may come from a file, without what a terminal would obey.
 fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
