@@ -37,7 +37,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use self::acting::{EnableArgs, RotateArgs};
-use self::completion::CompletionArgs;
+use self::completion::{CompleteArgs, CompletionArgs};
 use self::deliveries::{DeliveriesArgs, ShowArgs};
 use self::formats::FormatsArgs;
 use self::publish::PublishArgs;
@@ -103,6 +103,9 @@ enum Command {
     RotateSecret(RotateArgs),
     /// Print what a shell needs to complete words.
     Completion(CompletionArgs),
+    /// Answer kubectl, which completes words.
+    #[command(hide = true)]
+    Complete(CompleteArgs),
 }
 
 /// Arguments of `lint`.
@@ -353,6 +356,7 @@ pub fn run(plugin: &Plugin) -> ExitCode {
         Command::Test(args) => testing::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Completion(args) => Ok(completion::run(args)),
+        Command::Complete(args) => Ok(completion::complete(args)),
         Command::Enable(args) => acting::enable(args),
         Command::RotateSecret(args) => acting::rotate(args),
     };
