@@ -12,6 +12,7 @@ mod completion;
 mod deliveries;
 mod events;
 mod formats;
+mod holders;
 mod input;
 mod lint;
 mod mails;
@@ -20,7 +21,6 @@ mod publish;
 mod render;
 mod replay;
 mod schema;
-mod secrets;
 mod shown;
 mod status;
 mod testing;
@@ -40,9 +40,10 @@ use self::acting::{EnableArgs, RotateArgs};
 use self::completion::{CompleteArgs, CompletionArgs};
 use self::deliveries::{DeliveriesArgs, ShowArgs};
 use self::formats::FormatsArgs;
+use self::holders::GivenSecret;
 use self::publish::PublishArgs;
 use self::replay::{CancelArgs, ReplayArgs};
-use self::secrets::GivenSecret;
+use self::shown::Output;
 use self::status::StatusArgs;
 use self::testing::TestArgs;
 use crate::domain::duration;
@@ -136,6 +137,8 @@ enum LintOutput {
     Text,
     /// One JSON object.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 /// Arguments of `render`.
@@ -187,6 +190,21 @@ enum RenderOutput {
     Request,
     /// The bytes of the body alone.
     Body,
+    /// One JSON object.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+impl RenderOutput {
+    /// The form for programs; a table stands for what is for people.
+    const fn form(self) -> Output {
+        match self {
+            Self::Request | Self::Body => Output::Table,
+            Self::Json => Output::Json,
+            Self::Yaml => Output::Yaml,
+        }
+    }
 }
 
 /// Arguments of `events`.
@@ -266,6 +284,9 @@ struct VerifyArgs {
     /// Time to compare the timestamp with, RFC 3339. Default: now.
     #[arg(long, value_name = "TIME")]
     now: Option<Timestamp>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
