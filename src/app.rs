@@ -431,7 +431,7 @@ impl Work {
     }
 }
 
-/// The installation's SMTP server, as it is described now.
+/// The installation's SMTP server and proxy, as they are described now.
 fn installed(folders: Folders) -> Arc<Installation> {
     let installation = Arc::new(Installation::new(folders));
     installation.refresh();

@@ -1,14 +1,14 @@
 //! Controllers: watch, dereference, validate, publish to the directory, update status.
 //!
-//! One watch per kind, one of the Secrets' metadata, and one of the ConfigMaps' when somebody refers to one. An object's way: the watch puts it into the directory (it
-//! parks its events from then on) → its Secrets are made or read → `domain` validates → the directory has it in force
-//! → `domain` computes the status → it is applied if it differs. Reconciling is the only writer of status; whatever
-//! else changes (a Secret, a project, health) only triggers it.
+//! One watch per kind, one of the Secrets' metadata, and one of the ConfigMaps' when somebody refers to one. An
+//! object's way: the watch puts it into the directory (it parks its events from then on) → its Secrets are made or read
+//! → `domain` validates → the directory has it in force → `domain` computes the status → it is applied if it differs.
+//! Reconciling is the only writer of status; whatever else changes (a Secret, a project, health) only triggers it.
 //!
 //! What this needs from the API server: `get`, `list`, `watch` of `eventprojects` and `eventdestinations`, `patch` of
-//! their `status`; `get`, `list`, `watch`, `create`, `patch` of Secrets;
-//! for destinations that refer to one `get`, `list`, `watch` of ConfigMaps; `create`, `patch` of `events.k8s.io` Events; and
-//! for projects with notifications `create`, `update`, `delete` of `eventdestinations`.
+//! their `status`; `get`, `list`, `watch`, `create`, `patch` of Secrets; for destinations that refer to one `get`,
+//! `list`, `watch` of ConfigMaps; `create`, `patch` of `events.k8s.io` Events; and for projects with notifications
+//! `create`, `update`, `delete` of `eventdestinations`.
 //! Without it, deliveries go on with what is known.
 //!
 //! Two log targets deserve a filter: `kube_client` logs whole response bodies at `warn` when they do not decode, and

@@ -12,6 +12,7 @@ mod completion;
 mod deliveries;
 mod events;
 mod formats;
+mod holders;
 mod input;
 mod lint;
 mod mails;
@@ -20,7 +21,6 @@ mod publish;
 mod render;
 mod replay;
 mod schema;
-mod secrets;
 mod shown;
 mod status;
 mod testing;
@@ -37,12 +37,13 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use self::acting::{EnableArgs, RotateArgs};
-use self::completion::CompletionArgs;
+use self::completion::{CompleteArgs, CompletionArgs};
 use self::deliveries::{DeliveriesArgs, ShowArgs};
 use self::formats::FormatsArgs;
+use self::holders::GivenSecret;
 use self::publish::PublishArgs;
 use self::replay::{CancelArgs, ReplayArgs};
-use self::secrets::GivenSecret;
+use self::shown::Output;
 use self::status::StatusArgs;
 use self::testing::TestArgs;
 use crate::domain::duration;
@@ -103,6 +104,9 @@ enum Command {
     RotateSecret(RotateArgs),
     /// Print what a shell needs to complete words.
     Completion(CompletionArgs),
+    /// Answer kubectl, which completes words.
+    #[command(hide = true)]
+    Complete(CompleteArgs),
 }
 
 /// Arguments of `lint`.
@@ -133,6 +137,8 @@ enum LintOutput {
     Text,
     /// One JSON object.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 /// Arguments of `render`.
@@ -184,6 +190,21 @@ enum RenderOutput {
     Request,
     /// The bytes of the body alone.
     Body,
+    /// One JSON object.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+impl RenderOutput {
+    /// The form for programs; a table stands for what is for people.
+    const fn form(self) -> Output {
+        match self {
+            Self::Request | Self::Body => Output::Table,
+            Self::Json => Output::Json,
+            Self::Yaml => Output::Yaml,
+        }
+    }
 }
 
 /// Arguments of `events`.
@@ -263,6 +284,9 @@ struct VerifyArgs {
     /// Time to compare the timestamp with, RFC 3339. Default: now.
     #[arg(long, value_name = "TIME")]
     now: Option<Timestamp>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -353,6 +377,7 @@ pub fn run(plugin: &Plugin) -> ExitCode {
         Command::Test(args) => testing::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Completion(args) => Ok(completion::run(args)),
+        Command::Complete(args) => Ok(completion::complete(args)),
         Command::Enable(args) => acting::enable(args),
         Command::RotateSecret(args) => acting::rotate(args),
     };
@@ -379,6 +404,13 @@ fn print(report: &Report) -> ExitCode {
         Verdict::Faulty if written.is_ok() => ExitCode::from(1),
         _ => ExitCode::from(2),
     }
+}
+
+/// For people, before what follows; notes of a report come at its end, and not at all when it ends with an error.
+fn tell_at_once(text: &str) {
+    let mut errors = std::io::stderr().lock();
+    // Whoever reads may have gone away.
+    drop(writeln!(errors, "{}", printable(text)));
 }
 
 /// Text that may come from a file, without what a terminal would obey.

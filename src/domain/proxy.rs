@@ -1,7 +1,8 @@
 //! [`Proxy`]: the HTTP proxy that a destination's requests go through.
 //!
-//! A destination names one, or has the one that Postrider was installed with. Whether the proxy's own address may be connected to is asked when it is, because a refusal there must keep events
-//! and not give them up. A receiver's name is resolved by the proxy, so the proxy decides where it leads.
+//! A destination names one, or has the one that Postrider was installed with. Whether the proxy's own address may be
+//! connected to is asked when it is, because a refusal there must keep events and not give them up. A receiver's name is
+//! resolved by the proxy, so the proxy decides where it leads.
 
 use http::HeaderValue;
 use url::{Url, form_urlencoded};

@@ -23,6 +23,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{- /* On the operator's pods and its ClusterRoleBinding, whatever they are called: kubectl postrider looks for it. */ -}}
+{{- define "postrider.operatorLabel" -}}
+postrider.dev/component: operator
+{{- end -}}
+
 {{- define "postrider.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "postrider.fullname" .) .Values.serviceAccount.name -}}

@@ -138,14 +138,10 @@ impl Deliveries {
     ///
     /// # Errors
     /// When there is none of them.
-    pub(super) async fn of(
-        destination: &str,
-        args: &OperatorArgs,
-        report: &mut Report,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn of(destination: &str, args: &OperatorArgs) -> anyhow::Result<Self> {
         let connection = Connection::open(&args.cluster).await?;
         let bearer = caller::bearer(&connection, args.service_account.as_deref()).await?;
-        let operator = Operator::find(&connection, args, &mut report.notes).await?;
+        let operator = Operator::find(&connection, args).await?;
         let namespace = &connection.namespace;
         Ok(Self {
             operator,
@@ -191,7 +187,7 @@ pub(super) fn refuse(answer: &Answer, report: &mut Report) -> anyhow::Result<()>
 pub(super) fn list(args: &DeliveriesArgs) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let items = block_on(async {
-        let mut deliveries = Deliveries::of(&args.destination, &args.operator, &mut report).await?;
+        let mut deliveries = Deliveries::of(&args.destination, &args.operator).await?;
         collect(&mut deliveries, args, &mut report).await
     })?;
     if !report.value(&items, args.output)? {
@@ -313,7 +309,7 @@ fn attempt(item: &Value, now: Timestamp) -> [Cell; 7] {
 pub(super) fn show(args: &ShowArgs) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let answer = block_on(async {
-        let mut deliveries = Deliveries::of(&args.destination, &args.operator, &mut report).await?;
+        let mut deliveries = Deliveries::of(&args.destination, &args.operator).await?;
         deliveries
             .ask(Method::GET, &format!("/{}", part(&args.id)), None)
             .await

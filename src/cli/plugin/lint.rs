@@ -1,16 +1,17 @@
 //! `lint`: everything wrong with the manifests of our kinds.
 //!
 //! Joins what the schema says about the form with what `domain` says about the meaning; of two faults of one field
-//! the meaning's is kept. A Secret that is not among the files counts as present: it may be in the cluster.
+//! the meaning's is kept. A Secret or ConfigMap that is not among the files counts as present: it may be in the cluster.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::holders::Holders;
 use super::input::{self, Document};
 use super::schema::Schemas;
-use super::secrets::Secrets;
+use super::shown::Output;
 use super::{LintArgs, LintOutput, Report, Verdict};
 use crate::api::names::{MAX_DESTINATION_NAME, MAX_NAME, MAX_PROJECT_NAME, is_well_formed};
 use crate::api::v1alpha1::{EventDestination, EventProject};
@@ -62,9 +63,9 @@ pub(super) fn run(args: &LintArgs) -> anyhow::Result<Report> {
         }
     }
     let linter = Linter::new(EgressPolicy::new(args.allow_egress.iter().copied()))?;
-    let mut secrets = Secrets::default();
+    let mut holders = Holders::default();
     let mut findings = Vec::new();
-    for (document, faults) in secrets.add_all(documents.iter()) {
+    for (document, faults) in holders.add_all(documents.iter()) {
         findings.extend(findings_of(document, &faults));
     }
     let (mut checked, mut ignored) = (0_usize, 0_usize);
@@ -72,7 +73,7 @@ pub(super) fn run(args: &LintArgs) -> anyhow::Result<Report> {
         let faults = match role(document) {
             Role::Ours(kind) => {
                 checked += 1;
-                linter.faults(document, kind, &secrets)
+                linter.faults(document, kind, &holders)
             }
             Role::Secret => continue,
             Role::Other => {
@@ -103,15 +104,19 @@ pub(super) fn run(args: &LintArgs) -> anyhow::Result<Report> {
                 findings.len()
             ));
         }
-        LintOutput::Json => {
+        LintOutput::Json | LintOutput::Yaml => {
             let answer = json!({
                 "checked": checked,
                 "ignored": ignored,
                 "faults": findings,
                 "unreadable": unreadable,
             });
-            serde_json::to_writer_pretty(&mut report.out, &answer)?;
-            report.out.push(b'\n');
+            let form = if args.output == LintOutput::Yaml {
+                Output::Yaml
+            } else {
+                Output::Json
+            };
+            report.value(&answer, form)?;
         }
     }
     report
@@ -180,7 +185,7 @@ fn role(document: &Document) -> Role {
         };
         return Role::Broken(path, "is missing or no text".to_owned());
     };
-    if Secrets::holder(document) == Some(Holder::Secret) {
+    if Holders::holder(document) == Some(Holder::Secret) {
         return Role::Secret;
     }
     if version.split('/').next() != Some(GROUP) {
@@ -206,12 +211,12 @@ impl Linter {
     }
 
     /// Everything wrong with an object of ours.
-    pub(super) fn faults(&self, document: &Document, kind: &str, secrets: &Secrets) -> Faults {
+    pub(super) fn faults(&self, document: &Document, kind: &str, holders: &Holders) -> Faults {
         let mut faults = name_faults(document, kind);
         let form = self.schemas.check(kind, &document.value);
         let meaning = match kind {
             "EventDestination" => serde_json::from_value::<EventDestination>(document.value.clone())
-                .map(|object| self.meaning(document, &object, secrets)),
+                .map(|object| self.meaning(document, &object, holders)),
             _ => project(document).map(|object| {
                 let name = object.metadata.name.unwrap_or_default();
                 let spec = object.spec;
@@ -242,13 +247,13 @@ impl Linter {
         faults
     }
 
-    fn meaning(&self, document: &Document, object: &EventDestination, secrets: &Secrets) -> Faults {
+    fn meaning(&self, document: &Document, object: &EventDestination, holders: &Holders) -> Faults {
         let namespace = document.metadata("namespace");
         let identity = identity(document);
         let mut outside = BTreeSet::new();
         let mut references = References::new();
         for (path, key) in value_references(&identity.key.name, &object.spec) {
-            match secrets.find(namespace, &key) {
+            match holders.find(namespace, &key) {
                 Reference::NoObject => drop(outside.insert(path)),
                 found => drop(references.insert(key, found)),
             }
@@ -325,11 +330,11 @@ mod tests {
     fn lint(text: &str) -> Vec<String> {
         let documents = input::parse("f", text).unwrap();
         let linter = Linter::new(EgressPolicy::default()).unwrap();
-        let mut secrets = Secrets::default();
-        let faults = secrets.add_all(documents.iter());
+        let mut holders = Holders::default();
+        let faults = holders.add_all(documents.iter());
         assert!(faults.iter().all(|(_, faults)| faults.is_empty()));
         let faults = |document: &Document| match role(document) {
-            Role::Ours(kind) => linter.faults(document, kind, &secrets),
+            Role::Ours(kind) => linter.faults(document, kind, &holders),
             Role::Secret | Role::Other => Faults::default(),
             Role::Broken(path, message) => {
                 let mut faults = Faults::default();

@@ -1,5 +1,8 @@
 //! The part of `render` that is about e-mail: what is said to the SMTP server.
 
+use serde::Serialize;
+
+use super::shown::Output;
 use super::{RenderOutput, Report, Verdict};
 use crate::adapters::smtp::mime;
 use crate::api::v1alpha1::EventDestinationSpec;
@@ -32,26 +35,63 @@ pub(super) fn stand_in(spec: &EventDestinationSpec, references: &mut References,
     }
 }
 
+/// Mails as they are shown to programs.
+#[derive(Serialize)]
+struct Shown {
+    server: String,
+    mails: Vec<ShownMail>,
+}
+
+#[derive(Serialize)]
+struct ShownMail {
+    from: String,
+    recipients: Vec<String>,
+    message: String,
+}
+
 /// Shows mails: with the envelope, or the messages alone.
-pub(super) fn show(output: RenderOutput, mail: &Mail, report: &mut Report) {
+///
+/// # Errors
+/// When they cannot be written as JSON or YAML, which would be a bug.
+pub(super) fn show(output: RenderOutput, mail: &Mail, report: &mut Report) -> anyhow::Result<()> {
+    let mut shown = Shown {
+        server: mail.server.origin(),
+        mails: Vec::new(),
+    };
     for (index, letter) in mail.letters.iter().enumerate() {
+        let bytes = match mime::format(letter) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                report.at_least(Verdict::Faulty);
+                report.note(format!("error: the mail cannot be written: {error}"));
+                continue;
+            }
+        };
+        let from = letter.from.address();
+        let recipients = letter
+            .recipients
+            .iter()
+            .map(|recipient| recipient.mailbox.address());
+        if output.form() != Output::Table {
+            shown.mails.push(ShownMail {
+                from,
+                recipients: recipients.collect(),
+                message: String::from_utf8_lossy(&bytes).into_owned(),
+            });
+            continue;
+        }
         if index > 0 {
             report.line("");
         }
         if output == RenderOutput::Request {
-            report.line(&mail.server.origin());
-            report.line(&format!("MAIL FROM:<{}>", letter.from.address()));
-            for recipient in &letter.recipients {
-                report.line(&format!("RCPT TO:<{}>", recipient.mailbox.address()));
+            report.line(&shown.server);
+            report.line(&format!("MAIL FROM:<{from}>"));
+            for recipient in recipients {
+                report.line(&format!("RCPT TO:<{recipient}>"));
             }
             report.line("");
         }
-        match mime::format(letter) {
-            Ok(bytes) => report.out.extend_from_slice(&bytes),
-            Err(error) => {
-                report.at_least(Verdict::Faulty);
-                report.note(format!("error: the mail cannot be written: {error}"));
-            }
-        }
+        report.out.extend_from_slice(&bytes);
     }
+    report.value(&shown, output.form()).map(drop)
 }

@@ -1,6 +1,7 @@
 //! `publish`: events to a project, with the project's own token.
 //!
-//! The token is read from its Secret with the user's rights, goes to the operator alone and does not show.
+//! The token is read from its Secret with the user's rights, goes to the operator alone and does not show. An event has
+//! its id before it is sent, so that whoever gets no answer can publish it again, and it counts once.
 
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ use super::deliveries::{event_id, refuse};
 use super::input;
 use super::online::operator::{Operator, OperatorArgs, Question};
 use super::online::{Connection, block_on, caller, name, request};
-use super::shown::{Output, Paint, Table, text};
+use super::shown::{Output, Paint, Table, now, text};
 use super::testing::event_type;
 use crate::api::names::{TOKEN_SUFFIX, is_name};
 
@@ -48,7 +49,8 @@ pub(super) struct PublishArgs {
     /// File with the event's data; `-` is the standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "event")]
     file: Option<PathBuf>,
-    /// Id of the event; the same id again within a day is a duplicate. Default: a new one.
+    /// Id of the event; the same id again within a day is a duplicate. Default: a new one, which is told when there is
+    /// no answer.
     #[arg(long, value_name = "ID", value_parser = event_id, conflicts_with = "event")]
     id: Option<String>,
     /// File with a whole event, or an array of events, as JSON; CloudEvents are recognised. `-` is the standard input.
@@ -67,11 +69,12 @@ pub(super) struct PublishArgs {
 /// When nothing could be published.
 pub(super) fn run(args: &PublishArgs) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    let (content_type, body) = body(args)?;
+    let id = args.id.clone().unwrap_or_else(fresh_id);
+    let (content_type, body) = body(args, &id)?;
     let answer = block_on(async {
         let connection = Connection::open(&args.operator.cluster).await?;
         let bearer = token(&connection, &args.project).await?;
-        let mut operator = Operator::find(&connection, &args.operator, &mut report.notes).await?;
+        let mut operator = Operator::find(&connection, &args.operator).await?;
         let namespace = &connection.namespace;
         let question = Question {
             method: Method::POST,
@@ -79,8 +82,12 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<Report> {
             bearer: &bearer,
             body: Some((content_type, body)),
         };
-        operator.ask(question).await
+        operator.ask(question).await.with_context(|| again(args, &id))
     })?;
+    if answer.status.is_server_error() {
+        // It may be stored all the same.
+        return Err(anyhow::anyhow!(answer.problem()).context(again(args, &id)));
+    }
     if !answer.status.is_success() {
         refuse(&answer, &mut report)?;
         faults(&answer.body, &mut report);
@@ -90,8 +97,29 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// An id that no other event has: a UUIDv7.
+fn fresh_id() -> String {
+    let millis = u64::try_from(now().as_millisecond()).unwrap_or_default();
+    let id = uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
+    id.to_string()
+}
+
+/// What to do when it is not known whether the operator has the event.
+fn again(args: &PublishArgs, id: &str) -> String {
+    if args.event.is_some() {
+        "it is not known whether the operator has what was published; publish it again: an event with an id counts \
+         once within a day, one without may be there twice"
+            .to_owned()
+    } else {
+        format!(
+            "it is not known whether the operator has the event; publish it again with the same words and --id {id}: \
+             it counts once within a day"
+        )
+    }
+}
+
 /// Type and bytes of what is published.
-fn body(args: &PublishArgs) -> anyhow::Result<(&'static str, Bytes)> {
+fn body(args: &PublishArgs, id: &str) -> anyhow::Result<(&'static str, Bytes)> {
     if let Some(path) = &args.event {
         let bytes = input::bytes(path)?;
         return Ok((content_type(&bytes), bytes.into()));
@@ -105,10 +133,7 @@ fn body(args: &PublishArgs) -> anyhow::Result<(&'static str, Bytes)> {
         }
         (None, None) => Map::new(),
     };
-    let mut event = json!({"type": args.event_type, "data": data});
-    if let (Some(id), Some(event)) = (&args.id, event.as_object_mut()) {
-        event.insert("id".to_owned(), json!(id));
-    }
+    let event = json!({"id": id, "type": args.event_type, "data": data});
     Ok(("application/json", event.to_string().into()))
 }
 
@@ -199,7 +224,10 @@ fn said(fault: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::cli::plugin::{Command, Plugin};
 
     #[test]
     fn what_became_of_each_event_is_told_with_its_warnings() {
@@ -221,6 +249,36 @@ mod tests {
                 "no destination wants 1 of them",
                 "warning: event 0 /data/x: use a number"
             ]
+        );
+    }
+
+    fn args(more: &[&str]) -> PublishArgs {
+        let words = ["kubectl-postrider", "publish", "acme"];
+        let plugin = Plugin::try_parse_from(words.iter().chain(more)).unwrap();
+        let Command::Publish(args) = plugin.command else {
+            panic!("{:?}", plugin.command);
+        };
+        *args
+    }
+
+    #[test]
+    fn an_event_has_its_id_before_it_is_sent_and_whoever_gets_no_answer_is_told_it() {
+        let id = fresh_id();
+        assert_ne!(id, fresh_id());
+        assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 7);
+        let args = args(&["--type", "order.placed"]);
+        let (_, bytes) = body(&args, &id).unwrap();
+        let event: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(event, json!({"id": id, "type": "order.placed", "data": {}}));
+        assert!(again(&args, &id).contains(&format!("--id {id}")));
+    }
+
+    #[test]
+    fn whoever_publishes_a_file_is_told_what_an_id_is_worth() {
+        let text = again(&args(&["--event", "e.json"]), "unused");
+        assert!(
+            text.contains("one without may be there twice") && !text.contains("unused"),
+            "{text}"
         );
     }
 

@@ -1,23 +1,28 @@
 //! `render`: the request that a destination would be sent for an event, byte by byte.
 //!
-//! The request is made by `domain::delivery::prepare`, a mail by `domain::email::prepare`, as the operator does it. What only a cluster knows has a
-//! stand-in, and a note says so: uids, the id of an event that names none, a signing key that is not among the files.
-//! The egress guard is not in force, because nothing is sent; a refusal becomes a note.
+//! The request is made by `domain::delivery::prepare`, a mail by `domain::email::prepare`, as the operator does it. What
+//! only a cluster knows has a stand-in, and a note says so: uids, the id of an event that names none, a signing key that
+//! is not among the files. The egress guard is not in force, because nothing is sent; a refusal becomes a note.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use http::{HeaderMap, HeaderValue, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 use url::Position;
 
+use super::holders::Holders;
 use super::input::{self, Document};
 use super::lint::{self, Linter};
-use super::secrets::Secrets;
 use super::{RenderArgs, RenderOutput, Report, Verdict, mails};
 use crate::api::API_VERSION;
+use crate::api::v1alpha1::event_destination::WebhookTarget;
 use crate::api::v1alpha1::event_project::EventProjectSpec;
 use crate::api::v1alpha1::{EventDestination, EventProject};
 use crate::domain::delivery::{self, Attempt, WebhookRequest};
@@ -61,14 +66,14 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
     for file in args.files.iter().chain(&args.project) {
         documents.extend(input::documents(file)?);
     }
-    let mut secrets = Secrets::default();
-    for (document, faults) in secrets.add_all(documents.iter()) {
+    let mut holders = Holders::default();
+    for (document, faults) in holders.add_all(documents.iter()) {
         report.notes.extend(lint::lines(document, &faults));
     }
-    args.secret.iter().for_each(|given| secrets.give(given));
+    args.secret.iter().for_each(|given| holders.give(given));
 
     let document = chosen(&documents, args.name.as_deref())?;
-    let Some((destination, spec)) = destination(document, &secrets, &mut report)? else {
+    let Some((destination, spec)) = destination(document, &holders, &mut report)? else {
         return Ok(report);
     };
     let now = args.now.unwrap_or_else(|| SystemClock.now());
@@ -120,7 +125,7 @@ pub(super) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
             .map(|mail| mails::show(args.output, &mail, &mut report)),
     };
     match shown {
-        Ok(()) => {}
+        Ok(shown) => shown?,
         Err(error) => {
             report.at_least(Verdict::Faulty);
             report.note(format!("error: the event cannot be rendered: {error}"));
@@ -155,11 +160,11 @@ fn chosen<'a>(documents: &'a [Document], name: Option<&str>) -> anyhow::Result<&
 /// The destination and its object; `None`: it is faulty, and the report says how.
 fn destination(
     document: &Document,
-    secrets: &Secrets,
+    holders: &Holders,
     report: &mut Report,
 ) -> anyhow::Result<Option<(Destination, EventDestination)>> {
     let open = || EgressPolicy::new(EVERYWHERE.iter().filter_map(|net| net.parse::<IpNet>().ok()));
-    let faults = Linter::new(open())?.faults(document, "EventDestination", secrets);
+    let faults = Linter::new(open())?.faults(document, "EventDestination", holders);
     let object = serde_json::from_value::<EventDestination>(document.value.clone());
     let (true, Ok(object)) = (faults.is_empty(), object) else {
         report.at_least(Verdict::Faulty);
@@ -171,7 +176,7 @@ fn destination(
     let mut references: References = value_references(&identity.key.name, &object.spec)
         .into_iter()
         .map(|(_, key)| {
-            let found = secrets.find(namespace, &key);
+            let found = holders.find(namespace, &key);
             (key, found)
         })
         .collect();
@@ -341,38 +346,42 @@ fn event(draft: Draft, now: Timestamp, project: Arc<ProjectFacts>, report: &mut 
     Event::new(id, now, content, project)
 }
 
+/// A request as it is shown.
+#[derive(Serialize)]
+struct Shown<'a> {
+    method: &'a str,
+    url: String,
+    headers: Vec<ShownHeader<'a>>,
+    #[serde(flatten)]
+    body: Content<'a>,
+}
+
+#[derive(Serialize)]
+struct ShownHeader<'a> {
+    name: &'a str,
+    value: Cow<'a, str>,
+}
+
+/// A body: its text, or its bytes when it is none.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Content<'a> {
+    Body(&'a str),
+    BodyBase64(String),
+}
+
 fn show(
     args: &RenderArgs,
     webhook: &Webhook,
     object: &EventDestination,
     request: &WebhookRequest,
     report: &mut Report,
-) {
+) -> anyhow::Result<()> {
+    let shown = shown(args, webhook, object, request);
     if args.output == RenderOutput::Request {
-        let secret_url = object
-            .spec
-            .webhook
-            .as_ref()
-            .is_some_and(|webhook| webhook.url_from.is_some());
-        let hide = |secret: bool| secret && !args.show_secrets;
-        let origin = request.endpoint.origin();
-        let path = if hide(secret_url) {
-            format!("/{HIDDEN}")
-        } else {
-            request.endpoint.expose()[Position::BeforePath..].to_owned()
-        };
-        report.line(&format!("{} {origin}{path}", request.method));
-        for (name, value) in &request.headers {
-            let own = &webhook.headers;
-            let secret = own
-                .iter()
-                .any(|(other, own)| other == name && own.is_sensitive() && own == value);
-            let value = if hide(secret) {
-                HIDDEN.into()
-            } else {
-                String::from_utf8_lossy(value.as_bytes())
-            };
-            report.line(&format!("{name}: {value}"));
+        report.line(&format!("{} {}", shown.method, shown.url));
+        for header in &shown.headers {
+            report.line(&format!("{}: {}", header.name, header.value));
         }
         report.line("");
     }
@@ -382,7 +391,49 @@ fn show(
     if let Some(passage) = &request.passage {
         explain(passage, report);
     }
-    report.out.extend_from_slice(&request.body);
+    if !report.value(&shown, args.output.form())? {
+        report.out.extend_from_slice(&request.body);
+    }
+    Ok(())
+}
+
+fn shown<'a>(
+    args: &RenderArgs,
+    webhook: &Webhook,
+    object: &EventDestination,
+    request: &'a WebhookRequest,
+) -> Shown<'a> {
+    let hide = |secret: bool| secret && !args.show_secrets;
+    let of_secret = |webhook: &WebhookTarget| webhook.url_from.is_some();
+    let path = if hide(object.spec.webhook.as_ref().is_some_and(of_secret)) {
+        format!("/{HIDDEN}")
+    } else {
+        request.endpoint.expose()[Position::BeforePath..].to_owned()
+    };
+    let header = |(name, value): (&'a HeaderName, &'a HeaderValue)| {
+        let own = &webhook.headers;
+        let secret = own
+            .iter()
+            .any(|(other, own)| other == name && own.is_sensitive() && own == value);
+        let value = if hide(secret) {
+            HIDDEN.into()
+        } else {
+            String::from_utf8_lossy(value.as_bytes())
+        };
+        ShownHeader {
+            name: name.as_str(),
+            value,
+        }
+    };
+    Shown {
+        method: request.method.as_str(),
+        url: format!("{}{path}", request.endpoint.origin()),
+        headers: request.headers.iter().map(header).collect(),
+        body: std::str::from_utf8(&request.body).map_or_else(
+            |_| Content::BodyBase64(STANDARD.encode(&request.body)),
+            Content::Body,
+        ),
+    }
 }
 
 /// Says what of a request's way the request itself does not show.

@@ -1,17 +1,21 @@
 //! `replay` and `cancel`: stored events are delivered again, what waits is dropped.
 //!
-//! A replay is made of requests that follow each other; whoever watches sees the count grow. When one of them fails,
-//! what was made is told, and the cursor with which to go on, so that nothing is sent twice.
+//! A replay is made of steps that follow each other, a request each; whoever watches sees the count grow. When it ends
+//! before its end, also by Ctrl-C, what was made is told, and with which words to go on: the cursor, and the start as a
+//! time, since "2h ago" has moved meanwhile. A step that the operator refused made nothing. One whose answer is lost
+//! may have been made, and is made again by whoever goes on: it is the only one whose events may be sent twice.
 
+use std::future::Future;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
+use futures::FutureExt as _;
 use http::{Method, StatusCode};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Report;
 use super::deliveries::{Deliveries, event_id, refuse, time};
@@ -131,11 +135,13 @@ impl Done {
 pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let done = block_on(async {
-        let mut deliveries = Deliveries::of(&args.destination, &args.operator, &mut report).await?;
-        match &args.id {
-            Some(id) => one(&mut deliveries, id, &mut report).await,
-            None => span(&mut deliveries, args).await.map(Some),
+        let mut deliveries = Deliveries::of(&args.destination, &args.operator).await?;
+        if let Some(id) = &args.id {
+            return one(&mut deliveries, id, &mut report).await;
         }
+        let ask = async |body: &Value| deliveries.ask(Method::POST, ":replay", Some(body)).await;
+        let stop = tokio::signal::ctrl_c().map(drop);
+        Span::of(args, progress()).run(ask, stop).await.map(Some)
     })?;
     if let Some(done) = done
         && !report.value(&done, args.output)?
@@ -157,52 +163,123 @@ async fn one(deliveries: &mut Deliveries, id: &str, report: &mut Report) -> anyh
     Ok(None)
 }
 
-async fn span(deliveries: &mut Deliveries, args: &ReplayArgs) -> anyhow::Result<Done> {
-    let progress = progress();
-    let mut body = json!({"since": args.since, "failedOnly": args.failed});
-    // The end is the same for every request, also for one that goes on later.
-    let until = args.until.unwrap_or_else(now);
-    let mut set = |name: &str, value: Value| {
-        if let Some(body) = body.as_object_mut() {
-            body.insert(name.to_owned(), value);
+/// A replay of many, and how far it is.
+struct Span {
+    since: Option<Timestamp>,
+    /// Without the cursor.
+    body: Map<String, Value>,
+    /// Where the next step begins; nowhere before the first is made.
+    cursor: Option<String>,
+    done: Done,
+    progress: ProgressBar,
+}
+
+impl Span {
+    fn of(args: &ReplayArgs, progress: ProgressBar) -> Self {
+        let mut body = Map::new();
+        body.insert("since".to_owned(), json!(args.since));
+        body.insert("failedOnly".to_owned(), json!(args.failed));
+        // The end is the same for every step; one that goes on later has it from the cursor.
+        body.insert("until".to_owned(), json!(args.until.unwrap_or_else(now)));
+        if let Some(event_type) = &args.event_type {
+            body.insert("type".to_owned(), json!(event_type));
         }
-    };
-    set("until", json!(until));
-    if let Some(event_type) = &args.event_type {
-        set("type", json!(event_type));
+        Self {
+            since: args.since,
+            body,
+            cursor: args.cursor.clone(),
+            done: Done::default(),
+            progress,
+        }
     }
-    let mut done = Done::default();
-    let mut cursor = args.cursor.clone();
-    let mut refusals = 0;
-    loop {
-        if let (Some(cursor), Some(body)) = (&cursor, body.as_object_mut()) {
-            body.insert("cursor".to_owned(), json!(cursor));
+
+    /// Asks step by step, until the end or until it is to stop.
+    async fn run(
+        mut self,
+        mut ask: impl AsyncFnMut(&Value) -> anyhow::Result<Answer>,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<Done> {
+        let mut stop = std::pin::pin!(stop);
+        let mut refusals = 0;
+        loop {
+            let mut body = self.body.clone();
+            if let Some(cursor) = &self.cursor {
+                body.insert("cursor".to_owned(), json!(cursor));
+            }
+            let body = Value::Object(body);
+            let asked = tokio::select! {
+                asked = ask(&body) => asked,
+                () = &mut stop => Err(anyhow::anyhow!("interrupted")),
+            };
+            let answer = asked.map_err(|error| error.context(self.early(Step::Unknown)))?;
+            if let Some(pause) = pause(&answer, refusals) {
+                refusals += 1;
+                self.progress
+                    .set_message(format!("{}; the operator asks for patience", self.done.words()));
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => continue,
+                    () = &mut stop => {
+                        return Err(anyhow::anyhow!("interrupted").context(self.early(Step::Refused)));
+                    }
+                }
+            }
+            if !answer.status.is_success() {
+                return Err(anyhow::anyhow!(answer.problem()).context(self.early(Step::of(answer.status))));
+            }
+            refusals = 0;
+            self.done.add(&answer.body);
+            self.progress.set_message(self.done.words());
+            let next = text(&answer.body, "next");
+            if next.is_empty() {
+                self.progress.finish_and_clear();
+                return Ok(self.done);
+            }
+            anyhow::ensure!(
+                self.cursor.as_ref() != Some(&next),
+                "the operator goes round in circles; {}",
+                self.done.words()
+            );
+            self.cursor = Some(next);
         }
-        let asked = deliveries.ask(Method::POST, ":replay", Some(&body)).await;
-        let answer = asked.map_err(|error| error.context(early(&done, cursor.as_deref())))?;
-        if let Some(pause) = pause(&answer, refusals) {
-            refusals += 1;
-            progress.set_message(format!("{}; the operator asks for patience", done.words()));
-            tokio::time::sleep(pause).await;
-            continue;
+    }
+
+    /// What to know when it ends before its end.
+    fn early(&self, last: Step) -> String {
+        if (last, &self.cursor) == (Step::Refused, &None) {
+            return "nothing is replayed".to_owned();
         }
-        if !answer.status.is_success() {
-            return Err(anyhow::anyhow!(answer.problem()).context(early(&done, cursor.as_deref())));
+        let mut words = vec![format!("it ended early: {}", self.done.words())];
+        if last == Step::Unknown {
+            words.push(
+                "the last step has no answer: it may have been made, and then its events are sent again by going on"
+                    .to_owned(),
+            );
         }
-        refusals = 0;
-        done.add(&answer.body);
-        progress.set_message(done.words());
-        let next = text(&answer.body, "next");
-        if next.is_empty() {
-            progress.finish_and_clear();
-            return Ok(done);
-        }
-        anyhow::ensure!(
-            cursor.as_ref() != Some(&next),
-            "the operator goes round in circles; {}",
-            done.words()
-        );
-        cursor = Some(next);
+        words.push(match (&self.cursor, self.since) {
+            (Some(cursor), Some(since)) => {
+                format!("go on with the same words, but --since {since} and --cursor {cursor}")
+            }
+            (_, Some(since)) => format!("begin again with the same words, but --since {since}"),
+            (_, None) => "begin again with the same words".to_owned(),
+        });
+        words.join("; ")
+    }
+}
+
+/// What is known of the step at which a replay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The operator said no.
+    Refused,
+    /// It was asked for, and there is no answer of the operator's.
+    Unknown,
+}
+
+impl Step {
+    /// The operator refuses before it does anything; a proxy before it may answer for one that was under way.
+    fn of(status: StatusCode) -> Self {
+        let refused = status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE;
+        if refused { Self::Refused } else { Self::Unknown }
     }
 }
 
@@ -217,18 +294,8 @@ fn pause(answer: &Answer, refusals: u32) -> Option<Duration> {
     (patience && refusals < MAX_REFUSALS).then(|| Duration::from_secs(seconds))
 }
 
-/// What to know when a replay ends before its end.
-fn early(done: &Done, cursor: Option<&str>) -> String {
-    match cursor {
-        Some(cursor) => format!(
-            "it ended early: {}; go on with the same words and --cursor {cursor}",
-            done.words()
-        ),
-        None => "nothing is known to be replayed".to_owned(),
-    }
-}
-
-/// On a terminal, on the standard error; the number of events to come is not known beforehand.
+/// On a terminal, on the standard error. The operator looks for events as it goes on and knows no total, so what is
+/// shown is the time it takes and what was made so far.
 fn progress() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
@@ -248,7 +315,7 @@ fn progress() -> ProgressBar {
 pub(super) fn cancel(args: &CancelArgs) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let answer = block_on(async {
-        let mut deliveries = Deliveries::of(&args.destination, &args.operator, &mut report).await?;
+        let mut deliveries = Deliveries::of(&args.destination, &args.operator).await?;
         let below = format!("/{}:cancel", part(&args.id));
         deliveries.ask(Method::POST, &below, None).await
     })?;
@@ -274,8 +341,88 @@ mod tests {
             done.words(),
             "2001 deliveries were made; 3 waited or were under way anyway; 4 are no longer stored"
         );
-        assert!(early(&done, Some("r1.2")).contains("2001 deliveries were made"));
-        assert!(early(&done, Some("r1.2")).ends_with("--cursor r1.2"));
+    }
+
+    const SINCE: &str = "2026-01-31T08:00:00Z";
+
+    /// What a replay says whose steps are answered so, and which is interrupted when there are no more answers.
+    async fn ended(answers: Vec<anyhow::Result<Answer>>) -> String {
+        let span = Span {
+            since: Some(SINCE.parse().unwrap()),
+            body: Map::new(),
+            cursor: None,
+            done: Done::default(),
+            progress: ProgressBar::hidden(),
+        };
+        let mut answers = answers.into_iter();
+        let (interrupt, interrupted) = tokio::sync::oneshot::channel::<()>();
+        let mut interrupt = Some(interrupt);
+        let ask = async |_: &Value| {
+            if let Some(answer) = answers.next() {
+                return answer;
+            }
+            drop(interrupt.take());
+            std::future::pending().await
+        };
+        let done = span.run(ask, interrupted.map(drop)).await;
+        format!("{:#}", done.unwrap_err())
+    }
+
+    fn answered(status: u16, body: Value) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            body,
+        }
+    }
+
+    fn step() -> Answer {
+        answered(202, json!({"replayed": 2000, "next": "a5.9"}))
+    }
+
+    #[tokio::test]
+    async fn a_replay_that_ended_early_goes_on_from_the_same_start() {
+        let refused = answered(403, json!({"detail": "no"}));
+        let text = ended(vec![Ok(step()), Ok(refused)]).await;
+        let go_on = format!("but --since {SINCE} and --cursor a5.9");
+        assert!(
+            text.contains("2000 deliveries were made") && text.contains(&go_on),
+            "{text}"
+        );
+        assert!(
+            !text.contains("may have been made"),
+            "a refused step is not made: {text}"
+        );
+        let refused = ended(vec![Ok(answered(403, json!({"detail": "no"})))]).await;
+        assert_eq!(refused, "nothing is replayed: you lack a right: no");
+        let cut = ended(vec![Ok(step()), Ok(answered(504, Value::Null))]).await;
+        assert!(cut.contains("may have been made"), "{cut}");
+    }
+
+    #[tokio::test]
+    async fn a_step_whose_answer_is_lost_may_have_been_made() {
+        for steps in [vec![], vec![Ok(step())]] {
+            let first = steps.is_empty();
+            let mut steps = steps;
+            steps.push(Err(anyhow::anyhow!("the connection broke")));
+            let text = ended(steps).await;
+            assert!(
+                text.contains("it may have been made") && text.contains(SINCE),
+                "{text}"
+            );
+            assert_eq!(text.contains("begin again"), first, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_interrupts_is_told_how_to_go_on() {
+        let text = ended(vec![Ok(step())]).await;
+        assert!(
+            text.contains("--cursor a5.9")
+                && text.contains("may have been made")
+                && text.ends_with("interrupted"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Report, Verdict, VerifyAlgorithm, VerifyArgs, VerifyEncoding, VerifyScheme, input};
@@ -32,10 +32,17 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Report> {
     let headers: HeaderMap = args.header.iter().cloned().collect();
     let problems = problems(args, key.expose(), &headers, &body).map_err(|detail| anyhow::anyhow!(detail))?;
     let mut report = Report::default();
-    if problems.is_empty() {
+    let genuine = problems.is_empty();
+    if !genuine {
+        report.at_least(Verdict::Faulty);
+    }
+    let told = json!({"genuine": genuine, "problems": problems});
+    if report.value(&told, args.output)? {
+        return Ok(report);
+    }
+    if genuine {
         report.line("genuine");
     } else {
-        report.at_least(Verdict::Faulty);
         for problem in problems {
             report.line(&format!("not genuine: {problem}"));
         }

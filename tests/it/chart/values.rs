@@ -159,6 +159,22 @@ async fn api_server_accepts_each_set_of_values() {
 }
 
 #[test]
+fn the_operator_is_labelled_for_the_plugin_whatever_it_is_called() {
+    let cluster = Cluster::shared();
+    let label = |text: &str| text.matches("postrider.dev/component: operator\n").count();
+    for values in ["crds.enabled=true", "nameOverride=courier", "watchNamespace=acme"] {
+        let render = |file: &str| rendered(cluster, "chart-label", &["-s", file, "--set", values]);
+        let binding = render("templates/rbac.yaml");
+        let binding = binding
+            .split("\n---\n")
+            .find(|text| text.contains("kind: ClusterRoleBinding\n"));
+        let statefulset = render("templates/statefulset.yaml");
+        let (_, pods) = statefulset.split_once("  template:\n").unwrap();
+        assert_eq!((label(binding.unwrap()), label(pods)), (1, 1), "{values}");
+    }
+}
+
+#[test]
 fn monitors_are_rendered_on_request() {
     // Their kinds belong to the Prometheus operator; a control plane alone does not know them.
     let cluster = Cluster::shared();

@@ -14,7 +14,33 @@ use tokio::net::{TcpListener, TcpStream};
 use super::online::{account, kubeconfig_of, rule, run_as};
 use crate::support::Stage;
 
-/// An API server that knows one pod and forwards its port.
+/// What the API server has to show: the binding of the operator's account, its pod, and a tenant's that looks like it.
+fn shown(line: &str) -> String {
+    if line.contains("/clusterrolebindings?") {
+        let bindings = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBindingList",
+            "metadata": {}, "items": [{
+            "metadata": {"name": "postrider"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "postrider"},
+            "subjects": [{"kind": "ServiceAccount", "name": "postrider", "namespace": "system"}],
+        }]});
+        return bindings.to_string();
+    }
+    let pod = |namespace: &str, name: &str, account: &str| {
+        json!({
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"serviceAccountName": account,
+                "containers": [{"name": "postrider", "ports": [{"name": "http", "containerPort": 8081}]}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        })
+    };
+    let mut pods = vec![pod("system", "postrider-0", "postrider")];
+    if line.starts_with("GET /api/v1/pods?") {
+        pods.insert(0, pod("tenant", "greedy", "default"));
+    }
+    json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": pods}).to_string()
+}
+
+/// An API server that knows the operator and forwards a port of its pod.
 struct StandIn {
     url: String,
     /// Request lines.
@@ -47,15 +73,10 @@ async fn serve(mut stream: TcpStream, operator: Option<SocketAddr>, log: Arc<Mut
     let line = head.lines().next().unwrap().to_owned();
     log.lock().unwrap().push(line.clone());
     if !line.contains("/portforward?") {
-        let pods = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [{
-            "metadata": {"name": "postrider-0", "namespace": "system"},
-            "spec": {"containers": [{"name": "postrider", "ports": [{"name": "http", "containerPort": 8081}]}]},
-            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
-        }]})
-        .to_string();
+        let shown = shown(&line);
         let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{pods}",
-            pods.len()
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{shown}",
+            shown.len()
         );
         stream.write_all(answer.as_bytes()).await.unwrap();
         return;
@@ -160,20 +181,21 @@ async fn the_operator_is_reached_through_the_api_server_alone() {
     assert_eq!(shown.code, 0, "{}", shown.notes);
     assert!(shown.out.contains(&id), "{}", shown.out);
     let asked = server.asked.lock().unwrap().clone();
-    let selector = "labelSelector=app.kubernetes.io%2Fname%3Dpostrider";
+    let selector = "labelSelector=postrider.dev%2Fcomponent%3Doperator";
+    let bindings = "GET /apis/rbac.authorization.k8s.io/v1/clusterrolebindings?";
     assert!(
-        asked[0].starts_with("GET /api/v1/pods?") && asked[0].contains(selector),
-        "{asked:?}"
-    );
-    assert!(
-        asked[2].starts_with("GET /api/v1/namespaces/system/pods?"),
+        asked[0].starts_with(bindings) && asked[0].contains(selector),
         "{asked:?}"
     );
     for line in [&asked[1], &asked[3]] {
+        let pods = line.starts_with("GET /api/v1/namespaces/system/pods?");
+        assert!(pods && line.contains(selector), "{asked:?}");
+    }
+    for line in [&asked[2], &asked[4]] {
         let forward = line.starts_with("GET /api/v1/namespaces/system/pods/postrider-0/portforward?");
         assert!(forward && line.contains("ports=8081"), "{asked:?}");
     }
-    assert_eq!(asked.len(), 4, "{asked:?}");
+    assert_eq!(asked.len(), 5, "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,6 +202,37 @@ fn a_cluster_that_cannot_be_reached_is_said() {
     );
 }
 
+#[test]
+fn a_token_without_encryption_is_warned_of_before_it_goes_out() {
+    let folder = super::folder(&[(
+        "kubeconfig",
+        "{apiVersion: v1, kind: Config, current-context: a, clusters: [{name: a, cluster: {server: \"http://127.0.0.1:1\"}}], \
+         users: [{name: a, user: {token: s3cret}}], contexts: [{name: a, context: {cluster: a, user: a}}]}",
+    )]);
+    let ask = |server: &str| {
+        let arguments = [
+            "deliveries",
+            "hook",
+            "--kubeconfig",
+            "kubeconfig",
+            "--server",
+            server,
+        ];
+        plugin(folder.path(), &arguments)
+    };
+    // Nobody listens there: what the command ends with does not replace the warning.
+    let answer = ask("http://0.0.0.0:1");
+    let lines: Vec<_> = answer.notes.lines().collect();
+    assert_eq!((answer.code, lines.len()), (2, 2), "{}", answer.notes);
+    assert!(
+        lines[0].contains("warning: the token goes to 0.0.0.0 without encryption")
+            && lines[1].starts_with("error: cannot ask the operator"),
+        "{}",
+        answer.notes
+    );
+    assert!(!ask("http://127.0.0.1:1").notes.contains("warning"));
+}
+
 /// A service account that may see and act.
 fn operator_of_deliveries(stage: &Stage) -> tempfile::NamedTempFile {
     let rules = json!([
@@ -453,6 +484,24 @@ async fn an_event_is_published_with_the_projects_own_token() {
         json!({"total": 12})
     );
     assert!(ask(&order).out.contains("yes"));
+    let lost = [
+        "publish",
+        "acme",
+        "--type",
+        "order.lost",
+        "--server",
+        "http://127.0.0.1:1",
+    ];
+    let lost = run(&stage, &lost);
+    let id = lost
+        .notes
+        .split("--id ")
+        .nth(1)
+        .and_then(|rest| rest.split(':').next());
+    let id = id.unwrap_or_else(|| panic!("{}", lost.notes));
+    let again = ["publish", "acme", "--type", "order.lost", "--id", id];
+    assert_eq!((lost.code, ask(&again).code), (2, 0));
+    assert!(ask(&again).out.contains("yes"), "it counts once");
     let unwanted = ask(&["publish", "acme", "--type", "other"]);
     assert!(
         unwanted.code == 0 && unwanted.notes.contains("no destination wants"),

@@ -1,6 +1,9 @@
 //! The way to the operator's pod through the API server: no port is opened, and nothing but the kubeconfig is needed.
 //!
-//! The pod is found by the labels that the chart sets. Several operators are an error that names them, never a guess.
+//! A token goes to that pod, so nothing that a tenant can write leads to it. Labels of pods alone are no proof: the
+//! namespace and the service account are those of the cluster role binding that the chart makes, or the user names the
+//! namespace, whose pods are trusted. Several operators are an error that names them, never a guess, and a pod that is
+//! not ready counts among them.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +11,19 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::io::DuplexStream;
 
 use super::request;
 
-/// What the chart calls the operator's pods.
-const SELECTOR: &str = "app.kubernetes.io/name=postrider";
+/// What the chart puts on the operator's pods and on its cluster role binding, whatever it is called.
+const SELECTOR: &str = "postrider.dev/component=operator";
 /// What the chart calls the publish port, and its number when the pod does not say.
 const PORT: (&str, u16) = ("http", 8080);
-/// Most pods that are looked at.
-const MAX_PODS: u32 = 100;
+/// Most pods, and most cluster role bindings, that are looked at.
+const MAX_OBJECTS: u32 = 100;
 
 /// A port of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,58 +33,116 @@ pub(super) struct Place {
     pub(super) port: u16,
 }
 
+/// Where an operator runs, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Home {
+    namespace: String,
+    account: String,
+}
+
 /// Looks for the operator's pod.
 ///
 /// # Errors
 /// When there is none, or more than one operator.
 pub(super) async fn find(client: &Client, namespace: Option<&str>) -> anyhow::Result<Place> {
-    let api: Api<Pod> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
+    let (namespace, account) = if let Some(namespace) = namespace {
+        (namespace.to_owned(), None)
+    } else {
+        let home = home(client).await?;
+        (home.namespace, Some(home.account))
     };
-    let params = ListParams::default().labels(SELECTOR).limit(MAX_PODS);
-    let place = match namespace {
-        Some(namespace) => format!("namespace {namespace:?}"),
-        None => "all namespaces".to_owned(),
-    };
-    let found = request(&format!("list the pods of {place}"), api.list(&params)).await;
-    let pods = found.context(
-        "the operator is not found; name its namespace with --operator-namespace, or its URL with --server",
-    )?;
-    choose(&pods.items, &place)
+    let api = Api::<Pod>::namespaced(client.clone(), &namespace);
+    let what = format!("list the pods of namespace {namespace:?}");
+    let found = request(&what, api.list(&params())).await;
+    let pods = found.context("the operator is not found; give its URL with --server")?;
+    choose(&pods.items, &namespace, account.as_deref())
 }
 
-/// The pod to ask: one that is ready.
-fn choose(pods: &[Pod], place: &str) -> anyhow::Result<Place> {
-    let ready: Vec<&Pod> = pods.iter().filter(|pod| is_ready(pod)).collect();
-    let operator = |pod: &Pod| {
+fn params() -> ListParams {
+    ListParams::default().labels(SELECTOR).limit(MAX_OBJECTS)
+}
+
+/// The home of the cluster's one operator, by what only the cluster's administrators write.
+async fn home(client: &Client) -> anyhow::Result<Home> {
+    let api = Api::<ClusterRoleBinding>::all(client.clone());
+    let found = request("list ClusterRoleBindings", api.list(&params())).await;
+    let bindings = found.context(
+        "it is not known where the operator runs; name its namespace with --operator-namespace, or its URL with \
+         --server",
+    )?;
+    only(&bindings.items)
+}
+
+fn only(bindings: &[ClusterRoleBinding]) -> anyhow::Result<Home> {
+    let subjects = bindings
+        .iter()
+        .flat_map(|binding| binding.subjects.iter().flatten());
+    let homes: BTreeSet<_> = subjects
+        .filter(|subject| subject.kind == "ServiceAccount")
+        .filter_map(|subject| {
+            Some(Home {
+                namespace: subject.namespace.clone()?,
+                account: subject.name.clone(),
+            })
+        })
+        .collect();
+    let mut rest = homes.iter();
+    match (rest.next(), rest.next()) {
+        (Some(home), None) => Ok(home.clone()),
+        (None, _) => anyhow::bail!(
+            "it is not known where the operator runs: no ClusterRoleBinding has the label {SELECTOR} and a service \
+             account; name the namespace with --operator-namespace, or give a URL with --server"
+        ),
+        (Some(_), Some(_)) => {
+            let names: Vec<_> = homes
+                .iter()
+                .map(|home| format!("{}/{}", home.namespace, home.account))
+                .collect();
+            anyhow::bail!(
+                "there are {} operators, of the service accounts {}; choose with --operator-namespace, or give a URL \
+                 with --server",
+                names.len(),
+                names.join(", ")
+            )
+        }
+    }
+}
+
+/// The pod to ask: one that is ready, of the one operator that the namespace has. With an account, only pods that run
+/// as it count.
+fn choose(pods: &[Pod], namespace: &str, account: Option<&str>) -> anyhow::Result<Place> {
+    let runs_as = |pod: &&Pod| {
+        let own = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.as_deref());
+        account.is_none() || own == account
+    };
+    let instance = |pod: &Pod| {
         let labels = pod.metadata.labels.as_ref();
         let instance = labels.and_then(|labels| labels.get("app.kubernetes.io/instance"));
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        (namespace, instance.cloned().unwrap_or_default())
+        instance.cloned().unwrap_or_default()
     };
-    let operators: BTreeSet<_> = ready.iter().map(|pod| operator(pod)).collect();
+    let pods: Vec<&Pod> = pods.iter().filter(runs_as).collect();
+    let operators: BTreeSet<_> = pods.iter().map(|pod| instance(pod)).collect();
     if operators.len() > 1 {
-        let names: Vec<_> = operators
-            .iter()
-            .map(|(namespace, name)| format!("{namespace}/{name}"))
-            .collect();
+        let names: Vec<_> = operators.iter().map(String::as_str).collect();
         anyhow::bail!(
-            "there are {} operators: {}; choose with --operator-namespace, or give a URL with --server",
+            "there are {} operators in namespace {namespace:?}: {}; give a URL with --server",
             names.len(),
             names.join(", ")
         );
     }
+    let whose = account.map_or_else(String::new, |account| format!(" of service account {account:?}"));
     let none = || {
         anyhow::anyhow!(
-            "no pod with the label {SELECTOR} is ready in {place}; give the operator's URL with --server, or its \
-             namespace with --operator-namespace"
+            "no pod{whose} with the label {SELECTOR} is ready in namespace {namespace:?}; give the operator's URL \
+             with --server"
         )
     };
-    let pod = ready.first().ok_or_else(none)?;
-    let (namespace, _) = operator(pod);
+    let pod = pods.iter().find(|pod| is_ready(pod)).ok_or_else(none)?;
     Ok(Place {
-        namespace,
+        namespace: namespace.to_owned(),
         pod: pod.metadata.name.clone().ok_or_else(none)?,
         port: port(pod),
     })
@@ -144,35 +206,84 @@ mod tests {
 
     use super::*;
 
-    fn pod(namespace: &str, instance: &str, name: &str, ready: &str) -> Pod {
+    fn pod(account: &str, instance: &str, name: &str, ready: &str) -> Pod {
         serde_json::from_value(json!({
-            "metadata": {"namespace": namespace, "name": name,
+            "metadata": {"namespace": "system", "name": name,
                 "labels": {"app.kubernetes.io/instance": instance}},
-            "spec": {"containers": [{"name": "postrider", "ports": [
+            "spec": {"serviceAccountName": account, "containers": [{"name": "postrider", "ports": [
                 {"name": "admin", "containerPort": 9090}, {"name": "http", "containerPort": 8081}]}]},
             "status": {"conditions": [{"type": "Ready", "status": ready}]},
         }))
         .unwrap()
     }
 
+    fn binding(subjects: &[(&str, &str)]) -> ClusterRoleBinding {
+        let subject = |(namespace, name): &(&str, &str)| json!({"kind": "ServiceAccount", "namespace": namespace, "name": name});
+        serde_json::from_value(json!({
+            "metadata": {"name": "x"}, "roleRef": {"apiGroup": "g", "kind": "ClusterRole", "name": "x"},
+            "subjects": subjects.iter().map(subject).collect::<Vec<_>>(),
+        }))
+        .unwrap()
+    }
+
     #[test]
-    fn the_pod_that_is_ready_is_asked_and_several_operators_are_named() {
+    fn the_pod_that_is_ready_is_asked() {
         let pods = [
-            pod("a", "one", "one-0", "False"),
-            pod("b", "two", "two-0", "True"),
+            pod("one", "one", "one-0", "False"),
+            pod("one", "one", "one-1", "True"),
         ];
-        let place = choose(&pods, "all namespaces").unwrap();
-        assert_eq!(
-            (place.namespace.as_str(), place.pod.as_str(), place.port),
-            ("b", "two-0", 8081)
-        );
-        let pods = [pod("a", "one", "one-0", "True"), pod("b", "two", "two-0", "True")];
-        let error = choose(&pods, "all namespaces").unwrap_err().to_string();
+        for account in [None, Some("one")] {
+            let place = choose(&pods, "system", account).unwrap();
+            assert_eq!(
+                (place.namespace.as_str(), place.pod.as_str(), place.port),
+                ("system", "one-1", 8081)
+            );
+        }
+        let error = choose(&pods[..1], "system", None).unwrap_err();
+        assert!(error.to_string().contains("--server"), "{error}");
+    }
+
+    #[test]
+    fn a_pod_that_is_not_ready_counts_when_operators_are_told_apart() {
+        let pods = [
+            pod("one", "one", "one-0", "False"),
+            pod("two", "two", "two-0", "True"),
+        ];
+        let error = choose(&pods, "system", None).unwrap_err().to_string();
         assert!(
-            error.contains("a/one, b/two") && error.contains("--operator-namespace"),
+            error.contains("one, two") && error.contains("--server"),
             "{error}"
         );
-        let error = choose(&[pod("a", "one", "one-0", "False")], "all namespaces").unwrap_err();
-        assert!(error.to_string().contains("--server"), "{error}");
+    }
+
+    #[test]
+    fn a_pod_of_another_service_account_is_never_asked() {
+        let pods = [
+            pod("one", "one", "one-0", "False"),
+            pod("default", "one", "mine", "True"),
+        ];
+        let error = choose(&pods, "system", Some("one")).unwrap_err().to_string();
+        assert!(error.contains("\"one\"") && error.contains("is ready"), "{error}");
+    }
+
+    #[test]
+    fn where_the_operator_runs_is_known_by_one_binding_or_not_at_all() {
+        let home = only(&[
+            binding(&[("system", "postrider")]),
+            binding(&[("system", "postrider")]),
+        ])
+        .unwrap();
+        assert_eq!(
+            (home.namespace.as_str(), home.account.as_str()),
+            ("system", "postrider")
+        );
+        let several = [binding(&[("a", "one")]), binding(&[("b", "two")])];
+        for (bindings, words) in [(&several[..], "a/one, b/two"), (&[], "no ClusterRoleBinding")] {
+            let error = only(bindings).unwrap_err().to_string();
+            assert!(
+                error.contains(words) && error.contains("--operator-namespace"),
+                "{error}"
+            );
+        }
     }
 }

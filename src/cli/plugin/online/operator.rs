@@ -28,6 +28,7 @@ use url::{Host, Url};
 use super::forward::{self, Place, Refusal};
 use super::{CONNECT, ClusterArgs, Connection, name, namespace};
 use crate::cli::plugin::shown::text;
+use crate::cli::plugin::tell_at_once;
 use crate::domain::duration;
 
 /// How long the operator may take for an answer.
@@ -47,7 +48,7 @@ pub(in crate::cli::plugin) struct OperatorArgs {
     /// URL of the operator's publish port. Default: its pod, through the API server.
     #[arg(long, env = "POSTRIDER_URL", value_name = "URL", value_parser = base, help_heading = "Operator")]
     pub(in crate::cli::plugin) server: Option<Url>,
-    /// Namespace in which the operator runs. Default: looked for in all.
+    /// Namespace in which the operator runs. Default: where its cluster role binding says.
     #[arg(long, env = "POSTRIDER_OPERATOR_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace,
           help_heading = "Operator")]
     pub(in crate::cli::plugin) operator_namespace: Option<String>,
@@ -134,19 +135,19 @@ impl Answer {
 }
 
 impl Operator {
-    /// Finds the operator; it is connected to when it is asked. Notes are for the user.
+    /// Finds the operator; it is connected to when it is asked. The user is warned before that of a token without
+    /// encryption.
     ///
     /// # Errors
     /// When none is found.
     pub(in crate::cli::plugin) async fn find(
         connection: &Connection,
         args: &OperatorArgs,
-        notes: &mut Vec<String>,
     ) -> anyhow::Result<Self> {
         let way = if let Some(url) = &args.server {
             if url.scheme() == "http" && !is_local(url) {
                 let host = url.host_str().unwrap_or_default();
-                notes.push(format!(
+                tell_at_once(&format!(
                     "warning: the token goes to {host} without encryption; use https where others listen"
                 ));
             }

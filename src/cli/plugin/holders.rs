@@ -44,7 +44,7 @@ impl FromStr for GivenSecret {
 
 /// Secrets and ConfigMaps by name.
 #[derive(Debug, Default)]
-pub(super) struct Secrets(Vec<Entry>);
+pub(super) struct Holders(Vec<Entry>);
 
 #[derive(Debug)]
 struct Entry {
@@ -54,7 +54,7 @@ struct Entry {
     data: BTreeMap<String, Secret<Vec<u8>>>,
 }
 
-impl Secrets {
+impl Holders {
     /// What a document holds values as; `None`: it does not.
     pub(super) fn holder(document: &Document) -> Option<Holder> {
         let kind = document
@@ -156,17 +156,17 @@ mod tests {
         let text = "{apiVersion: v1, kind: Secret, metadata: {name: a, namespace: x}, \
                     data: {k: czNjcmV0, bad: '?'}, stringData: {t: text}}";
         let document = &input::parse("f", text).unwrap()[0];
-        let mut secrets = Secrets::default();
-        let (_, faults) = secrets.add_all([document].into_iter()).remove(0);
+        let mut holders = Holders::default();
+        let (_, faults) = holders.add_all([document].into_iter()).remove(0);
         assert_eq!(faults.to_string(), "data.bad: must be base64");
         let found = |text: &str| Reference::Found(Secret::new(text.as_bytes().to_vec()));
-        assert_eq!(secrets.find(Some("x"), &key("a", "k")), found("s3cret"));
-        assert_eq!(secrets.find(None, &key("a", "t")), found("text"));
-        assert_eq!(secrets.find(Some("x"), &key("a", "other")), Reference::NoKey);
-        assert_eq!(secrets.find(Some("y"), &key("a", "k")), Reference::NoObject);
-        secrets.give(&"a/k=mine=1".parse().unwrap());
-        assert_eq!(secrets.find(Some("x"), &key("a", "k")), found("mine=1"));
-        assert_eq!(secrets.find(Some("x"), &key("a", "t")), found("text"));
+        assert_eq!(holders.find(Some("x"), &key("a", "k")), found("s3cret"));
+        assert_eq!(holders.find(None, &key("a", "t")), found("text"));
+        assert_eq!(holders.find(Some("x"), &key("a", "other")), Reference::NoKey);
+        assert_eq!(holders.find(Some("y"), &key("a", "k")), Reference::NoObject);
+        holders.give(&"a/k=mine=1".parse().unwrap());
+        assert_eq!(holders.find(Some("x"), &key("a", "k")), found("mine=1"));
+        assert_eq!(holders.find(Some("x"), &key("a", "t")), found("text"));
         assert!("a=b".parse::<GivenSecret>().is_err());
     }
 
@@ -175,11 +175,11 @@ mod tests {
         let text =
             "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {t: text}, binaryData: {b: YQ==}}";
         let document = &input::parse("f", text).unwrap()[0];
-        let mut secrets = Secrets::default();
-        assert!(secrets.add_all([document].into_iter()).remove(0).1.is_empty());
+        let mut holders = Holders::default();
+        assert!(holders.add_all([document].into_iter()).remove(0).1.is_empty());
         let find = |holder, name: &str| {
             let (name, key) = ("a".to_owned(), name.to_owned());
-            secrets.find(None, &ValueRef { holder, name, key })
+            holders.find(None, &ValueRef { holder, name, key })
         };
         let found = |text: &str| Reference::Found(Secret::new(text.as_bytes().to_vec()));
         assert_eq!(find(Holder::ConfigMap, "t"), found("text"));
