@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 pub use self::metrics::SmtpMetrics;
 
@@ -39,6 +40,7 @@ use self::pool::{Pool, Pools};
 use self::session::{Session, SmtpError, Stage};
 use crate::adapters::webhook::guard::Guard;
 use crate::adapters::webhook::{Error, Lookup, TransportMetrics, Trust, trust};
+use crate::domain::delivery_log::Timings;
 use crate::domain::egress::EgressPolicy;
 use crate::domain::email::settled::Fate;
 use crate::domain::email::{Letter, Mail};
@@ -221,6 +223,11 @@ impl Of for Fate {
 #[async_trait]
 impl Mailer for SmtpMailer {
     async fn mail(&self, mail: &Mail, deadline: Duration) -> Vec<Fate> {
+        self.mail_timed(mail, deadline).await.0
+    }
+
+    async fn mail_timed(&self, mail: &Mail, deadline: Duration) -> (Vec<Fate>, Timings) {
+        let began = Instant::now();
         let mut progress = Progress::new(mail.recipients().count());
         let rest = match tokio::time::timeout(deadline, self.say(mail, &mut progress)).await {
             Ok(Ok(())) => Failure::new(
@@ -230,6 +237,10 @@ impl Mailer for SmtpMailer {
             Ok(Err(error)) => self.connector.failure(&error),
             Err(_) => progress.timed_out(deadline),
         };
-        progress.fates(&rest)
+        let timings = Timings {
+            total: began.elapsed(),
+            ..progress.timings
+        };
+        (progress.fates(&rest), timings)
     }
 }

@@ -16,6 +16,10 @@ pub const FROM: HeaderName = HeaderName::from_static("x-postrider-dead-letter-fr
 /// Header that says why, in one word.
 pub const REASON: HeaderName = HeaderName::from_static("x-postrider-dead-letter-reason");
 
+/// Why a dead letter is not replayed where it went.
+pub const NOT_REPLAYED: &str = "it came here as the dead letter of another destination: replay it there; the header \
+                                X-Postrider-Dead-Letter-From of its attempts names it";
+
 /// Bytes that what attempts leave is a multiple of.
 const ENTRY: usize = 10;
 /// Bytes that a note with a dead letter has beyond a multiple of [`ENTRY`].
@@ -86,6 +90,14 @@ impl Note {
     }
 }
 
+/// The note of a delivery that waits and is to stand for a dead letter, too: that one's note, and behind it what attempts
+/// left. `None` when it stands for one already.
+#[must_use]
+pub fn join(letter: &[u8], had: Option<&[u8]>) -> Option<Box<[u8]>> {
+    let had = had.unwrap_or_default();
+    (had.len() % ENTRY != REST).then(|| [letter, had].concat().into())
+}
+
 /// Zeros behind a text of that length.
 const fn padding(length: usize) -> usize {
     (ENTRY + REST - (LENGTH + length) % ENTRY) % ENTRY
@@ -154,6 +166,21 @@ mod tests {
         );
         assert_eq!(note.to_bytes().as_deref(), Some(&*old));
         assert_eq!(Note::default().to_bytes(), None);
+    }
+
+    #[test]
+    fn a_delivery_that_waits_takes_a_dead_letter_once_and_keeps_what_attempts_left() {
+        let note = |from, settled: &[u8]| Note {
+            letter: Some(letter(from)),
+            settled: Settled::of_note(settled),
+        };
+        let new = note("a", &[]).to_bytes().unwrap();
+        for settled in [&[][..], &[7; 30]] {
+            let joined = join(&new, Some(settled)).unwrap();
+            assert_eq!(Note::parse(&joined), note("a", settled));
+            assert_eq!(join(&new, Some(&joined)), None);
+        }
+        assert_eq!(join(&new, None), Some(new));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use strum::{EnumIter, EnumString, FromRepr, IntoStaticStr};
 
 use super::delivery::{ATTEMPT, DELIVERY_ID, EVENT_ID, EVENT_TYPE, WebhookRequest, batch};
+use super::email::Mail;
 use super::id::{EventId, Uid};
 use super::secret::Secret;
 use super::signature::{WEBHOOK_ID, WEBHOOK_TIMESTAMP};
@@ -27,6 +28,9 @@ pub const MAX_HEADERS: usize = 4096;
 
 /// Stands for a value that differs with each delivery and is known from the rest of the record.
 const OF_DELIVERY: &str = "\u{1}";
+
+/// The header that each mail has for itself.
+const MESSAGE_ID: &str = "message-id";
 
 /// Said at the end of headers that were cut.
 const CUT: &str = "…";
@@ -211,10 +215,56 @@ fn write(headers: &HeaderMap, mut put: impl FnMut(&str) -> bool) -> bool {
     true
 }
 
+/// The headers of a mail, to be stored; of several letters, one for each recipient, those of the first. Of addresses
+/// there is the domain alone, and the subject, which is made of the event, is masked.
+#[must_use]
+pub fn mail_headers(mail: &Mail) -> Arc<str> {
+    let Some(letter) = mail.letters.first() else {
+        return Arc::default();
+    };
+    let mut text = String::with_capacity(640);
+    let mut put = |name: &str, value: &str| {
+        if text.ends_with(CUT) {
+            return;
+        }
+        let room = MAX_HEADERS.saturating_sub(text.len());
+        if room == 0 {
+            return text.push_str(CUT);
+        }
+        let shown = value.get(..value.floor_char_boundary(room)).unwrap_or_default();
+        for part in [name, ": ", shown, "\n"] {
+            text.push_str(part);
+        }
+    };
+    put(MESSAGE_ID, &letter.message_id);
+    put("date", &letter.date.to_string());
+    put("subject", REDACTED);
+    for (name, value) in &letter.headers {
+        let name = name.to_ascii_lowercase();
+        let is_of_delivery = HeaderName::try_from(&name).is_ok_and(|name| is_of_delivery(&name));
+        put(&name, if is_of_delivery { OF_DELIVERY } else { value });
+    }
+    for (name, list) in [
+        ("from", std::slice::from_ref(&letter.from)),
+        ("to", &letter.to),
+        ("cc", &letter.cc),
+        ("reply-to", &letter.reply_to),
+    ] {
+        let shown: Vec<_> = list
+            .iter()
+            .map(|mailbox| format!("{REDACTED}@{}", mailbox.domain()))
+            .collect();
+        if !shown.is_empty() {
+            put(name, &shown.join(", "));
+        }
+    }
+    text.into()
+}
+
 /// Whether other requests of a destination have the same headers, as they are stored.
 #[must_use]
 pub fn are_shared(headers: &str) -> bool {
-    !headers.contains(batch::SIZE.as_str())
+    !headers.contains(batch::SIZE.as_str()) && !headers.starts_with(MESSAGE_ID)
 }
 
 /// Whether a header's value is not to be shown.

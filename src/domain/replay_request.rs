@@ -82,6 +82,8 @@ pub struct ReplayCounts {
     pub open: u64,
     /// Events that retention has removed.
     pub gone: u64,
+    /// Dead letters of other destinations, which are replayed there.
+    pub dead_letters: u64,
 }
 
 /// What came of a replay.
@@ -231,13 +233,24 @@ impl ReplayResult {
 }
 
 fn summary(counts: ReplayCounts) -> String {
-    let ReplayCounts { made, open, gone } = counts;
+    let ReplayCounts {
+        made,
+        open,
+        gone,
+        dead_letters,
+    } = counts;
     let mut text = format!("{made} deliveries were made");
     if open > 0 {
         let _ = write!(text, "; {open} waited or were under way anyway");
     }
     if gone > 0 {
         let _ = write!(text, "; {gone} events are no longer stored");
+    }
+    if dead_letters > 0 {
+        let _ = write!(
+            text,
+            "; {dead_letters} came as dead letters of other destinations: replay them there"
+        );
     }
     text
 }

@@ -18,9 +18,9 @@ use super::lane::{Lane, State as LaneState, Turn};
 use super::operations::{self, Told};
 use super::queue::{Completion, Lease, Settlement, Stored};
 use super::recording::{self, After, Noted};
-use crate::domain::dead_letter::DeadLetter;
+use crate::domain::dead_letter::{DeadLetter, Note};
 use crate::domain::delivery::{self, Attempt, WebhookRequest};
-use crate::domain::delivery_log::{RequestNotes, State};
+use crate::domain::delivery_log::{self, RequestNotes, State};
 use crate::domain::destination::{Destination, Target, Webhook};
 use crate::domain::email::settled::Settled;
 use crate::domain::email::{self, Email, settled};
@@ -57,66 +57,33 @@ async fn run(
     lease: Lease,
     turn: Option<&mut Turn>,
 ) {
-    let number = lease.attempts.saturating_add(1);
-    let began = core.clock.now();
-    let started = Instant::now();
     let Some(mut before) = dead_letters::note(core, lane, destination, &lease).await else {
         return;
     };
     if before.letter.is_none() && filters::refuses(core, destination, &lease.stored).await {
         return drop_filtered(core, lane, destination, lease, turn).await;
     }
-    let mut note = None;
+    // The log tells the time that the receiver is told.
+    let (began, started) = (core.clock.now(), Instant::now());
+    let number = lease.attempts.saturating_add(1);
+    let attempt = Attempt { number, now: began };
     let mut noted = Noted::default();
-    let outcome = match (&lease.stored, &destination.target) {
-        (Stored::Event(event), _)
-            if retry::is_too_old(
-                &destination.retry,
-                lease.replayed.unwrap_or(event.accepted),
-                began,
-            ) =>
-        {
-            Outcome::Failed(Failure::new(
-                FailureReason::TooOld,
-                "the event is over the destination's maxAge",
-            ))
-        }
-        (Stored::Event(event), Target::Webhook(webhook)) => {
-            let attempt = (number, before.letter.as_ref());
-            send(core, lane, destination, webhook, event, attempt, &mut noted).await
-        }
-        (Stored::Event(event), Target::Email(email)) => {
-            let mut settled = std::mem::take(&mut before.settled);
-            let attempt = (number, before.letter.as_ref());
-            let outcome = mail(
-                core,
-                destination,
-                email,
-                event,
-                attempt,
-                (&mut settled, &mut noted),
-            )
-            .await;
-            before.settled = settled;
-            note = before.to_bytes();
-            outcome
-        }
-        (Stored::Corrupt { .. }, _) => Outcome::Failed(Failure::new(
-            FailureReason::EventCorrupt,
-            "the stored event is damaged and cannot be sent",
-        )),
-    };
-    let mut result = conclude(core, lane, destination, &lease, &outcome, began);
-    let mut passed = Passed::On;
-    if result.exhausted
-        && let Outcome::Failed(failure) = &outcome
-    {
-        let letter = before.letter.as_ref();
-        passed = dead_letters::pass_on(core, lane, destination, &lease, failure, letter).await;
-        if let Passed::Kept(until) = passed {
-            (result.completion, result.exhausted) = (Completion::PutOffUntil(until), false);
-        }
-    }
+    let outcome = carry_out(
+        core,
+        lane,
+        destination,
+        &lease.stored,
+        lease.replayed,
+        attempt,
+        (&mut before, &mut noted),
+    )
+    .await;
+    let completion = decide(core, destination, &lease, &outcome);
+    let letter = before.letter.as_ref();
+    let ended = (&outcome, completion);
+    let mut patience = dead_letters::PATIENCE;
+    let (completion, storable) = pass_on(core, lane, destination, &lease, ended, letter, &mut patience).await;
+    let mut result = conclude(core, lane, destination, &lease, &outcome, completion, began);
     report(
         core,
         lane,
@@ -127,10 +94,10 @@ async fn run(
         &result,
         started.elapsed(),
     );
-    if let Some(told) = result.told {
+    if let Some(told) = result.told.take() {
         operations::tell(core, &destination.identity, told).await;
     }
-    if passed == Passed::Unstored {
+    if !storable {
         return;
     }
     if core.deliveries.is_on() {
@@ -138,21 +105,72 @@ async fn run(
         let after = After {
             began,
             outcome: &outcome,
-            completion: result.completion,
+            completion,
         };
         recording::attempted(core, &lease, number, after, noted);
     }
+    let is_mail = matches!(destination.target, Target::Email(_));
     let settlement = Settlement {
         lease,
-        completion: result.completion,
+        completion,
         health: result.health,
-        note,
+        note: if is_mail { before.to_bytes() } else { None },
     };
-    let completion = settlement.completion;
     if settle(core, lane, vec![settlement]).await
         && let Some(turn) = turn
     {
         turn.stored(completion);
+    }
+}
+
+/// Sends the event, unless that is of no use. Of a mail, notes who has it.
+async fn carry_out(
+    core: &Core,
+    lane: &Lane,
+    destination: &Destination,
+    stored: &Stored,
+    replayed: Option<Timestamp>,
+    attempt: Attempt,
+    (before, noted): (&mut Note, &mut Noted),
+) -> Outcome {
+    let Stored::Event(event) = stored else {
+        return Outcome::Failed(Failure::new(
+            FailureReason::EventCorrupt,
+            "the stored event is damaged and cannot be sent",
+        ));
+    };
+    let since = replayed.unwrap_or(event.accepted);
+    if retry::is_too_old(&destination.retry, since, attempt.now) {
+        return Outcome::Failed(Failure::new(
+            FailureReason::TooOld,
+            "the event is over the destination's maxAge",
+        ));
+    }
+    let Note { letter, settled } = before;
+    let attempt = (attempt, letter.as_ref());
+    match &destination.target {
+        Target::Webhook(webhook) => send(core, lane, destination, webhook, event, attempt, noted).await,
+        Target::Email(email) => mail(core, destination, email, event, attempt, (settled, noted)).await,
+    }
+}
+
+/// Sends on what is given up: what becomes of the delivery then, and whether that can be stored.
+async fn pass_on(
+    core: &Arc<Core>,
+    lane: &Lane,
+    destination: &Destination,
+    lease: &Lease,
+    (outcome, completion): (&Outcome, Completion),
+    letter: Option<&DeadLetter>,
+    patience: &mut u32,
+) -> (Completion, bool) {
+    let (Outcome::Failed(failure), Completion::Finished) = (outcome, completion) else {
+        return (completion, true);
+    };
+    match dead_letters::pass_on(core, lane, destination, lease, failure, letter, patience).await {
+        Passed::On => (completion, true),
+        Passed::Kept(until) => (Completion::PutOffUntil(until), true),
+        Passed::Unstored => (completion, false),
     }
 }
 
@@ -228,13 +246,9 @@ async fn mail(
     destination: &Destination,
     email: &Email,
     event: &Event,
-    (number, letter): (u32, Option<&DeadLetter>),
+    (attempt, letter): (Attempt, Option<&DeadLetter>),
     (settled, noted): (&mut Settled, &mut Noted),
 ) -> Outcome {
-    let attempt = Attempt {
-        number,
-        now: core.clock.now(),
-    };
     let mut mail = match email::prepare(email, &destination.identity, event, attempt, settled) {
         Ok(mail) => mail,
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
@@ -247,6 +261,9 @@ async fn mail(
     } else {
         let (fates, timings) = core.mailer.mail_timed(&mail, destination.timeout).await;
         noted.timings = timings;
+        if core.deliveries.is_on() {
+            noted.headers = delivery_log::mail_headers(&mail);
+        }
         fates
     };
     settled::conclude(&email.recipients(), mail.recipients().zip(fates), settled)
@@ -258,12 +275,10 @@ async fn send(
     destination: &Destination,
     webhook: &Webhook,
     event: &Event,
-    (number, letter): (u32, Option<&DeadLetter>),
+    (attempt, letter): (Attempt, Option<&DeadLetter>),
     noted: &mut Noted,
 ) -> Outcome {
-    let now = core.clock.now();
-    let mut request = match delivery::prepare(webhook, &destination.identity, event, Attempt { number, now })
-    {
+    let mut request = match delivery::prepare(webhook, &destination.identity, event, attempt) {
         Ok(request) => request,
         Err(error) => return Outcome::Failed(Failure::new(FailureReason::TemplateFault, error.to_string())),
     };
@@ -313,7 +328,6 @@ fn read(core: &Core, destination: &Destination, webhook: &Webhook, sent: Result<
 
 /// What an attempt leads to.
 struct Conclusion {
-    completion: Completion,
     /// Set when it must survive a crash.
     health: Option<Box<Health>>,
     signal: Option<Signal>,
@@ -322,31 +336,36 @@ struct Conclusion {
     told: Option<Box<Told>>,
 }
 
+/// What becomes of the delivery by the destination's schedule.
+fn decide(core: &Core, destination: &Destination, lease: &Lease, outcome: &Outcome) -> Completion {
+    let (Outcome::Failed(failure), Stored::Event(event)) = (outcome, &lease.stored) else {
+        return Completion::Finished;
+    };
+    let decision = retry::decide(
+        &destination.retry,
+        failure,
+        lease.attempts.saturating_add(1),
+        lease.replayed.unwrap_or(event.accepted),
+        core.clock.now(),
+        rand::rng().random(),
+    );
+    match decision {
+        RetryDecision::RetryAt(at) => Completion::RetryAt(at),
+        RetryDecision::Exhausted => Completion::Finished,
+    }
+}
+
 fn conclude(
     core: &Core,
     lane: &Lane,
     destination: &Destination,
     lease: &Lease,
     outcome: &Outcome,
+    completion: Completion,
     began: Timestamp,
 ) -> Conclusion {
     let now = core.clock.now();
-    let decision = match (outcome, &lease.stored) {
-        (Outcome::Delivered { .. }, _) | (_, Stored::Corrupt { .. }) => None,
-        (Outcome::Failed(failure), Stored::Event(event)) => Some(retry::decide(
-            &destination.retry,
-            failure,
-            lease.attempts.saturating_add(1),
-            lease.replayed.unwrap_or(event.accepted),
-            now,
-            rand::rng().random(),
-        )),
-    };
     let failed = matches!(outcome, Outcome::Failed(_));
-    let completion = match decision {
-        Some(RetryDecision::RetryAt(at)) => Completion::RetryAt(at),
-        Some(RetryDecision::Exhausted) | None => Completion::Finished,
-    };
     let exhausted = failed && completion == Completion::Finished;
     let (signal, health, told) = lane.with(|state| {
         let (is_current, signal) = judge(state, destination, outcome, began, now);
@@ -372,7 +391,6 @@ fn conclude(
         core.changes.push(lane.uid.clone());
     }
     Conclusion {
-        completion,
         health,
         signal,
         exhausted,

@@ -6,7 +6,10 @@
 //! with its place, as one waits whose result cannot be stored.
 //!
 //! An event has one delivery at a time in a lane. When the event waits in the other lane already, because the other
-//! destination asked for it or a third one gave it up, that delivery stands for both, which is counted.
+//! destination asked for it or a third one gave it up, that delivery stands for both, which is counted: it is a dead
+//! letter from then on. While it is under way there, nobody knows whether it will have been delivered or dropped: that is
+//! waited for, [`PATIENCE`] long, and then the delivery stays where it is and is tried again later. The wait is bounded
+//! because two destinations may wait for each other.
 //!
 //! Not sent on are dead letters themselves, operational events, which would tell of destinations for ever, and events
 //! that are damaged.
@@ -27,10 +30,13 @@ use crate::domain::operation;
 use crate::domain::outcome::Failure;
 use crate::domain::retry;
 
-/// How long a delivery stays whose dead letters have nowhere to go.
+/// How long a delivery stays whose dead letters have nowhere to go now.
 const MISSING_PAUSE: Duration = Duration::from_secs(60);
-/// How long to wait for a store that took nothing.
+/// How long to wait for a store that took nothing, and between two looks at what is under way.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often it is asked whether what is under way in the other lane has come to an end, once a second.
+pub(crate) const PATIENCE: u32 = 10;
 
 /// What became of a delivery that was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +69,8 @@ pub(crate) async fn note(core: &Core, lane: &Lane, destination: &Destination, le
     }
 }
 
-/// Sends on what a destination gave up, when it names another for that.
+/// Sends on what a destination gave up, when it names another for that. `patience` is counted down while something is
+/// under way there.
 pub(crate) async fn pass_on(
     core: &Arc<Core>,
     lane: &Lane,
@@ -71,6 +78,7 @@ pub(crate) async fn pass_on(
     lease: &Lease,
     failure: &Failure,
     letter: Option<&DeadLetter>,
+    patience: &mut u32,
 ) -> Passed {
     let (Some(name), Stored::Event(event)) = (&destination.policy.dead_letter, &lease.stored) else {
         return Passed::On;
@@ -101,11 +109,27 @@ pub(crate) async fn pass_on(
         };
         let to = &target.identity.uid;
         match core.queue.hand_over(lease, to, note.clone(), now).await {
+            Ok(HandedOver::InFlight) if *patience > 0 => *patience -= 1,
+            Ok(HandedOver::InFlight) => {
+                core.metrics.dead_letter("kept");
+                tracing::info!(
+                    destination.namespace = %key.namespace, destination.uid = %lane.uid, dead_letter.name = %name,
+                    event.id = event.id.as_str(),
+                    "a delivery is not given up yet, because the event is under way at the destination of dead letters"
+                );
+                return Passed::Kept(retry::after(now, MISSING_PAUSE));
+            }
             Ok(handed) => {
+                if handed == HandedOver::Joined
+                    && let Some(lane) = core.running_lane(to)
+                {
+                    // It waits behind others now.
+                    lane.cancelled(lease.claim.seq);
+                }
                 core.metrics.dead_letter(match handed {
                     HandedOver::Made => "sent",
-                    HandedOver::Open => "joined",
-                    HandedOver::Gone => "ended",
+                    HandedOver::Joined | HandedOver::Open => "joined",
+                    HandedOver::Gone | HandedOver::InFlight => "ended",
                 });
                 core.wake(to);
                 tracing::info!(

@@ -71,6 +71,8 @@ pub struct Progress {
     pub open: u64,
     /// Events that retention has removed.
     pub gone: u64,
+    /// Dead letters of other destinations, which are replayed there.
+    pub dead_letters: u64,
     /// Where the next call goes on; `None` at the end.
     pub next: Option<i64>,
 }
@@ -84,6 +86,8 @@ pub enum ReplayedOne {
     Open,
     /// It was delivered here, or tried, but retention has removed it.
     Gone,
+    /// It came here as the dead letter of another destination, and is replayed there.
+    DeadLetter,
     /// It never came here, as far as is known.
     Unknown,
 }
@@ -245,6 +249,7 @@ impl History for Engine {
                     progress.made += step.made;
                     progress.open += step.open;
                     progress.gone += step.gone;
+                    progress.dead_letters += step.dead_letters;
                     progress.next = step.next;
                 }
                 Err(error) if progress.made == 0 => return Err(error),
@@ -277,19 +282,24 @@ async fn deliver(core: &Core, uid: &Uid, replay: Replay) -> Result<Replayed, Que
 
 async fn replay_one(core: Arc<Core>, uid: Uid, id: EventId) -> Result<ReplayedOne, HistoryError> {
     let (retained, attempts) = find(&core, &uid, &id).await?;
-    let Some(retained) = retained else {
-        let known = attempts.is_some_and(|attempts| !attempts.is_empty());
-        return Ok(if known {
-            ReplayedOne::Gone
-        } else {
-            ReplayedOne::Unknown
-        });
+    // What came here from another destination is found while it waits, and by its attempts.
+    if retained.as_ref().is_some_and(|retained| retained.open.is_some()) {
+        return Ok(ReplayedOne::Open);
+    }
+    let tried = attempts.as_ref().and_then(|attempts| attempts.last());
+    let Some(seq) = retained
+        .map(|retained| retained.seq)
+        .or(tried.map(|last| last.seq))
+    else {
+        return Ok(ReplayedOne::Unknown);
     };
-    let done = deliver(&core, &uid, Replay::Events(vec![(retained.seq, id)])).await?;
+    let done = deliver(&core, &uid, Replay::Events(vec![(seq, id)])).await?;
     Ok(if done.made > 0 {
         ReplayedOne::Made
     } else if done.open > 0 {
         ReplayedOne::Open
+    } else if done.elsewhere > 0 {
+        ReplayedOne::DeadLetter
     } else {
         ReplayedOne::Gone
     })
@@ -363,6 +373,7 @@ async fn step(
             made: done.made,
             open: done.open,
             gone: done.gone,
+            dead_letters: done.elsewhere,
             next: done.next.map(u64::cast_signed),
         });
     }
@@ -387,7 +398,8 @@ async fn step(
     };
     if !events.is_empty() {
         let done = deliver(&core, &uid, Replay::Events(events)).await?;
-        (progress.made, progress.open, progress.gone) = (done.made, done.open, done.gone);
+        (progress.made, progress.open) = (done.made, done.open);
+        (progress.gone, progress.dead_letters) = (done.gone, done.elsewhere);
     }
     Ok(progress)
 }

@@ -2,10 +2,11 @@
 //!
 //! What came of it is kept for each destination until its proof is asked for in another way (another URL, manner,
 //! generation, or a request to reconcile) or the destination goes. A failed try is repeated after a wait that doubles;
-//! whoever looks at the destination then starts it. At most [`MAX_QUESTIONS`] are asked at once; further ones wait.
+//! whoever looks at the destination then starts it. At most [`MAX_QUESTIONS`] are asked at once, of which a namespace has
+//! [`MAX_OF_NAMESPACE`]; further ones wait in the order in which they came. An answer takes [`MAX_ANSWER`] at most.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,6 +20,10 @@ use crate::domain::ownership::{self, Question, Unproved};
 
 /// Most questions at once.
 pub const MAX_QUESTIONS: usize = 16;
+/// Most of them to receivers of one namespace, so that those that hang do not keep others from being asked.
+pub const MAX_OF_NAMESPACE: usize = 4;
+/// Longest wait for an answer, whatever the destination allows its events.
+pub const MAX_ANSWER: Duration = Duration::from_secs(5);
 
 /// Asks receivers whether they want the events.
 pub trait Prover: Send + Sync {
@@ -31,7 +36,7 @@ pub trait Prover: Send + Sync {
 pub struct Asking {
     /// The question.
     pub question: Question,
-    /// Deadline of the answer.
+    /// Deadline of the answer; [`MAX_ANSWER`] at most is granted.
     pub timeout: Duration,
 }
 
@@ -49,6 +54,8 @@ pub enum Stand {
 /// The proofs asked for: at most one for each destination.
 pub(crate) struct Proofs {
     turns: Semaphore,
+    /// The turns of each namespace, as long as somebody has or wants one.
+    of_namespaces: Mutex<HashMap<Box<str>, Weak<Semaphore>>>,
     slots: Mutex<HashMap<Uid, Slot>>,
 }
 
@@ -68,6 +75,7 @@ impl Default for Proofs {
     fn default() -> Self {
         Self {
             turns: Semaphore::new(MAX_QUESTIONS),
+            of_namespaces: Mutex::default(),
             slots: Mutex::default(),
         }
     }
@@ -81,6 +89,18 @@ impl Proofs {
     #[cfg(test)]
     pub(crate) fn asked(&self) -> usize {
         self.slots.lock().len()
+    }
+
+    /// The turns of a namespace.
+    fn of_namespace(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut turns = self.of_namespaces.lock();
+        if let Some(known) = turns.get(namespace).and_then(Weak::upgrade) {
+            return known;
+        }
+        turns.retain(|_, turns| turns.strong_count() > 0);
+        let fresh = Arc::new(Semaphore::new(MAX_OF_NAMESPACE));
+        turns.insert(namespace.into(), Arc::downgrade(&fresh));
+        fresh
     }
 
     /// Takes note of an answer, unless the proof depends on something else by now, or the destination is gone.
@@ -141,9 +161,14 @@ impl Prover for Engine {
         let tasks = core.tasks.clone();
         tasks.spawn(async move {
             let asked = async {
-                // Never closed.
+                let of_namespace = core.proofs.of_namespace(&identity.key.namespace);
+                // Neither is ever closed. The namespace's first: who waits for that keeps no other from being asked.
+                let _own = of_namespace.acquire().await.ok();
                 let _turn = core.proofs.turns.acquire().await.ok();
-                let answer = core.transport.send(&question.request, timeout).await;
+                let answer = core
+                    .transport
+                    .send(&question.request, timeout.min(MAX_ANSWER))
+                    .await;
                 question.judge(answer, core.clock.now())
             };
             let answer = tokio::select! {

@@ -297,8 +297,8 @@ pub trait Queue: HealthStore {
     async fn replay(&self, lane: &Uid, replay: Replay, now: Timestamp) -> Result<Replayed, QueueError>;
 
     /// Makes a new delivery of a leased delivery's event in another lane, due now, with a note, as a replay would; whether
-    /// or not the event went there. It counts towards the quota and is not refused for it: the leased one is about to
-    /// leave. The lease stays as it is.
+    /// or not the event went there; when one waits there, that one becomes it. It counts towards the quota and is not
+    /// refused for it: the leased one is about to leave. The lease stays as it is.
     ///
     /// # Errors
     /// When the store cannot be written; then nothing was made.
@@ -316,7 +316,7 @@ pub trait Queue: HealthStore {
     /// When the store cannot be written.
     async fn cancel(&self, lane: &Uid, seq: u64) -> Result<Cancelled, QueueError>;
 
-    /// A stored event that went to a lane, by its id, for as long as ids are remembered; a `hint` at its position finds it
+    /// A stored event that went to a lane or waits there, by its id, for as long as ids are remembered; a `hint` at its position finds it
     /// as long as it is stored.
     ///
     /// # Errors

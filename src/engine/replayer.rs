@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::history::{History as _, HistoryError, ReplayedOne, Selection};
 use super::queue::QueueError;
 use super::{Core, Engine};
+use crate::domain::dead_letter::NOT_REPLAYED as DEAD_LETTER;
 use crate::domain::id::Uid;
 use crate::domain::replay_request::{ReplayCounts, ReplayRequest, ReplayResult, What};
 
@@ -175,6 +176,10 @@ async fn make(engine: &Engine, uid: &Uid, request: &ReplayRequest) -> ReplayResu
                 counts.gone = 1;
                 Some("the event is no longer stored; publish it again under a new id".to_owned())
             }
+            Ok(ReplayedOne::DeadLetter) => {
+                counts.dead_letters = 1;
+                Some(DEAD_LETTER.to_owned())
+            }
             Ok(ReplayedOne::Unknown) => Some(
                 "nothing is known here of an event of this id: it was not sent to this destination, or too long ago"
                     .to_owned(),
@@ -238,6 +243,7 @@ async fn span(
                 counts.made += progress.made;
                 counts.open += progress.open;
                 counts.gone += progress.gone;
+                counts.dead_letters += progress.dead_letters;
                 from = progress.next;
                 from?;
             }

@@ -22,6 +22,7 @@ use super::auth::authorize;
 use super::problem::{Kind, Problem};
 use super::publish::NAMESPACES;
 use crate::api::names::{is_name, is_namespace};
+use crate::domain::dead_letter;
 use crate::domain::delivery_log::State;
 use crate::domain::event::parse::is_event_type;
 use crate::domain::id::{EventId, ObjectKey, Uid};
@@ -228,6 +229,7 @@ impl Deliveries<'_> {
                 Kind::EventGone,
                 "the event is no longer stored; see --retention-bytes, and publish it again under a new id",
             )),
+            ReplayedOne::DeadLetter => Err(Problem::new(Kind::Conflict, dead_letter::NOT_REPLAYED)),
             ReplayedOne::Unknown => Err(unknown()),
         }
     }
@@ -261,6 +263,7 @@ impl Deliveries<'_> {
             "replayed": done.made,
             "alreadyWaiting": done.open,
             "noLongerStored": done.gone,
+            "deadLetters": done.dead_letters,
             "next": cursor,
         }))
     }

@@ -9,6 +9,7 @@ use rustls::CertificateError;
 
 use super::session::{SmtpError, Stage};
 use crate::adapters::webhook::guard::LookupError;
+use crate::domain::delivery_log::Timings;
 use crate::domain::egress::Refusal;
 use crate::domain::email::Letter;
 use crate::domain::email::settled::Fate;
@@ -17,6 +18,8 @@ use crate::domain::outcome::{Failure, FailureReason as Reason};
 /// How far an attempt got.
 pub(super) struct Progress {
     pub(super) stage: Stage,
+    /// Of the connection that was opened last, if any was.
+    pub(super) timings: Timings,
     fates: Vec<Option<Fate>>,
 }
 
@@ -24,6 +27,7 @@ impl Progress {
     pub(super) fn new(recipients: usize) -> Self {
         Self {
             stage: Stage::default(),
+            timings: Timings::default(),
             fates: vec![None; recipients],
         }
     }

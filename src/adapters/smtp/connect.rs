@@ -9,6 +9,7 @@ use lettre::transport::smtp::extension::ClientId;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -63,8 +64,12 @@ impl Connector {
         progress: &mut Progress,
     ) -> Result<Session, SmtpError> {
         progress.stage = Stage::Connect;
+        let began = Instant::now();
         let addresses = self.addresses(server).await?;
+        progress.timings.dns = server.address.is_none().then(|| began.elapsed());
+        let began = Instant::now();
         let stream = dial(&addresses).await?;
+        progress.timings.connect = Some(began.elapsed());
         // Each command waits for its answer, so waiting for more to send only costs time.
         stream.set_nodelay(true).map_err(SmtpError::Connect)?;
         let open = self.metrics.open();
@@ -75,7 +80,7 @@ impl Connector {
         match server.security {
             SmtpSecurity::Tls => {
                 progress.stage = Stage::Tls;
-                let stream = self.encrypt(server, pool, stream).await?;
+                let stream = self.encrypt(server, pool, stream, progress).await?;
                 progress.stage = Stage::Greeting;
                 let opening = Opening::greet(stream).await?;
                 introduce(opening, &name, server, open, progress).await
@@ -88,7 +93,7 @@ impl Connector {
                 progress.stage = Stage::Tls;
                 let stream = opening.start_tls().await?;
                 let stream = self
-                    .encrypt(server, pool, stream)
+                    .encrypt(server, pool, stream, progress)
                     .await
                     .map_err(after_start_tls)?;
                 introduce(Opening::again(stream), &name, server, open, progress).await
@@ -122,6 +127,7 @@ impl Connector {
         server: &SmtpServer,
         pool: &Pool,
         stream: TcpStream,
+        progress: &mut Progress,
     ) -> Result<TlsStream<TcpStream>, SmtpError> {
         let config = match pool.tls.get() {
             Some(config) => Arc::clone(config),
@@ -136,10 +142,10 @@ impl Connector {
             None => ServerName::try_from(server.host.to_string())
                 .map_err(|error| SmtpError::Handshake(io::Error::new(io::ErrorKind::InvalidInput, error)))?,
         };
-        TlsConnector::from(config)
-            .connect(name, stream)
-            .await
-            .map_err(SmtpError::Handshake)
+        let began = Instant::now();
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        progress.timings.tls = stream.is_ok().then(|| began.elapsed());
+        stream.map_err(SmtpError::Handshake)
     }
 
     /// The failure that an error means for everybody who was not settled before it.

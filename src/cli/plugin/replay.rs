@@ -99,6 +99,7 @@ struct Done {
     replayed: u64,
     already_waiting: u64,
     no_longer_stored: u64,
+    dead_letters: u64,
 }
 
 impl Done {
@@ -107,6 +108,7 @@ impl Done {
         self.replayed += number("replayed");
         self.already_waiting += number("alreadyWaiting");
         self.no_longer_stored += number("noLongerStored");
+        self.dead_letters += number("deadLetters");
     }
 
     fn words(&self) -> String {
@@ -123,6 +125,12 @@ impl Done {
         }
         if self.no_longer_stored > 0 {
             words.push(format!("{} are no longer stored", self.no_longer_stored));
+        }
+        if self.dead_letters > 0 {
+            words.push(format!(
+                "{} came as dead letters of other destinations: replay them there",
+                self.dead_letters
+            ));
         }
         words.join("; ")
     }

@@ -408,3 +408,31 @@ fn a_long_subject_is_cut_and_says_so() {
     assert_eq!(letter.subject.chars().count(), MAX_SUBJECT);
     assert!(letter.subject.ends_with('…'));
 }
+
+#[test]
+fn the_delivery_log_has_a_mails_headers_without_addresses_and_subject() {
+    use crate::domain::delivery_log::{are_shared, mail_headers};
+    let to: Vec<_> = (0..50)
+        .map(|n| format!("User {n} <u{n}@{}.example>", "y".repeat(60)))
+        .collect();
+    let event = json!({"type": "workflow_failure", "data": {}});
+    let more = json!({"cc": ["Zo\u{e9} <z@y.example>"], "subject": "of {{ event.type }}"});
+    let stored = mail_headers(&mail(&more, &event).unwrap());
+    let id = letter(&more, &event).message_id;
+    for line in [
+        &*format!("message-id: {id}"),
+        "subject: [redacted]",
+        "from: [redacted]@x.example",
+        "to: [redacted]@x.example",
+        "cc: [redacted]@y.example",
+        "auto-submitted: auto-generated",
+    ] {
+        assert!(stored.lines().any(|other| other == line), "{line}: {stored}");
+    }
+    for secret in ["ops@", "z@", "no-reply", "workflow_failure"] {
+        assert!(!stored.contains(secret), "{secret}: {stored}");
+    }
+    assert!(!are_shared(&stored));
+    let long = mail_headers(&mail(&json!({"to": to}), &event).unwrap());
+    assert!(long.len() < 4200, "{}", long.len());
+}

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
-use super::{Conclusion, judge, report, settle, transmit};
+use super::{Conclusion, judge, pass_on, report, settle, transmit};
 use crate::domain::delivery::batch::{self, Place};
 use crate::domain::destination::{Destination, Target};
 use crate::domain::event::Event;
@@ -22,7 +22,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::retry::{self, RetryDecision};
 use crate::engine::Core;
 use crate::engine::budget::Share;
-use crate::engine::dead_letters::{self, Passed};
+use crate::engine::dead_letters;
 use crate::engine::filters;
 use crate::engine::lane::Lane;
 use crate::engine::operations::{self, Told};
@@ -65,8 +65,7 @@ async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, leases: V
     let Target::Webhook(webhook) = &destination.target else {
         return;
     };
-    let began = core.clock.now();
-    let Some(sorted) = sort(core, lane, destination, leases, began).await else {
+    let Some(sorted) = sort(core, lane, destination, leases).await else {
         return;
     };
     let Sorted {
@@ -89,7 +88,9 @@ async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, leases: V
         .iter()
         .map(|member| (&*member.event, member.number))
         .collect();
-    let (request, places) = batch::prepare(webhook, &destination.identity, &events, core.clock.now());
+    // The log tells the time that the receiver is told.
+    let began = core.clock.now();
+    let (request, places) = batch::prepare(webhook, &destination.identity, &events, began);
     let mut taken = Vec::with_capacity(members.len());
     for (member, place) in members.into_iter().zip(places) {
         match place {
@@ -114,13 +115,8 @@ async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, leases: V
 }
 
 /// Tells apart what goes into the request; `None` when the store cannot be read: then the lane is paused.
-async fn sort(
-    core: &Core,
-    lane: &Lane,
-    destination: &Destination,
-    leases: Vec<Lease>,
-    began: Timestamp,
-) -> Option<Sorted> {
+async fn sort(core: &Core, lane: &Lane, destination: &Destination, leases: Vec<Lease>) -> Option<Sorted> {
+    let now = core.clock.now();
     let mut sorted = Sorted::default();
     for lease in leases {
         let note = dead_letters::note(core, lane, destination, &lease).await?;
@@ -133,7 +129,7 @@ async fn sort(
             continue;
         };
         let since = lease.replayed.unwrap_or(event.accepted);
-        if retry::is_too_old(&destination.retry, since, began)
+        if retry::is_too_old(&destination.retry, since, now)
             || filters::refuses(core, destination, &lease.stored).await
         {
             sorted.alone.push(lease);
@@ -163,28 +159,25 @@ async fn end(core: &Arc<Core>, lane: &Lane, destination: &Destination, members: 
         outcome,
         mut noted,
     } = sent;
-    let (completions, common) = conclude(core, lane, destination, &members, &outcome, began);
+    let decided = decide(core, destination, &members, &outcome);
+    let mut ends = Vec::with_capacity(members.len());
+    let mut patience = dead_letters::PATIENCE;
+    for (member, completion) in members.iter().zip(decided) {
+        let ended = (&outcome, completion);
+        ends.push(pass_on(core, lane, destination, &member.lease, ended, None, &mut patience).await);
+    }
+    let common = conclude(core, lane, destination, &members, &outcome, &ends, began);
     let mut signal = common.signal;
     let mut health = common.health;
     let mut settlements = Vec::with_capacity(members.len());
     noted.timings.total = started.elapsed();
-    for (member, completion) in members.into_iter().zip(completions) {
-        let mut result = Conclusion {
-            completion,
+    for (member, (completion, storable)) in members.into_iter().zip(ends) {
+        let result = Conclusion {
             health: None,
             signal: signal.take(),
             exhausted: matches!(outcome, Outcome::Failed(_)) && completion == Completion::Finished,
             told: None,
         };
-        let mut passed = Passed::On;
-        if result.exhausted
-            && let Outcome::Failed(failure) = &outcome
-        {
-            passed = dead_letters::pass_on(core, lane, destination, &member.lease, failure, None).await;
-            if let Passed::Kept(until) = passed {
-                (result.completion, result.exhausted) = (Completion::PutOffUntil(until), false);
-            }
-        }
         let Member { lease, number, .. } = member;
         let elapsed = started.elapsed();
         report(
@@ -197,20 +190,20 @@ async fn end(core: &Arc<Core>, lane: &Lane, destination: &Destination, members: 
             &result,
             elapsed,
         );
-        if passed == Passed::Unstored {
+        if !storable {
             continue;
         }
         if core.deliveries.is_on() {
             let after = After {
                 began,
                 outcome: &outcome,
-                completion: result.completion,
+                completion,
             };
             recording::attempted(core, &lease, number, after, noted.clone());
         }
         settlements.push(Settlement {
             lease,
-            completion: result.completion,
+            completion,
             health: health.take(),
             note: None,
         });
@@ -233,14 +226,8 @@ struct Common {
     told: Vec<Told>,
 }
 
-fn conclude(
-    core: &Core,
-    lane: &Lane,
-    destination: &Destination,
-    members: &[Member],
-    outcome: &Outcome,
-    began: Timestamp,
-) -> (Vec<Completion>, Common) {
+/// What becomes of each delivery by the destination's schedule.
+fn decide(core: &Core, destination: &Destination, members: &[Member], outcome: &Outcome) -> Vec<Completion> {
     let now = core.clock.now();
     // One for all: what failed together is due together.
     let jitter = rand::rng().random();
@@ -254,9 +241,21 @@ fn conclude(
             RetryDecision::Exhausted => Completion::Finished,
         }
     };
-    let completions: Vec<_> = members.iter().map(decide).collect();
+    members.iter().map(decide).collect()
+}
+
+fn conclude(
+    core: &Core,
+    lane: &Lane,
+    destination: &Destination,
+    members: &[Member],
+    outcome: &Outcome,
+    ends: &[(Completion, bool)],
+    began: Timestamp,
+) -> Common {
+    let now = core.clock.now();
     let failed = matches!(outcome, Outcome::Failed(_));
-    let is_given_up = |completion: &Completion| failed && *completion == Completion::Finished;
+    let is_given_up = |(completion, _): &(Completion, bool)| failed && *completion == Completion::Finished;
     let (signal, health, told) = lane.with(|state| {
         let (is_current, signal) = judge(state, destination, outcome, began, now);
         if !failed {
@@ -265,8 +264,8 @@ fn conclude(
                 .record_further(members.len().saturating_sub(1) as u64);
         }
         let mut told = Vec::new();
-        for (index, (member, completion)) in members.iter().zip(&completions).enumerate() {
-            let exhausted = is_given_up(completion);
+        for (index, (member, end)) in members.iter().zip(ends).enumerate() {
+            let exhausted = is_given_up(end);
             if exhausted {
                 state.health.record_exhausted();
             }
@@ -288,10 +287,9 @@ fn conclude(
         let lasting = failed || signal.is_some() || first_success || !told.is_empty();
         (signal, lasting.then(|| Box::new(state.health.clone())), told)
     });
-    let is_news = signal.is_some() || !failed || completions.iter().any(is_given_up);
+    let is_news = signal.is_some() || !failed || ends.iter().any(is_given_up);
     if health.is_some() && is_news {
         core.changes.push(lane.uid.clone());
     }
-    let common = Common { health, signal, told };
-    (completions, common)
+    Common { health, signal, told }
 }

@@ -41,8 +41,10 @@ pub struct Replayed {
     pub made: u64,
     /// Events whose delivery waits or is under way anyway.
     pub open: u64,
-    /// Events that retention has removed, or that never went to this lane.
+    /// Events that retention has removed.
     pub gone: u64,
+    /// Stored events that did not go to this lane when they were accepted, such as dead letters of others.
+    pub elsewhere: u64,
     /// Where the next step goes on: a position, or for [`Replay::Events`] a place in the list. `None` at the end.
     pub next: Option<u64>,
 }
@@ -52,8 +54,12 @@ pub struct Replayed {
 pub enum HandedOver {
     /// It waits there.
     Made,
-    /// One of the event waits there or is under way already; its note stays as it is.
+    /// One of the event waited there: it has the note now, before what attempts left, is due now, and counts anew.
+    Joined,
+    /// One waits there that another handing over has made; it stays as it is.
     Open,
+    /// One is under way there, and nothing was done: what comes of it is not known yet.
+    InFlight,
     /// The event is not stored any more.
     Gone,
 }

@@ -233,7 +233,7 @@ impl Inner {
         for seq in wanted {
             let stored = self.events.get(&seq).filter(|(_, lanes)| lanes.contains(uid));
             let Some((event, _)) = stored else {
-                replayed.gone += 1;
+                replayed.elsewhere += 1;
                 continue;
             };
             let lane = self.lanes.get(uid);
@@ -479,18 +479,16 @@ impl Queue for MemoryQueue {
     ) -> Result<Option<Retained>, QueueError> {
         let inner = self.inner.lock();
         inner.check()?;
+        let held = inner.lanes.get(lane);
+        let open = |seq| held.and_then(|held| held.deliveries.iter().find(|(key, _)| key.1 == seq));
         let found = inner
             .events
             .iter()
-            .find(|(_, (event, lanes))| event.id == *id && lanes.contains(lane));
-        Ok(found.map(|(seq, (event, _))| {
-            let held = inner.lanes.get(lane);
-            let open = held.and_then(|held| held.deliveries.iter().find(|(key, _)| key.1 == *seq));
-            Retained {
-                seq: *seq,
-                event: Arc::clone(event),
-                open: open.map(|(key, delivery)| delivery.describe(*key)),
-            }
+            .find(|(seq, (event, lanes))| event.id == *id && (lanes.contains(lane) || open(**seq).is_some()));
+        Ok(found.map(|(seq, (event, _))| Retained {
+            seq: *seq,
+            event: Arc::clone(event),
+            open: open(*seq).map(|(key, delivery)| delivery.describe(*key)),
         }))
     }
 

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use super::fixture::*;
 use super::mail::later;
+use crate::domain::delivery_log;
 use crate::domain::email::settled::Fate;
+use crate::engine::deliveries::Query;
+use crate::engine::history::History as _;
 use crate::engine::queue::QueueError;
 use crate::engine::queue::memory::MemoryQueue;
 
@@ -88,10 +91,84 @@ async fn nothing_is_given_up_while_the_other_destination_is_missing() {
     fixture.receiver("a", &giving_up(1, "dead"), Script::Status(404));
     fixture.publish("a", 3).await;
     fixture.pass(90).await;
-    assert_eq!((fixture.view("a").depth.pending, fixture.sent("a")), (3, 6));
+    let view = fixture.view("a");
+    assert_eq!((view.depth.pending, fixture.sent("a")), (3, 6));
+    assert_eq!(view.health.exhausted, 0, "it stays");
     fixture.destination("dead", 1, &json!({}));
     fixture.pass(90).await;
-    assert_eq!((fixture.view("a").depth.pending, fixture.sent("dead")), (0, 3));
+    let view = fixture.view("a");
+    assert_eq!((view.depth.pending, fixture.sent("dead")), (0, 3));
+    assert_eq!(view.health.exhausted, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_nothing_is_given_up_while_the_other_destination_is_missing() {
+    let fixture = Fixture::new();
+    let mut policy = giving_up(1, "dead");
+    policy["batch"] = json!({"maxEvents": 3, "maxWait": "10s"});
+    fixture.receiver("a", &policy, Script::Status(404));
+    fixture.publish("a", 3).await;
+    fixture.pass(30).await;
+    let view = fixture.view("a");
+    assert_eq!((view.depth.pending, view.health.exhausted), (3, 0));
+    fixture.destination("dead", 1, &json!({}));
+    fixture.pass(180).await;
+    let view = fixture.view("a");
+    assert_eq!((view.depth.pending, view.health.exhausted), (0, 3));
+    assert_eq!(fixture.sent("dead"), 3);
+}
+
+/// Asks for what `a` asks for.
+fn asking_too(filter: &str, schedule: &str) -> Value {
+    json!({"events": ["a"], "filter": filter, "delivery": {"retry": {"schedule": [schedule]}}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_other_destination_anyway_counts_as_a_dead_letter_from_then_on() {
+    let fixture = Fixture::new();
+    fixture.receiver("a", &giving_up(2, "dead"), Script::Status(500));
+    fixture.answer("dead", Script::Status(503));
+    fixture.destination("dead", 1, &asking_too("true", "10m"));
+    fixture.publish_for("a", "e1", "u").await;
+    fixture.pass(60).await;
+    fixture.answer("dead", Script::Status(200));
+    fixture.destination("dead", 2, &asking_too("false", "10m"));
+    fixture.pass(3600).await;
+    let view = fixture.view("dead");
+    assert_eq!((view.health.delivered, view.depth.pending), (1, 0));
+    let last = fixture.dead_letters().pop();
+    assert_eq!(last, Some(letter("dead", "a", "ServerError")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_at_the_other_destination_becomes_a_dead_letter_when_it_fails() {
+    let fixture = Fixture::new();
+    fixture.receiver("a", &giving_up(1, "dead"), Script::Status(404));
+    fixture.answer("dead", Script::Take(Duration::from_secs(4), 503));
+    fixture.destination("dead", 1, &asking_too("true", "10m"));
+    fixture.publish_for("a", "e1", "u").await;
+    fixture.pass(1).await;
+    fixture.answer("dead", Script::Status(200));
+    fixture.destination("dead", 2, &asking_too("false", "10m"));
+    fixture.pass(3600).await;
+    let view = fixture.view("dead");
+    assert_eq!((view.health.delivered, view.depth.pending), (1, 0));
+    assert_eq!(fixture.dead_letters(), [letter("dead", "a", "ClientError")]);
+    assert_eq!(fixture.sent("a"), 1, "the receiver is not asked again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_give_up_for_each_other_at_once_both_come_to_an_end() {
+    let fixture = Fixture::new();
+    let slow = Script::Take(Duration::from_secs(2), 404);
+    fixture.receiver("a", &giving_up(1, "b"), slow);
+    fixture.answer("b", slow);
+    fixture.destination("b", 1, &json!({"events": ["a"], "delivery": giving_up(1, "a")}));
+    fixture.publish_for("a", "e1", "u").await;
+    fixture.pass(3600).await;
+    let pending = ["a", "b"].map(|name| fixture.view(name).depth.pending);
+    assert_eq!(pending, [0, 0]);
+    assert!(!fixture.dead_letters().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,6 +200,21 @@ async fn a_mail_says_in_its_headers_whose_dead_letter_it_is_and_goes_to_each_onc
     assert_eq!(fixture.mailed(), ["a", "b", "c", "b"]);
     let told = fixture.mailer.dead_letters.lock().clone();
     assert_eq!(told, ["a", "ClientError", "a", "ClientError"]);
+    let mails = identity("mails", 1).uid;
+    let page = fixture
+        .engine
+        .tried(
+            &mails,
+            Query {
+                limit: 1,
+                ..Query::default()
+            },
+        )
+        .await
+        .unwrap();
+    let headers = delivery_log::headers(&page.records[0], None);
+    let from = ("x-postrider-dead-letter-from".to_owned(), "a".to_owned());
+    assert!(headers.contains(&from), "{headers:?}");
 }
 
 #[tokio::test(start_paused = true)]

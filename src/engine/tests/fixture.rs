@@ -34,6 +34,8 @@ pub(super) struct TestClock {
     /// Seconds that it is off, and how often it was asked.
     off: AtomicI64,
     asked: AtomicUsize,
+    /// Milliseconds that it goes on whenever it is asked.
+    pub(super) tick: AtomicI64,
 }
 
 impl TestClock {
@@ -42,6 +44,7 @@ impl TestClock {
             start: tokio::time::Instant::now(),
             off: AtomicI64::new(0),
             asked: AtomicUsize::new(0),
+            tick: AtomicI64::new(0),
         }
     }
 
@@ -57,9 +60,11 @@ impl TestClock {
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
         let start: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
         let off = jiff::SignedDuration::from_secs(self.off.load(Ordering::Relaxed));
+        let ticks = self.tick.load(Ordering::Relaxed) * i64::try_from(asked).unwrap();
+        let off = off + jiff::SignedDuration::from_millis(ticks);
         retry::after(start + off, self.start.elapsed())
     }
 }
@@ -88,6 +93,8 @@ pub(super) struct ScriptedTransport {
     pub(super) in_flight: Mutex<HashMap<String, (usize, usize)>>,
     /// Path, origin and reason of each dead letter that was sent.
     pub(super) dead_letters: Mutex<Vec<[String; 3]>>,
+    /// The `webhook-timestamp` of each request.
+    pub(super) timestamps: Mutex<Vec<String>>,
     /// Path, id and events of each batch that was sent.
     pub(super) batches: Mutex<Vec<(String, String, Vec<serde_json::Value>)>>,
 }
@@ -98,6 +105,9 @@ impl Transport for ScriptedTransport {
         let path = request.endpoint.expose().path().to_owned();
         let id = request.headers["webhook-id"].to_str().unwrap().to_owned();
         self.sent.lock().push((path.clone(), id.clone()));
+        let timestamp = request.headers.get("webhook-timestamp");
+        let timestamp = timestamp.map(|value| value.to_str().unwrap().to_owned());
+        self.timestamps.lock().extend(timestamp);
         if let Some(from) = request.headers.get("x-postrider-dead-letter-from") {
             let texts = [from, &request.headers["x-postrider-dead-letter-reason"]];
             let [from, reason] = texts.map(|value| value.to_str().unwrap().to_owned());

@@ -291,3 +291,59 @@ async fn a_cancellation_whose_caller_went_away_is_recorded() {
     let cancelled = async || fixture.states().await == [(State::Cancelled, 1, false)];
     until("it is cancelled", cancelled).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_the_log_tells_is_the_one_that_the_receiver_was_told() {
+    let fixture = Fixture::new();
+    fixture
+        .clock
+        .tick
+        .store(1_000, std::sync::atomic::Ordering::Relaxed);
+    fixture.destination("a", 1, &json!({}));
+    fixture.destination(
+        "b",
+        1,
+        &json!({"events": ["a"], "delivery": {"batch": {"maxEvents": 2, "maxWait": "1s"}}}),
+    );
+    fixture.publish("a", 1).await;
+    fixture.pass(10).await;
+    fixture.clock.tick.store(0, std::sync::atomic::Ordering::Relaxed);
+    let mut logged = Vec::new();
+    for name in ["a", "b"] {
+        let query = Query {
+            limit: 1,
+            ..Query::default()
+        };
+        let page = fixture.engine.tried(&identity(name, 1).uid, query).await.unwrap();
+        logged.push(page.records[0].began.as_second().to_string());
+    }
+    logged.sort();
+    let mut told = fixture.transport.timestamps.lock().clone();
+    told.sort();
+    assert_eq!(told, logged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_found_and_cancelled_while_it_waits_and_replayed_where_it_was_given_up() {
+    let fixture = Fixture::new();
+    let policy = json!({"retry": {"maxAttempts": 1}, "deadLetter": {"name": "dead"}});
+    fixture.receiver("a", &policy, Script::Status(404));
+    fixture.receiver("dead", &twice(), Script::Status(503));
+    for id in ["e1", "e2"] {
+        fixture.publish_for("a", id, "u").await;
+    }
+    fixture.pass(1).await;
+    let dead = identity("dead", 1).uid;
+    let [first, second] = ["e1", "e2"].map(|id| EventId::parse(id).unwrap());
+    let shown = fixture.engine.show(&dead, &first).await.unwrap().unwrap();
+    assert!(shown.event.is_some() && shown.open.is_some_and(|open| open.attempts == 1));
+    let replayed = async |id| fixture.engine.replay_one(&dead, id).await.unwrap();
+    assert_eq!(replayed(&first).await, ReplayedOne::Open);
+    let cancelled = fixture.engine.cancel(&dead, &first).await.unwrap();
+    assert_eq!(cancelled, CancelledOne::Done);
+    fixture.pass(60).await;
+    assert_eq!(fixture.view("dead").depth.pending, 0);
+    assert_eq!(replayed(&second).await, ReplayedOne::DeadLetter);
+    let progress = fixture.engine.replay(&dead, &failed(), None).await.unwrap();
+    assert_eq!((progress.made, progress.gone, progress.dead_letters), (0, 0, 1));
+}

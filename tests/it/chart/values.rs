@@ -211,6 +211,7 @@ fn misspelt_and_malformed_values_are_refused() {
         ("persistence.accessMode=ReadWriteMany", "/persistence/accessMode"),
         ("gracePeriodSeconds=25s", "/gracePeriodSeconds"),
         ("image.digest=latest", "/image/digest"),
+        ("egress.proxy.secretName=proxy", "egress.proxy.url is needed"),
         ("serviceAccount.create=false", "serviceAccount.name is needed"),
     ] {
         let args = [

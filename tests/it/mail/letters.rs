@@ -39,6 +39,26 @@ async fn a_mail_arrives_over_every_kind_of_connection_and_authentication() {
 }
 
 #[tokio::test]
+async fn what_a_connection_cost_is_told_once_and_not_of_a_kept_one() {
+    let identity = Identity::new();
+    let server = Server::start_with(Make::Python, &json!({"tls": "starttls"}), Some(&identity));
+    let secret = [
+        ("host", "localhost"),
+        ("port", &*server.port),
+        ("security", "StartTLS"),
+        ("ca", &*identity.authority),
+    ];
+    let (mail, mailer) = (some_mail(&email(&json!({}), &secret)), mailer());
+    for is_new in [true, false] {
+        let (_, timings) = mailer.mail_timed(&mail, LONG).await;
+        let parts = [timings.dns, timings.connect, timings.tls];
+        assert_eq!(parts.map(|part| part.is_some()), [is_new; 3]);
+        let sum: Duration = parts.into_iter().flatten().sum();
+        assert!(timings.total > sum, "{timings:?}");
+    }
+}
+
+#[tokio::test]
 async fn envelope_headers_and_parts_are_read_as_they_were_meant() {
     for make in BOTH {
         let mut server = Server::start(make, &json!({}));

@@ -339,7 +339,7 @@ async fn what_failed_is_listed_shown_and_delivered_again() {
         (rest.code, read(&rest)),
         (
             0,
-            json!({"replayed": 2, "alreadyWaiting": 0, "noLongerStored": 0})
+            json!({"replayed": 2, "alreadyWaiting": 0, "noLongerStored": 0, "deadLetters": 0})
         ),
         "{}",
         rest.notes

@@ -81,6 +81,7 @@ impl History for Nothing {
             "e/1" => ReplayedOne::Made,
             "open" => ReplayedOne::Open,
             "gone" => ReplayedOne::Gone,
+            "dead" => ReplayedOne::DeadLetter,
             _ => ReplayedOne::Unknown,
         })
     }
@@ -90,6 +91,7 @@ impl History for Nothing {
             made: 3,
             open: 2,
             gone: 1,
+            dead_letters: 1,
             next: from.is_none().then_some(9),
         })
     }
@@ -139,6 +141,7 @@ async fn each_answer_is_as_the_document_says() {
         ("POST", "/e%2F1:replay", "", 202),
         ("POST", "/open:replay", "", 409),
         ("POST", "/gone:replay", "", 410),
+        ("POST", "/dead:replay", "", 409),
         ("POST", "/other:replay", "", 404),
         ("POST", "/e%2F1:cancel", "", 200),
         ("POST", "/open:cancel", "", 409),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::domain::dead_letter;
 use crate::domain::delivery_log::{Record, State, Timings, headers};
 use crate::domain::id::{EventId, Uid, delivery_id};
 use crate::engine::history::{Shown, event_of};
@@ -20,6 +21,8 @@ pub(super) struct Item {
     state: &'static str,
     attempt: u32,
     replay: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter_from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +81,16 @@ fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// The destination that gave the event up, by the request's headers.
+fn dead_letter_from(record: &Record) -> Option<String> {
+    // Only deliveries that were not made with their event can be dead letters.
+    let read = record.replayed.then(|| headers(record, None))?;
+    let from = read
+        .into_iter()
+        .find(|(name, _)| *name == dead_letter::FROM.as_str());
+    from.map(|(_, value)| value)
+}
+
 /// An attempt.
 pub(super) fn item(record: &Record) -> Item {
     let sent = matches!(
@@ -90,6 +103,7 @@ pub(super) fn item(record: &Record) -> Item {
         state: record.state.as_str(),
         attempt: record.attempt,
         replay: record.replayed,
+        dead_letter_from: dead_letter_from(record),
         accepted: None,
         time: Some(record.began),
         milliseconds: sent.then(|| Milliseconds::of(&record.timings)),
@@ -120,6 +134,7 @@ pub(super) fn waiting(waiting: &Waiting) -> Option<Item> {
         state: state_of(&waiting.open),
         attempt: waiting.open.attempts,
         replay: waiting.open.replayed,
+        dead_letter_from: None,
         accepted: event.map(|event| event.accepted),
         time: None,
         milliseconds: None,

@@ -194,7 +194,8 @@ impl Store {
                 let kind = self.words.intern(&self.connection, &record.event_type)?;
                 let reason = self.words.intern(&self.connection, &record.reason)?;
                 let headers = if are_shared(&record.headers) {
-                    self.words.intern_shared(&self.connection, &record.headers)?
+                    self.words
+                        .intern_shared(&self.connection, lane, &record.headers)?
                 } else {
                     Word::Text(&record.headers)
                 };
@@ -281,6 +282,7 @@ impl Store {
                 forget.execute([lane])?;
                 drop(forget);
                 self.lanes.remove(&uid);
+                self.words.forget(lane);
             }
         }
         trimmed.more = trimmed.bytes > max_bytes && trimmed.removed > 0;
@@ -345,6 +347,8 @@ pub(super) fn unpack(packed: &[u8]) -> Timings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::delivery_log::State;
+    use crate::domain::id::EventId;
 
     #[test]
     fn a_file_is_begun_anew_for_damage_but_not_for_a_statement_that_fails() {
@@ -361,5 +365,66 @@ mod tests {
         std::fs::write(&path, vec![0x55; 8192]).unwrap();
         let fault = Store::open(&path).map(drop).unwrap_err();
         assert!(fault.begin_anew, "{fault}");
+    }
+
+    fn record(lane: &str, seq: u64, headers: &str) -> Record {
+        Record {
+            lane: Uid::new(lane),
+            event_id: EventId::parse(&format!("e{seq}")).unwrap(),
+            event_type: "a".into(),
+            seq,
+            attempt: 1,
+            began: Timestamp::UNIX_EPOCH,
+            state: State::Delivered,
+            status: Some(200),
+            reason: "".into(),
+            message: String::new(),
+            timings: Timings::default(),
+            headers: headers.into(),
+            excerpt: None,
+            next_attempt: None,
+            replayed: false,
+        }
+    }
+
+    #[test]
+    fn a_destination_whose_headers_differ_with_each_event_leaves_others_room_for_theirs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deliveries.db");
+        let mut store = Store::open(&path).unwrap();
+        let various = (0..20_000).map(|seq| record("various", seq, &format!("x-user: {}\n", seq / 2)));
+        let various: Vec<_> = various.collect();
+        store.write(&various, Timestamp::UNIX_EPOCH).unwrap();
+        store
+            .write(&[record("plain", 1, "x-a: b\n")], Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let number = |sql: &str| -> i64 { store.connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+        let words = number("SELECT count(*) FROM words");
+        assert!(words < 200, "{words}");
+        let shared = "SELECT count(*) FROM attempts JOIN lanes ON lane = lanes.number
+            WHERE uid = 'plain' AND typeof(headers) = 'integer'";
+        assert_eq!(number(shared), 1);
+    }
+
+    #[test]
+    fn texts_of_which_nothing_is_left_make_room_when_the_file_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deliveries.db");
+        let mut store = Store::open(&path).unwrap();
+        let kept = record("plain", 1, "x-a: b\n");
+        store
+            .write(std::slice::from_ref(&kept), Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000)
+            INSERT INTO words(text) SELECT 'unused ' || i FROM n";
+        store.connection.execute_batch(fill).unwrap();
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        let words: i64 = store
+            .connection
+            .query_row("SELECT count(*) FROM words", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(words, 3, "type, reason and headers of the record");
+        assert!(matches!(store.words.find("x-a: b\n"), Word::Number(_)));
     }
 }

@@ -1,6 +1,8 @@
 //! [`Words`]: texts that many records share, stored once.
 //!
-//! Bounded: beyond [`MOST`] texts or [`MOST_BYTES`], a text stands in its record itself.
+//! Bounded: beyond [`MOST`] texts or [`MOST_BYTES`], a text stands in its record itself; so do the headers of a
+//! destination that has had [`MOST_OF_LANE`] others, because they will differ the next time, too. Texts that no record has
+//! any more go when a file is opened that is more than half full of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 const MOST: usize = 10_000;
 /// Most bytes of them.
 const MOST_BYTES: usize = 4 << 20;
+/// Most headers of one destination while a file is open: they change with its configuration, unless with each event.
+const MOST_OF_LANE: u32 = 64;
 /// Most texts that are known by where they lie in memory.
 const MOST_RECENT: usize = 256;
 
@@ -23,6 +27,8 @@ pub(super) struct Words {
     bytes: usize,
     /// By address, which stays theirs as long as they are here: records share them, and they are long to hash.
     recent: HashMap<usize, (Arc<str>, i64)>,
+    /// Headers that a destination, by number, has added.
+    added: HashMap<i64, u32>,
 }
 
 /// A text as it is stored.
@@ -44,8 +50,22 @@ impl ToSql for Word<'_> {
 }
 
 impl Words {
-    /// Reads the texts of a file.
+    /// Reads the texts of a file, and removes unused ones when there are many.
     pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
+        let words = Self::read_all(connection)?;
+        if words.numbers.len() <= MOST / 2 && words.bytes <= MOST_BYTES / 2 {
+            return Ok(words);
+        }
+        connection.execute(
+            "DELETE FROM words WHERE number NOT IN (SELECT kind FROM attempts WHERE typeof(kind) = 'integer'
+             UNION SELECT reason FROM attempts WHERE typeof(reason) = 'integer'
+             UNION SELECT headers FROM attempts WHERE typeof(headers) = 'integer')",
+            [],
+        )?;
+        Self::read_all(connection)
+    }
+
+    fn read_all(connection: &Connection) -> Result<Self, rusqlite::Error> {
         let mut words = Self::default();
         let mut statement = connection.prepare("SELECT number, text FROM words")?;
         let mut rows = statement.query([])?;
@@ -79,15 +99,23 @@ impl Words {
         Ok(Word::Number(number))
     }
 
-    /// The same for a text that many records share in memory, too.
+    /// The same for headers of a destination, which many records share in memory, too.
     pub(super) fn intern_shared<'a>(
         &mut self,
         connection: &Connection,
+        lane: i64,
         text: &'a Arc<str>,
     ) -> Result<Word<'a>, rusqlite::Error> {
         let address = text.as_ptr().addr();
         if let Some((_, number)) = self.recent.get(&address) {
             return Ok(Word::Number(*number));
+        }
+        if !self.numbers.contains_key(&**text) {
+            let added = self.added.entry(lane).or_default();
+            if *added >= MOST_OF_LANE {
+                return Ok(Word::Text(text));
+            }
+            *added += 1;
         }
         let word = self.intern(connection, text)?;
         if let Word::Number(number) = word {
@@ -97,6 +125,11 @@ impl Words {
             self.recent.insert(address, (Arc::clone(text), number));
         }
         Ok(word)
+    }
+
+    /// Forgets how many headers a destination has added of which nothing is left.
+    pub(super) fn forget(&mut self, lane: i64) {
+        self.added.remove(&lane);
     }
 
     /// The stored form of a text, if any record can have it.

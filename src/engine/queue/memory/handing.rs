@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Delivery, Inner};
+use crate::domain::dead_letter;
 use crate::domain::id::Uid;
 use crate::engine::queue::asked::HandedOver;
 
@@ -14,11 +15,21 @@ impl Inner {
         };
         let event = Arc::clone(event);
         let lane = self.lanes.entry(to.clone()).or_default();
-        if lane.deliveries.keys().any(|key| key.1 == seq) {
-            return HandedOver::Open;
+        let (mut note, mut handed) = (note, HandedOver::Made);
+        if let Some((key, there)) = lane.deliveries.iter().find(|(key, _)| key.1 == seq) {
+            if there.claim.is_some() {
+                return HandedOver::InFlight;
+            }
+            let Some(joined) = dead_letter::join(&note, there.note.as_deref()) else {
+                return HandedOver::Open;
+            };
+            (note, handed) = (joined, HandedOver::Joined);
+            let key = *key;
+            lane.deliveries.remove(&key);
+        } else {
+            *self.pending.entry(event.project.uid.clone()).or_default() += 1;
         }
         let at = now.max(event.accepted.as_millisecond().saturating_add(1));
-        *self.pending.entry(event.project.uid.clone()).or_default() += 1;
         let delivery = Delivery {
             bytes: event.content.to_stored().map_or(0, |stored| stored.len()),
             event,
@@ -29,6 +40,6 @@ impl Inner {
             replayed: true,
         };
         lane.deliveries.insert((at, seq), delivery);
-        HandedOver::Made
+        handed
     }
 }

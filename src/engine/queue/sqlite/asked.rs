@@ -77,6 +77,7 @@ struct Candidate {
 struct Found {
     candidates: Vec<Candidate>,
     gone: u64,
+    elsewhere: u64,
     next: Option<u64>,
 }
 
@@ -145,6 +146,7 @@ impl Writer {
         let found = look(self.connection()?, number, replay)?;
         let mut replayed = Replayed {
             gone: found.gone,
+            elsewhere: found.elsewhere,
             next: found.next,
             ..Replayed::default()
         };
@@ -256,9 +258,6 @@ impl Writer {
         let mut places: Vec<i64> = hint.into_iter().collect();
         places.extend(places_of(connection, id)?);
         for seq in places {
-            if !went_to(connection, number, seq)? {
-                continue;
-            }
             let (Stored::Event(event), _) = read_event(connection, &mut facts, seq)? else {
                 continue;
             };
@@ -266,6 +265,9 @@ impl Writer {
                 continue;
             }
             let open = self.open(lane, number, seq, event.accepted.as_millisecond())?;
+            if open.is_none() && !went_to(connection, number, seq)? {
+                continue;
+            }
             let open = match open {
                 Some((key, attempts)) => Some(self.describe(lane, number, key, attempts)?),
                 None => None,
@@ -444,12 +446,16 @@ fn look_at(connection: &Connection, lane: i64, events: &[(u64, EventId)]) -> Res
     for (position, id) in events.iter().take(REPLAY_STEP) {
         let seq = position.cast_signed();
         match accepted_of(connection, seq)? {
-            Some((accepted, project)) if is_at(connection, seq, id)? && went_to(connection, lane, seq)? => {
-                found.candidates.push(Candidate {
-                    seq,
-                    project,
-                    accepted,
-                });
+            Some((accepted, project)) if is_at(connection, seq, id)? => {
+                if went_to(connection, lane, seq)? {
+                    found.candidates.push(Candidate {
+                        seq,
+                        project,
+                        accepted,
+                    });
+                } else {
+                    found.elsewhere += 1;
+                }
             }
             _ => found.gone += 1,
         }
