@@ -43,6 +43,9 @@ pub struct Health {
     pub consecutive_failures: u64,
     /// When the current row of failures began.
     pub failing_since: Option<Timestamp>,
+    /// Since when attempts fail that are made again and for which the receiver is not to blame: they do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_up_since: Option<Timestamp>,
     /// Last success.
     pub last_success: Option<Timestamp>,
     /// Last failure.
@@ -199,7 +202,9 @@ impl Health {
             return self.record_life(started, now);
         }
         if !failure.reason.counts_against_receiver() {
-            return None;
+            // What is given up holds nothing up.
+            let holds_up = !failure.reason.is_terminal();
+            return holds_up.then(|| self.record_held_up(policy, now)).flatten();
         }
         let first = !self.is_failing();
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
@@ -219,6 +224,17 @@ impl Health {
             });
             return Some(Signal::Disabled(reason));
         }
+        first.then_some(Signal::Failing)
+    }
+
+    /// The receiver was not reached, and is not to blame.
+    fn record_held_up(&mut self, policy: &DisablePolicy, now: Timestamp) -> Option<Signal> {
+        if let Some(disabled) = &mut self.disabled {
+            disabled.next_probe = next_probe(policy, disabled.reason, now);
+            return None;
+        }
+        let first = !self.is_failing();
+        self.held_up_since.get_or_insert(now);
         first.then_some(Signal::Failing)
     }
 
@@ -255,10 +271,16 @@ impl Health {
         self.suppressed = self.suppressed.saturating_add(count);
     }
 
-    /// Whether the last attempt failed.
+    /// Whether the last attempt failed, whoever is to blame.
     #[must_use]
     pub const fn is_failing(&self) -> bool {
-        self.consecutive_failures > 0
+        self.consecutive_failures > 0 || self.held_up_since.is_some()
+    }
+
+    /// Since when attempts fail, whoever is to blame.
+    #[must_use]
+    pub fn fails_since(&self) -> Option<Timestamp> {
+        self.failing_since.into_iter().chain(self.held_up_since).min()
     }
 
     /// Takes note of the object's generation and enable request. A new one of either re-enables at once and forgets
@@ -299,6 +321,7 @@ impl Health {
     fn forgive(&mut self) {
         self.consecutive_failures = 0;
         self.failing_since = None;
+        self.held_up_since = None;
         self.resting_until = None;
         self.rests = 0;
         self.disabled = None;

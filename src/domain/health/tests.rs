@@ -92,6 +92,44 @@ fn our_own_faults_do_not_count_against_the_receiver() {
 }
 
 #[test]
+fn a_proxys_failures_show_until_an_attempt_gets_through_and_never_disable() {
+    let (mut health, policy) = (Health::default(), policy(1, 0));
+    let refused = failed(FailureReason::ProxyRefused);
+    assert_eq!(
+        health.record(&policy, &refused, at(0), at(0)),
+        Some(Signal::Failing)
+    );
+    assert_eq!(health.record(&policy, &refused, at(9), at(9)), None);
+    assert!(health.is_failing() && health.disabled.is_none());
+    assert_eq!(
+        (health.fails_since(), health.consecutive_failures),
+        (Some(at(0)), 0)
+    );
+    let again: Health = serde_json::from_str(&serde_json::to_string(&health).unwrap()).unwrap();
+    assert_eq!(again, health, "it survives a restart");
+    assert_eq!(
+        health.record(&policy, &DELIVERED, at(10), at(11)),
+        Some(Signal::Recovered)
+    );
+    assert!(!health.is_failing());
+    health.record(&policy, &refused, at(12), at(12));
+    health.observe(7, Some("again"));
+    assert!(
+        !health.is_failing(),
+        "who asks for another try is not told of the last"
+    );
+}
+
+#[test]
+fn a_probe_that_the_proxy_stops_moves_the_next_one() {
+    let (mut health, policy) = (Health::default(), policy(1, 0));
+    health.record(&policy, &failed(FailureReason::Timeout), at(0), at(0));
+    let stopped = failed(FailureReason::ProxyFailed);
+    assert_eq!(health.record(&policy, &stopped, at(900), at(900)), None);
+    assert_eq!(health.disabled.unwrap().next_probe, Some(at(1800)));
+}
+
+#[test]
 fn a_failed_probe_moves_the_next_one_and_a_good_one_recovers() {
     let mut health = Health::default();
     let policy = policy(1, 0);

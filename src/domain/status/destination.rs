@@ -348,7 +348,7 @@ fn set_delivering(conditions: &mut Conditions<'_>, facts: &DestinationFacts<'_>)
             "spec.suspend is true: events are kept and nothing is sent".to_owned(),
         )
     } else if let Some(failure) = failing {
-        let since = seconds(health.failing_since.unwrap_or(failure.time)).0;
+        let since = seconds(health.fails_since().unwrap_or(failure.time)).0;
         (
             Truth::False,
             failure.reason.as_str(),
@@ -402,7 +402,7 @@ fn numbers(facts: &DestinationFacts<'_>, delivery: Delivery<'_>) -> DeliveryStat
             status_code: failure.status.map(Into::into),
             message: failure.message.clone(),
         }),
-        failing_since: health.failing_since.map(seconds),
+        failing_since: health.fails_since().map(seconds),
         disabled_time: disabled.map(|disabled| seconds(disabled.since)),
         waiting_for: delivery.waiting_for.map(ToOwned::to_owned),
         next_attempt_time: delivery.next_attempt.map(seconds),

@@ -135,6 +135,11 @@ fn every_state_has_its_conditions() {
         failing_since: None,
         ..failing()
     };
+    let held_up = Health {
+        held_up_since: Some(at(45)),
+        last_failure: Some(failure(50, FailureReason::ProxyRefused)),
+        ..healthy()
+    };
     let older = Health {
         generation: 2,
         ..disabled(DisableReason::AutoDisabled)
@@ -159,6 +164,11 @@ fn every_state_has_its_conditions() {
             Configuration::InForce(&sending),
             gave_up,
             "True/Succeeded False/TemplateFault - - Delivering",
+        ),
+        (
+            Configuration::InForce(&sending),
+            held_up,
+            "True/Succeeded False/ProxyRefused - - Failing",
         ),
         (
             Configuration::InForce(&sending),

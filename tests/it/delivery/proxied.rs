@@ -50,7 +50,14 @@ async fn webhooks_that_set_no_proxy_go_through_the_installations_whose_password_
     stage.publish("x", &json!({})).await;
     stage.receiver.wait_for("/direct", 2).await;
     let is_refused = |ed: &Value| ed["status"]["delivery"]["lastFailure"]["reason"] == "ProxyRefused";
-    stage.until("ed", "usual", "the proxy refuses", is_refused).await;
+    let ed = stage.until("ed", "usual", "the proxy refuses", is_refused).await;
+    let delivering = condition(&ed, "Delivering");
+    assert_eq!(
+        (&delivering["status"], &delivering["reason"]),
+        (&json!("False"), &json!("ProxyRefused")),
+        "{delivering}"
+    );
+    assert_eq!(ed["status"]["delivery"]["state"], "Failing");
     assert_eq!(stage.receiver.received("/usual").len(), 1);
     write("password", PASSWORD);
     stage.receiver.wait_for("/usual", 2).await;
