@@ -284,6 +284,18 @@ mod tests {
             );
             assert_eq!(proxy(&json!({"direct": true}), &half), Ok(None));
         }
+        for (user_name, secret, part) in [
+            ("me", "hun\nter2", "a password has no control characters"),
+            ("m:e", "hunter2", "a user name has no \":\""),
+        ] {
+            let bad = [url.clone(), (user, text(user_name)), (password, text(secret))];
+            let fault = proxy(&Value::Null, &bad).unwrap_err();
+            assert!(
+                fault.contains(part) && fault.contains("--proxy-auth-dir"),
+                "{fault}"
+            );
+            assert!(!fault.contains("ter2"), "{fault}");
+        }
     }
 
     #[test]

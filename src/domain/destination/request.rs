@@ -38,6 +38,9 @@ const ONE_PROXY: &str =
 const LOGIN_MISSING: &str = "Postrider was installed with a proxy whose user name or password is missing in the folder \
                              of --proxy-auth-dir (chart value egress.proxy.secretName); have it put there, or set \
                              proxy.direct to go without";
+const LOGIN_UNUSABLE: &str = "Postrider was installed with a proxy whose user name or password is unusable";
+const LOGIN_MENDING: &str = "have the files in the folder of --proxy-auth-dir (chart value egress.proxy.secretName) \
+                             put right, or set proxy.direct to go without";
 const CA: &str = "spec.webhook.tls.caFrom";
 const CERTIFICATE: &str = "spec.webhook.tls.clientCertificateFrom.secretRef";
 /// Keys of a Secret of type `kubernetes.io/tls`.
@@ -272,7 +275,14 @@ impl Check<'_> {
                     self.faults.missing(PROXY, LOGIN_MISSING);
                     return None;
                 };
-                Some(self.login(PROXY, &user, &Secret::new(password))?)
+                match login(&user, &Secret::new(password)) {
+                    Ok(value) => Some(value),
+                    Err(fault) => {
+                        self.faults
+                            .missing(PROXY, format!("{LOGIN_UNUSABLE}: {fault}; {LOGIN_MENDING}"));
+                        return None;
+                    }
+                }
             }
             _ => {
                 self.faults.missing(PROXY, LOGIN_MISSING);
@@ -412,18 +422,13 @@ impl Check<'_> {
     }
 
     fn login(&mut self, path: &str, user: &str, password: &Secret<String>) -> Option<HeaderValue> {
-        let control = |text: &str| text.chars().any(char::is_control);
-        let fault = if user.contains(':') || control(user) {
-            "a user name has no \":\" and no control characters"
-        } else if control(password.expose()) {
-            "a password has no control characters"
-        } else if user.len().saturating_add(password.expose().len()) > MAX_TOKEN / 2 {
-            "user name and password have at most 2048 bytes together"
-        } else {
-            return oauth2::basic(user, password);
-        };
-        self.faults.invalid(path, fault);
-        None
+        match login(user, password) {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.faults.invalid(path, fault);
+                None
+            }
+        }
     }
 
     fn bearer(&mut self, source: &SecretKeySource) -> Option<HeaderValue> {
@@ -560,6 +565,20 @@ impl Check<'_> {
             .extend(asked.authorization.map(|value| (header::AUTHORIZATION, value)));
         webhook.request = asked.form;
         Some(webhook)
+    }
+}
+
+/// The value of a header for a user name and password.
+fn login(user: &str, password: &Secret<String>) -> Result<HeaderValue, &'static str> {
+    let control = |text: &str| text.chars().any(char::is_control);
+    if user.contains(':') || control(user) {
+        Err("a user name has no \":\" and no control characters")
+    } else if control(password.expose()) {
+        Err("a password has no control characters")
+    } else if user.len().saturating_add(password.expose().len()) > MAX_TOKEN / 2 {
+        Err("user name and password have at most 2048 bytes together")
+    } else {
+        oauth2::basic(user, password).ok_or("no header can hold them")
     }
 }
 
