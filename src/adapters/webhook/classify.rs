@@ -1,9 +1,9 @@
 //! Turns errors below HTTP into [`Failure`]s.
 //!
-//! An error is read by the types in its chain of causes, never by its text: hyper-util's error wraps hyper's or our
-//! connector's, those wrap I/O errors, and an I/O error may itself wrap one of rustls. The first cause that says
-//! something definite decides. Messages say what happened and what to do; they never hold the URL, because none of
-//! these errors does.
+//! An error is read by the types in its chain of causes, never by its text (but for [`unnamed`]): hyper-util's error
+//! wraps hyper's or our connector's, those wrap I/O errors, and an I/O error may itself wrap one of rustls. The first
+//! cause that says something definite decides. Messages say what happened and what to do; they never hold the URL,
+//! because none of these errors does.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -258,6 +258,7 @@ fn tls(error: &rustls::Error) -> Verdict {
                 "the receiver's certificate is not valid yet; check both clocks".to_owned()
             }
             CertificateError::Revoked => "the receiver's certificate is revoked".to_owned(),
+            CertificateError::Other(other) => unnamed(other),
             other => format!("the receiver's certificate is not accepted: {other}"),
         },
         rustls::Error::InvalidMessage(_) => "the port does not speak TLS; use http:// or the TLS port".to_owned(),
@@ -266,6 +267,19 @@ fn tls(error: &rustls::Error) -> Verdict {
         other => format!("TLS failed: {other}"),
     };
     (FailureReason::TlsError, message)
+}
+
+/// A fault of a certificate for which rustls has no word of its own. The library below it, whose words these are, is
+/// not ours to name a type of, so here the word itself is read.
+fn unnamed(error: &rustls::OtherError) -> String {
+    match error.to_string().as_str() {
+        "CaUsedAsEndEntity" => {
+            "the receiver's certificate is an authority's own (CA:TRUE), as a self-signed one often \
+             is; have the receiver show one for its host name with CA:FALSE"
+                .to_owned()
+        }
+        other => format!("the receiver's certificate is not accepted: {other}"),
+    }
 }
 
 /// What a receiver means that ends TLS with an alert.

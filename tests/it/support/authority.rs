@@ -65,21 +65,28 @@ impl Authority {
 
     /// A certificate for a name.
     pub(crate) fn pair(&self, name: &str) -> Pair {
-        self.pair_with(name, false)
+        self.pair_with(name, |_| {})
     }
 
     /// The same, which has expired.
     pub(crate) fn expired(&self, name: &str) -> Pair {
-        self.pair_with(name, true)
-    }
-
-    fn pair_with(&self, name: &str, expired: bool) -> Pair {
-        let mut params = CertificateParams::new([name.to_owned()]).expect("parameters");
-        params.distinguished_name.push(DnType::CommonName, name);
-        if expired {
+        self.pair_with(name, |params| {
             params.not_before = date_time_ymd(2020, 1, 1);
             params.not_after = date_time_ymd(2021, 1, 1);
-        }
+        })
+    }
+
+    /// The same, which is an authority's.
+    pub(crate) fn intermediate(&self, name: &str) -> Pair {
+        self.pair_with(name, |params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        })
+    }
+
+    fn pair_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = CertificateParams::new([name.to_owned()]).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Pair {
