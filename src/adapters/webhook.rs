@@ -51,6 +51,7 @@ use self::connect::{Answered, Connector, Route};
 use self::guard::Guard;
 use self::phases::Phases;
 use self::pools::Pools;
+use self::proxy::Way;
 use self::token::{Token, Tokens};
 use crate::domain::delivery::WebhookRequest;
 use crate::domain::delivery_log::Timings;
@@ -206,6 +207,7 @@ impl HttpTransport {
             })?,
         };
         let client = pool.as_ref().unwrap_or(&self.client);
+        progress.way = proxy.map(|_| Way::new(url.scheme() == "https"));
         let made = || {
             let mut made = Request::new(Payload {
                 bytes: Some(request.body.clone()),
@@ -223,12 +225,19 @@ impl HttpTransport {
                 .or_insert_with(|| self.user_agent.clone());
             made
         };
-        let mut answer = client.request(made()).await;
+        let attempt = async || match &progress.way {
+            None => client.request(made()).await,
+            Some(way) => {
+                progress.sent.store(false, Ordering::Relaxed);
+                way.watch(client.request(made())).await
+            }
+        };
+        let mut answer = attempt().await;
         for _ in 0..MAX_REPEATS {
             if !answer.as_ref().is_err_and(classify::is_stale) {
                 break;
             }
-            answer = client.request(made()).await;
+            answer = attempt().await;
         }
         let (head, body) = answer
             .map_err(|error| self.failed(&error, progress))?

@@ -18,7 +18,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use super::connect::{Answered, ConnectError};
 use super::guard::LookupError;
-use super::proxy::ProxyError;
+use super::proxy::{ProxyError, Way};
 use crate::domain::egress::Refusal;
 use crate::domain::outcome::{Failure, FailureReason};
 
@@ -27,6 +27,8 @@ use crate::domain::outcome::{Failure, FailureReason};
 pub(super) struct Progress {
     /// The request's body was taken, so there is a connection.
     pub(super) sent: Arc<AtomicBool>,
+    /// The way through a proxy, when there is one.
+    pub(super) way: Option<Way>,
     /// The answer's head is here.
     pub(super) status: Option<u16>,
     /// The request waits for its token.
@@ -55,9 +57,24 @@ impl Progress {
                 "the receiver answered {status}, but its body did not end within {deadline:?}; answer with a short one"
             )
         } else if self.sent.load(Ordering::Relaxed) {
+            if self.way.as_ref().is_some_and(|way| !way.tunnels) {
+                let message = format!(
+                    "no answer through the proxy within {deadline:?}; check that the proxy reaches the receiver; answer \
+                     first and work afterwards, or raise the destination's timeout"
+                );
+                return self.fail(FailureReason::Timeout, message);
+            }
             format!(
                 "no answer within {deadline:?}; answer first and work afterwards, or raise the destination's timeout"
             )
+        } else if let Some(way) = &self.way {
+            if !way.is_open() {
+                let message = format!(
+                    "the proxy did not answer within {deadline:?}; check the proxy, its host and port"
+                );
+                return self.fail(FailureReason::ProxyFailed, message);
+            }
+            format!("no connection through the proxy within {deadline:?}; check the receiver's host and port")
         } else {
             format!("no connection within {deadline:?}; check host, port and firewall")
         };

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -23,6 +24,37 @@ use crate::domain::proxy::Proxy;
 
 /// Most bytes of a proxy's answer to `CONNECT`.
 const MAX_ANSWER: usize = 8 * 1024;
+
+tokio::task_local! {
+    /// As with the phases: the pool calls the connector within the request's own task.
+    static WAY: Way;
+}
+
+/// How far a request got on its way through a proxy.
+#[derive(Clone, Default)]
+pub(super) struct Way {
+    agreed: Arc<AtomicBool>,
+    /// The proxy opens a tunnel, and does not pass the request on itself.
+    pub(super) tunnels: bool,
+}
+
+impl Way {
+    pub(super) fn new(tunnels: bool) -> Self {
+        let agreed = Arc::default();
+        Self { agreed, tunnels }
+    }
+
+    /// Whether the proxy is reached and has agreed to what it was asked.
+    pub(super) fn is_open(&self) -> bool {
+        self.agreed.load(Ordering::Relaxed)
+    }
+
+    /// Runs a request, from the start of its way.
+    pub(super) async fn watch<F: Future>(&self, request: F) -> F::Output {
+        self.agreed.store(false, Ordering::Relaxed);
+        WAY.scope(self.clone(), request).await
+    }
+}
 
 /// A connection in both directions.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -80,6 +112,8 @@ impl Dialer {
                 .await
                 .map_err(ConnectError::Proxy)?;
         }
+        // A connection that is opened for no request in particular finds none.
+        let _ = WAY.try_with(|way| way.agreed.store(true, Ordering::Relaxed));
         Ok(stream)
     }
 

@@ -234,12 +234,42 @@ async fn proxies_that_refuse_break_or_are_none_are_told_apart_from_receivers() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_hangs_ends_with_the_deadline() {
+async fn a_proxy_that_hangs_ends_with_the_deadline_and_is_to_blame_where_it_can_be_known() {
     let hangs = Receiver::start(async |mut stream, _| closed(&mut stream).await).await;
-    let mut request = webhook("https://receiver.example");
-    request.passage = Some(Arc::new(through(&hangs.origin())));
-    let failure = transport().send(&request, SHORT).await.expect_err("a failure");
-    assert_eq!(failure.reason, Timeout);
+    let (plain, secure) = (hangs.origin(), hangs.origin().replace("http:", "https:"));
+    let opens = Receiver::start(|mut stream, _| async move {
+        request(&mut stream).await;
+        answer(&mut stream, "HTTP/1.1 200 OK\r\n\r\n").await;
+        closed(&mut stream).await;
+    })
+    .await;
+    let opens = opens.origin();
+    let silent = "the proxy did not answer within 400ms";
+    for (target, through_it, reason, part) in [
+        ("https://receiver.example", &*plain, ProxyFailed, silent),
+        ("https://receiver.example", &*secure, ProxyFailed, silent),
+        ("http://receiver.example", &*secure, ProxyFailed, silent),
+        // Whose silence it is, nobody can tell.
+        (
+            "http://receiver.example",
+            &*plain,
+            Timeout,
+            "no answer through the proxy within 400ms",
+        ),
+        // The proxy has opened the tunnel: what is in it is the receiver's.
+        (
+            "https://receiver.example",
+            &*opens,
+            Timeout,
+            "no connection through the proxy within 400ms",
+        ),
+    ] {
+        let mut request = webhook(target);
+        request.passage = Some(Arc::new(through(through_it)));
+        let failure = transport().send(&request, SHORT).await.expect_err("a failure");
+        assert_eq!(failure.reason, reason, "{target}: {}", failure.message);
+        assert!(failure.message.starts_with(part), "{target}: {}", failure.message);
+    }
 }
 
 #[tokio::test]
