@@ -110,6 +110,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_window_holds_for_its_time_and_no_longer(before: i32, after: i32, window in 1..i64::from(i32::MAX)) {
+        let as_json = "{{ $.event.data.invoice | json }}";
+        assert_eq!(mark(as_json, &json!({"invoice": null})), None);
+    }
+
+    #[test]
+    fn text_that_reads_null_is_a_value() {
+        let text = mark("$.event.data.invoice", &json!({"invoice": "null"}));
+        assert!(text.is_some());
             let mark = Mark { key: 1, window };
             let (before, after) = (i64::from(before), i64::from(after));
             prop_assert_eq!(mark.is_within(before, after), before.abs_diff(after) < window.unsigned_abs());
