@@ -26,16 +26,18 @@
 //!
 //! [`Template::parse`] compiles to a flat list of steps, so rendering neither recurses nor loops: one step for each
 //! placeholder, output at most [`MAX_OUTPUT`]. Numbers inside `data` pass through 64-bit integers and floats here;
-//! only the formats, and `$.event` alone, keep longer ones digit by digit.
+//! only the formats, `$.event` alone and [`key`]s keep longer ones digit by digit.
 
 pub mod field;
 mod grammar;
+pub mod key;
 mod path;
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
+use self::key::Exact;
 use self::path::{Path, Root};
 use super::delivery::Attempt;
 use super::destination::Identity;
@@ -175,6 +177,7 @@ impl Template {
             event,
             destination,
             attempt,
+            exact: None,
         };
         let (mut out, mut value) = (String::new(), String::new());
         for step in &self.steps {
@@ -225,6 +228,7 @@ impl Template {
             event,
             destination,
             attempt,
+            exact: None,
         };
         let mut out = String::with_capacity(1024);
         for step in &self.steps {
@@ -437,6 +441,8 @@ struct Context<'a> {
     event: &'a Event,
     destination: &'a Identity,
     attempt: Attempt,
+    /// `$.event` with numbers as they were written, which keys are made of.
+    exact: Option<Exact>,
 }
 
 impl<'a> Context<'a> {
@@ -487,7 +493,13 @@ impl<'a> Context<'a> {
     fn evaluate<'p>(&'p self, placeholder: &'p Placeholder) -> Result<Cow<'p, Value>, RenderError> {
         let mut value = match &placeholder.head {
             Head::Literal(text) => Some(Cow::Owned(Value::String(text.to_string()))),
-            Head::Path(path) => self.resolve(path),
+            Head::Path(path) => {
+                let value = self.resolve(path);
+                match (&self.exact, value) {
+                    (Some(exact), Some(value)) => exact.of(self.event, path, value),
+                    (_, value) => value,
+                }
+            }
         };
         for filter in &placeholder.filters {
             value = match (filter, value) {

@@ -112,6 +112,16 @@ impl Check<'_> {
         }
         let (least, most) = batch::WAITS;
         let max_wait = self.bounded(&format!("{PATH}.maxWait"), Some(&batch.max_wait), least, most);
+        let max_age = delivery.max_age.as_ref().and_then(|age| duration::parse(&age.0));
+        if let (Some(wait), Some(age)) = (max_wait, max_age)
+            && wait >= age
+        {
+            self.faults.invalid(
+                format!("{PATH}.maxWait"),
+                "must be shorter than spec.delivery.maxAge, or events are given up while they wait for others; shorten \
+                 maxWait or lengthen maxAge",
+            );
+        }
         let max_events = u32::try_from(batch.max_events)
             .ok()
             .filter(|events| (batch::LEAST_EVENTS..=batch::MOST_EVENTS).contains(events));

@@ -45,6 +45,17 @@ impl Dedup {
 }
 
 impl Mark {
+    /// The mark as it counts against an event that was seen before: what opened a shorter window then keeps it, and a
+    /// window that is shorter now holds for what was seen before, too.
+    #[must_use]
+    pub fn against(self, before: i64, until: i64) -> Self {
+        let opened = until.saturating_sub(before);
+        Self {
+            window: self.window.min(opened),
+            ..self
+        }
+    }
+
     /// Whether an event accepted then is within the window of one accepted before. Both ways, because events that are
     /// accepted at once may be stored the other way round; what is further in the future than the window was
     /// remembered by a clock that was ahead, and does not count.
@@ -99,6 +110,14 @@ mod tests {
         assert_eq!(mark(text, &json!({"invoice": null})), None);
         let fallback = "{{ $.event.user.id }}/{{ $.event.data.invoice | default('none') }}";
         assert!(mark(fallback, &json!({})).is_some(), "when it is asked for");
+        let as_json = "{{ $.event.data.invoice | json }}";
+        assert_eq!(mark(as_json, &json!({"invoice": null})), None);
+    }
+
+    #[test]
+    fn text_that_reads_null_is_a_value() {
+        let text = mark("$.event.data.invoice", &json!({"invoice": "null"}));
+        assert!(text.is_some());
     }
 
     #[test]
@@ -116,6 +135,16 @@ mod tests {
             prop_assert!(mark.is_within(before, before));
             prop_assert!(!mark.is_within(before, before + window));
         }
+    }
+
+    #[test]
+    fn the_shorter_of_two_windows_counts() {
+        let mark = Mark {
+            key: 1,
+            window: 1_000,
+        };
+        assert_eq!(mark.against(5_000, 5_400).window, 400);
+        assert_eq!(mark.against(5_000, 9_000).window, 1_000);
     }
 
     #[test]

@@ -37,7 +37,10 @@ pub(super) fn pieces<'a>(
             ));
         }
         placeholders += 1;
-        let mut cursor = Cursor { rest: tail };
+        let mut cursor = Cursor {
+            rest: tail,
+            is_bare: false,
+        };
         match cursor.placeholder(pointer) {
             Ok(placeholder) => pieces.push(Piece::Placeholder(placeholder)),
             Err(_) if is_unclosed(tail) => {
@@ -59,6 +62,18 @@ pub(super) fn pieces<'a>(
         pieces.push(Piece::Text(rest));
     }
     Ok(pieces)
+}
+
+/// The placeholder of an expression that stands without braces; the error says what is wrong and where in it.
+pub(super) fn bare(text: &str) -> Result<Placeholder, String> {
+    let mut cursor = Cursor {
+        rest: text,
+        is_bare: true,
+    };
+    cursor.placeholder("").map_err(|message| {
+        let read = text.len() - cursor.rest.len();
+        format!("{message}, {}", place("", text, read))
+    })
 }
 
 /// Whether a faulty placeholder has no end, or none before the next one begins.
@@ -86,6 +101,8 @@ fn place(cut: &str, text: &str, at: usize) -> String {
 
 struct Cursor<'a> {
     rest: &'a str,
+    /// There are no braces: the end of the text is the placeholder's.
+    is_bare: bool,
 }
 
 impl<'a> Cursor<'a> {
@@ -101,7 +118,12 @@ impl<'a> Cursor<'a> {
         let mut filters = Vec::new();
         loop {
             self.skip_space();
-            if self.eat("}}") {
+            let is_end = if self.is_bare {
+                self.rest.is_empty()
+            } else {
+                self.eat("}}")
+            };
+            if is_end {
                 return Ok(Placeholder {
                     pointer: pointer.into(),
                     head,
@@ -109,7 +131,8 @@ impl<'a> Cursor<'a> {
                 });
             }
             if !self.eat("|") {
-                return Err(format!("expected `|` or `}}}}` here, not {}", self.found()));
+                let end = if self.is_bare { "the end" } else { "`}}`" };
+                return Err(format!("expected `|` or {end} here, not {}", self.found()));
             }
             if filters.len() == MAX_FILTERS {
                 return Err(format!("a placeholder has at most {MAX_FILTERS} filters"));
@@ -126,9 +149,10 @@ impl<'a> Cursor<'a> {
                     .to_owned(),
             );
         }
+        let root = self.rest;
         let name = self.name().unwrap_or_default();
         let Some(root) = Root::parse(name) else {
-            self.rest = start;
+            self.rest = root;
             let found = self.found();
             return Err(format!(
                 "a path starts with event, project, destination or delivery, as in $.event.message, not with {found}"

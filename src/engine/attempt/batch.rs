@@ -2,7 +2,7 @@
 //!
 //! What does not go into the request ends alone, as it would without batches: what the filter no longer lets through,
 //! what is too old, damaged or cannot be rendered. What there is no room for is given back. Dead letters of others go
-//! alone, as a batch of one, because headers say whose they are.
+//! alone, each in an attempt of its own, because headers say whose they are: the lane leaves them out.
 //!
 //! For the receiver's health it is one attempt. Each event keeps its own number of attempts, its age and its place in the
 //! delivery log, and is given up alone.
@@ -57,33 +57,19 @@ struct Sorted {
     members: Vec<Member>,
     /// End without a request.
     alone: Vec<Lease>,
-    /// Dead letters of others.
-    letters: Vec<Lease>,
 }
 
 async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, leases: Vec<Lease>) {
     let Target::Webhook(webhook) = &destination.target else {
         return;
     };
-    let Some(sorted) = sort(core, lane, destination, leases).await else {
-        return;
-    };
-    let Sorted {
-        members,
-        alone,
-        letters,
-    } = sorted;
+    let Sorted { members, alone } = sort(core, destination, leases).await;
     for lease in alone {
         super::run(core, lane, destination, lease, None).await;
     }
     if members.is_empty() {
-        // The others are looked at again: each is a request.
-        if let Some(first) = letters.into_iter().next() {
-            super::run(core, lane, destination, first, None).await;
-        }
         return;
     }
-    drop(letters);
     let events: Vec<_> = members
         .iter()
         .map(|member| (&*member.event, member.number))
@@ -114,16 +100,11 @@ async fn run(core: &Arc<Core>, lane: &Lane, destination: &Destination, leases: V
     end(core, lane, destination, taken, sent).await;
 }
 
-/// Tells apart what goes into the request; `None` when the store cannot be read: then the lane is paused.
-async fn sort(core: &Core, lane: &Lane, destination: &Destination, leases: Vec<Lease>) -> Option<Sorted> {
+/// Tells apart what goes into the request.
+async fn sort(core: &Core, destination: &Destination, leases: Vec<Lease>) -> Sorted {
     let now = core.clock.now();
     let mut sorted = Sorted::default();
     for lease in leases {
-        let note = dead_letters::note(core, lane, destination, &lease).await?;
-        if note.letter.is_some() {
-            sorted.letters.push(lease);
-            continue;
-        }
         let Stored::Event(event) = &lease.stored else {
             sorted.alone.push(lease);
             continue;
@@ -141,7 +122,7 @@ async fn sort(core: &Core, lane: &Lane, destination: &Destination, leases: Vec<L
             lease,
         });
     }
-    Some(sorted)
+    sorted
 }
 
 /// A request that was made.

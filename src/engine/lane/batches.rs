@@ -3,7 +3,11 @@
 //!
 //! What waits for others is not leased, so it can be cancelled, and a restart finds it as it was. The lane wakes when the
 //! oldest has waited for long enough, when an event comes that completes a batch, and when something that failed is due.
-//! The times of the latter are known of the process's own attempts, [`MAX_RETRIES`] of them; what a restart finds waits
+//! Dead letters of others go in their turn by age, each in an attempt of its own: when the first that is chosen is one, it
+//! goes alone, else those among the others are left for the next look. What is leased and does not go is given back at
+//! once.
+//!
+//! The times of retries are known of the process's own attempts, [`MAX_RETRIES`] of them; what a restart finds waits
 //! like any other, at most `maxWait` longer.
 
 use std::sync::Arc;
@@ -13,8 +17,10 @@ use jiff::Timestamp;
 use super::{Lane, Restraint, Step, Task, wait_because, wait_until};
 use crate::domain::destination::Destination;
 use crate::domain::policy::batch::{Batch, Candidate};
+use crate::engine::Core;
 use crate::engine::attempt;
 use crate::engine::budget::{self, Asker};
+use crate::engine::dead_letters;
 use crate::engine::metrics::Bound;
 use crate::engine::queue::{Completion, Lease, Outlook, Stored};
 
@@ -102,23 +108,47 @@ impl Task<'_> {
             .filter(|(place, _)| choice.now.contains(place))
             .map(|(_, lease)| lease)
             .collect();
+        let Some((chosen, is_letter)) = without_letters(core, lane, destination, chosen).await else {
+            return Step::Again;
+        };
         let bytes = chosen.iter().map(|lease| lease.bytes).sum();
         let units = budget::units(bytes);
         let Some(load) = self.take_units(asker, units) else {
             drop((place, chosen));
             return self.wait_for_room(asker, units).await;
         };
-        let attempt = attempt::batch::make(
-            Arc::clone(core),
-            Arc::clone(lane),
-            Arc::clone(destination),
-            chosen,
-            (place, load),
-        );
-        self.attempts.spawn(attempt);
-        self.pacing.took(core, destination);
+        let (core, lane, destination) = (Arc::clone(core), Arc::clone(lane), Arc::clone(destination));
+        self.pacing.took(&core, &destination);
+        let shares = (place, load);
+        if !is_letter {
+            self.attempts
+                .spawn(attempt::batch::make(core, lane, destination, chosen, shares));
+        } else if let Some(letter) = chosen.into_iter().next() {
+            self.attempts
+                .spawn(attempt::make(core, lane, destination, letter, shares, None));
+        }
         Step::Again
     }
+}
+
+/// The first alone when it is a dead letter of another destination, and that it is one; else those that are none. The
+/// others are given back. `None` when the store cannot be read: then the lane is paused.
+async fn without_letters(
+    core: &Core,
+    lane: &Lane,
+    destination: &Destination,
+    chosen: Vec<Lease>,
+) -> Option<(Vec<Lease>, bool)> {
+    let mut others = Vec::with_capacity(chosen.len());
+    for lease in chosen {
+        let note = dead_letters::note(core, lane, destination, &lease).await?;
+        match note.letter {
+            None => others.push(lease),
+            Some(_) if others.is_empty() => return Some((vec![lease], true)),
+            Some(_) => {}
+        }
+    }
+    Some((others, false))
 }
 
 /// What was tried before and put back to the place of its age, after a pause, is like what was not.

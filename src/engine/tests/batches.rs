@@ -139,6 +139,62 @@ async fn each_event_is_given_up_alone() {
     );
 }
 
+/// `a` gives up at once what then goes to `dead`.
+fn with_dead_letters(fixture: &Fixture, dead: &Value, script: Script) {
+    let once = json!({"retry": {"maxAttempts": 1}, "deadLetter": {"name": "dead"}});
+    fixture.receiver("a", &once, Script::Status(500));
+    fixture.receiver("dead", dead, script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_have_their_turn_among_events_that_come_all_the_time() {
+    let fixture = Fixture::new();
+    let slow = Script::Take(Duration::from_secs(1), 200);
+    with_dead_letters(
+        &fixture,
+        &threes(&json!({"maxInFlight": 1, "maxAge": "12s"})),
+        slow,
+    );
+    fixture.pass(1).await;
+    fixture.publish_users("a", &["l1", "l2", "l3"]).await;
+    for second in 0..12 {
+        for n in 0..3 {
+            let user = format!("{second}-{n}");
+            fixture.publish_users("dead", &[&user]).await;
+        }
+        fixture.pass(1).await;
+    }
+    fixture.pass(60).await;
+    let health = fixture.view("dead").health;
+    assert_eq!((health.delivered, health.exhausted), (39, 0));
+    assert_eq!(fixture.transport.dead_letters.lock().len(), 3);
+    let batches = fixture.batches("dead");
+    assert!(
+        batches
+            .iter()
+            .all(|users| !users.contains(' ') || !users.contains('l')),
+        "{batches:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_go_beside_each_other() {
+    let fixture = Fixture::new();
+    let slow = Script::Take(Duration::from_secs(5), 200);
+    with_dead_letters(&fixture, &threes(&json!({"maxInFlight": 4})), slow);
+    fixture.pass(1).await;
+    fixture
+        .publish_users("a", &["1", "2", "3", "4", "5", "6", "7", "8"])
+        .await;
+    fixture.pass(3).await;
+    assert_eq!((fixture.sent("dead"), fixture.most_in_flight("dead")), (4, 4));
+    let depth = fixture.view("dead").depth;
+    assert!(depth.next_due.is_some(), "what waits is not held: {depth:?}");
+    fixture.pass(30).await;
+    assert_eq!((fixture.sent("dead"), fixture.most_in_flight("dead")), (8, 4));
+    assert_eq!(fixture.view("dead").health.delivered, 8);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_event_that_waits_can_be_cancelled() {
     let fixture = Fixture::new();

@@ -113,6 +113,20 @@ async fn another_window_or_key_holds_from_the_next_event_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_longer_window_holds_for_what_is_seen_from_then_on() {
+    let fixture = Fixture::new();
+    fixture.receiver("a", &per_user("2s"), Script::Status(200));
+    let u = Some("u");
+    assert_eq!(fixture.deliveries("a", &[u]).await, [1]);
+    fixture.pass(4).await;
+    fixture.destination("a", 2, &json!({"delivery": per_user("24h")}));
+    fixture.pass(2).await;
+    assert_eq!(fixture.deliveries("a", &[u, u]).await, [1, 0]);
+    fixture.pass(3600).await;
+    assert_eq!(fixture.deliveries("a", &[u]).await, [0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_destination_that_is_made_anew_has_seen_nothing() {
     let fixture = Fixture::new();
     fixture.receiver("a", &per_user("10m"), Script::Status(200));

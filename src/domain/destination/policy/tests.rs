@@ -117,3 +117,16 @@ fn what_a_request_cannot_have_for_several_events_is_refused() {
         assert!(faults[0].starts_with(path), "{faults:?}");
     }
 }
+
+#[test]
+fn what_waits_for_others_must_not_grow_too_old_meanwhile() {
+    for age in ["1s", "10s"] {
+        let faults = check(&json!({}), &json!({"maxAge": age})).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(
+            faults[0].starts_with("spec.delivery.batch.maxWait: must be shorter than spec.delivery.maxAge"),
+            "{faults:?}"
+        );
+    }
+    assert!(check(&json!({}), &json!({"maxAge": "11s"})).is_ok());
+}

@@ -6,9 +6,9 @@ use crate::domain::id::Uid;
 use crate::domain::policy::dedup::LONGEST_WINDOW;
 use crate::engine::queue::keys::LaneKey;
 
-/// When each key was last stored, in milliseconds since 1970.
+/// When each key was last stored and until when it counts, in milliseconds since 1970.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashMap<Uid, HashMap<u128, i64>>);
+pub(super) struct Seen(HashMap<Uid, HashMap<u128, (i64, i64)>>);
 
 impl Seen {
     /// Places of the lanes that have seen an event's key; the others remember it.
@@ -20,13 +20,13 @@ impl Seen {
             let seen = self.0.entry(lane.clone()).or_default();
             if seen
                 .get(&mark.key)
-                .is_some_and(|before| mark.is_within(*before, accepted))
+                .is_some_and(|(at, until)| mark.against(*at, *until).is_within(*at, accepted))
             {
                 left_out.push(*at);
                 continue;
             }
-            seen.retain(|_, before| before.saturating_add(longest) > accepted);
-            seen.insert(mark.key, accepted);
+            seen.retain(|_, (at, _)| at.saturating_add(longest) > accepted);
+            seen.insert(mark.key, (accepted, accepted.saturating_add(mark.window)));
         }
         left_out
     }

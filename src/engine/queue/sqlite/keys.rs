@@ -1,8 +1,8 @@
 //! [`Keys`]: which keys lanes have seen, in the table of that name.
 //!
 //! A key is written with its event and asked for in the same transaction, so two publishers are one after the other.
-//! Its row says when it was stored, by which the window of the next event with it is told, and until when it counts,
-//! by which it is removed. With every [`SWEEP_EVERY`]th new key some that have ended go: of its own lane and, in turn,
+//! Its row says when it was stored and until when it counts: by both it is told whether the next event with it is within
+//! the window, by the latter it is removed. With every [`SWEEP_EVERY`]th new key some that have ended go: of its own lane and, in turn,
 //! of another one.
 //!
 //! Bounds: [`Settings::max_lane_keys`](super::Settings::max_lane_keys) and
@@ -49,9 +49,12 @@ impl Keys {
         settings: &Settings,
     ) -> Result<bool, rusqlite::Error> {
         let key = mark.key.to_be_bytes();
-        let mut known = connection.prepare_cached("SELECT at FROM keys WHERE lane = ?1 AND key = ?2")?;
-        let before: Option<i64> = known.query_row((lane, key), |row| row.get(0)).optional()?;
-        if before.is_some_and(|before| mark.is_within(before, accepted)) {
+        let mut known =
+            connection.prepare_cached("SELECT at, until FROM keys WHERE lane = ?1 AND key = ?2")?;
+        let before: Option<(i64, i64)> = known
+            .query_row((lane, key), |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if before.is_some_and(|(at, until)| mark.against(at, until).is_within(at, accepted)) {
             return Ok(false);
         }
         if before.is_none() {

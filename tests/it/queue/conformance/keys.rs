@@ -88,8 +88,12 @@ async fn a_window_that_was_changed_holds_from_then_on(queue: Arc<dyn Queue>) {
     publish(&*queue, keyed("1", 0, &["a"], 1, 10_000)).await.unwrap();
     let shorter = publish(&*queue, keyed("2", 2_000, &["a"], 1, 1_000)).await;
     assert_eq!(shorter, Ok(Enqueued::Accepted));
-    let longer = publish(&*queue, keyed("3", 9_000, &["a"], 1, 10_000)).await;
-    assert_eq!(longer, Ok(left_out(&[0])));
+    let still = publish(&*queue, keyed("3", 2_999, &["a"], 1, 10_000)).await;
+    assert_eq!(still, Ok(left_out(&[0])));
+    let longer = publish(&*queue, keyed("4", 3_000, &["a"], 1, 10_000)).await;
+    assert_eq!(longer, Ok(Enqueued::Accepted), "a window that ended stays ended");
+    let from_then_on = publish(&*queue, keyed("5", 12_999, &["a"], 1, 10_000)).await;
+    assert_eq!(from_then_on, Ok(left_out(&[0])));
 }
 
 async fn an_event_that_is_a_duplicate_or_refused_leaves_no_key(queue: Arc<dyn Queue>) {
