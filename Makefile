@@ -26,9 +26,11 @@ demo: ## Show it all on a real API server; ONCE=1 checks each step and ends
 	@tools/setup.sh --no-tests
 	@ONCE=$(ONCE) tools/demo.sh
 
+# Most tests wait for something most of the time, so more of them run at once than there are processors.
 .PHONY: test
 test: tools ## Every test, those on a real control plane included
-	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" cargo test --locked
+	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" \
+	  RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$(($$(nproc) * 3))}" cargo test --locked
 
 .PHONY: chaos
 chaos: tools ## The crash tests with 100 rounds instead of 25; five minutes without an API server instead of seconds
