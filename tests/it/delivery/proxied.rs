@@ -38,7 +38,11 @@ async fn webhooks_that_set_no_proxy_go_through_the_installations_whose_password_
         "one went direct: {seen}"
     );
 
-    // Another password: the proxy refuses until the file is put right, and the receiver is not to blame.
+    // Another password: the proxy refuses until the file is put right, and the receiver is not to blame. The event
+    // waits meanwhile, so that it goes with what is read after the change.
+    stage.destination("usual", "/usual", &json!({"suspend": true, "delivery": patient}));
+    let is_suspended = |ed: &Value| condition(ed, "Delivering")["reason"] == "Suspended";
+    stage.until("ed", "usual", "the suspension", is_suspended).await;
     write("password", "wrong");
     until(|| {
         stage
@@ -49,6 +53,7 @@ async fn webhooks_that_set_no_proxy_go_through_the_installations_whose_password_
     .await;
     stage.publish("x", &json!({})).await;
     stage.receiver.wait_for("/direct", 2).await;
+    stage.destination("usual", "/usual", &json!({"suspend": false, "delivery": patient}));
     let is_refused = |ed: &Value| ed["status"]["delivery"]["lastFailure"]["reason"] == "ProxyRefused";
     let ed = stage.until("ed", "usual", "the proxy refuses", is_refused).await;
     let delivering = condition(&ed, "Delivering");
