@@ -1,5 +1,6 @@
 //! `kubectl postrider` on the examples, on broken files, on a cluster, and on what it shows itself.
 
+mod completion;
 mod forms;
 mod forward;
 mod online;
