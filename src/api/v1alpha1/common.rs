@@ -33,6 +33,10 @@ pub const DEFAULT_HEADERS: [&str; 2] = ["content-type", "user-agent"];
 /// Beginning of the headers that Postrider sets beside the standard ones.
 pub const OWN_HEADER_PREFIX: &str = "x-postrider-";
 
+/// What keys of Secrets and ConfigMaps are made of.
+const KEY_RULE: &str = "self.matches('^[-._a-zA-Z0-9]+$')";
+const KEY_MESSAGE: &str = "use letters, digits, \"-\", \"_\" and \".\"";
+
 /// What a rule made by [`header_name_rule`] says.
 pub(super) const HEADER_NAME_MESSAGE: &str =
     "this is not a header name, or one that HTTP or Postrider itself sets; choose another name";
@@ -101,7 +105,7 @@ pub struct SecretKeyRef {
     pub name: String,
     /// Key within the Secret's data.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("use letters, digits, \"-\", \"_\" and \".\""))]
+    #[x_kube(validation = Rule::new(KEY_RULE).message(KEY_MESSAGE))]
     pub key: String,
 }
 
@@ -123,7 +127,7 @@ pub struct ConfigMapKeyRef {
     pub name: String,
     /// Key within its data.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("use letters, digits, \"-\", \"_\" and \".\""))]
+    #[x_kube(validation = Rule::new(KEY_RULE).message(KEY_MESSAGE))]
     pub key: String,
 }
 
