@@ -234,6 +234,7 @@ impl App {
         let transport = HttpTransport::new(TransportSettings {
             policy: egress.clone(),
             proxies: EgressPolicy::new(settings.allow_egress.iter().chain(&settings.allow_proxy).copied()),
+            max_idle_per_host: usize::try_from(settings.max_in_flight).unwrap_or(usize::MAX),
             ..TransportSettings::default()
         })
         .context("cannot set up the HTTP client")?;

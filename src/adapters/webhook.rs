@@ -99,7 +99,8 @@ pub struct TransportSettings {
     pub trust: Trust,
     /// Looks up names.
     pub lookup: Lookup,
-    /// Most unused connections that are kept for one scheme, host and port.
+    /// Most unused connections that are kept for one scheme, host and port. With fewer than requests are in flight at once,
+    /// connections to a busy host are closed and opened again all the time.
     pub max_idle_per_host: usize,
 }
 
@@ -111,7 +112,7 @@ impl Default for TransportSettings {
             user_agent: concat!("Postrider/", env!("CARGO_PKG_VERSION")).to_owned(),
             trust: Trust::System,
             lookup: system_lookup(),
-            max_idle_per_host: 128,
+            max_idle_per_host: 1024,
         }
     }
 }

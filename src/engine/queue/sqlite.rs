@@ -62,6 +62,7 @@ mod lanes;
 mod names;
 mod notes;
 mod opening;
+mod pace;
 mod pool;
 mod progress;
 mod raw;

@@ -1,6 +1,9 @@
 //! Kept-alive connections.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
+use tokio::sync::Barrier;
 
 use super::receiver::{Receiver, answer, request};
 use super::{LONG, send, transport};
@@ -24,6 +27,35 @@ async fn a_connection_is_used_again() {
     assert_eq!(
         (receiver.accepted(), transport.metrics().open_connections()),
         (1, 1)
+    );
+}
+
+#[tokio::test]
+async fn connections_that_were_needed_at_once_are_kept_for_the_next_time() {
+    const AT_ONCE: usize = 300;
+    let together = Arc::new(Barrier::new(AT_ONCE));
+    let receiver = Receiver::start(move |mut stream, _| {
+        let together = Arc::clone(&together);
+        async move {
+            request(&mut stream).await;
+            together.wait().await;
+            answer(&mut stream, OK).await;
+            while !request(&mut stream).await.is_empty() {
+                answer(&mut stream, OK).await;
+            }
+        }
+    })
+    .await;
+    let transport = transport();
+    let origin = receiver.origin();
+    let sent = join_all((0..AT_ONCE).map(|_| send(&transport, &origin, LONG))).await;
+    sent.into_iter().for_each(|reply| assert!(reply.is_ok()));
+    for _ in 0..20 {
+        send(&transport, &origin, LONG).await.expect("an answer");
+    }
+    assert_eq!(
+        (receiver.accepted(), transport.metrics().open_connections()),
+        (AT_ONCE, 300)
     );
 }
 

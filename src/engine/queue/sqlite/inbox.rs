@@ -87,7 +87,8 @@ struct Waiting {
     bytes: usize,
     /// Of `ops`, those that people ask for.
     asked: usize,
-    idle: bool,
+    /// The writer waits until so many calls are there.
+    ring_at: Option<usize>,
     closed: bool,
 }
 
@@ -160,21 +161,23 @@ impl Inbox {
         }
         waiting.bytes = waiting.bytes.saturating_add(bytes);
         waiting.ops.push_back(op);
-        let ring = std::mem::take(&mut waiting.idle);
+        let calls = waiting.ops.len();
+        let ring = waiting.ring_at.take_if(|wanted| *wanted <= calls);
         drop(waiting);
-        if ring {
+        if ring.is_some() {
             self.bell.notify_one();
         }
         Ok(())
     }
 
-    /// Waits for work, at most until `until`, and takes at most `most` calls of at most `bytes`, but at least one.
-    /// `None` after the end, when everything was taken.
+    /// Waits for work, at most until `until`, lets more gather until `gather`, and takes at most `most` calls of at most
+    /// `bytes`, but at least one. `None` after the end, when everything was taken.
     pub(super) fn take(
         &self,
         most: usize,
         bytes: usize,
         until: Option<Instant>,
+        gather: Option<Instant>,
         into: &mut Vec<Op>,
     ) -> Option<()> {
         let mut waiting = self.waiting.lock();
@@ -182,17 +185,26 @@ impl Inbox {
             if waiting.closed {
                 return None;
             }
-            waiting.idle = true;
+            waiting.ring_at = Some(1);
             match until {
                 None => self.bell.wait(&mut waiting),
                 Some(until) => {
                     if self.bell.wait_until(&mut waiting, until).timed_out() {
-                        waiting.idle = false;
                         break;
                     }
                 }
             }
         }
+        while let Some(gather) = gather
+            && !waiting.closed
+            && waiting.ops.len() < most
+        {
+            waiting.ring_at = Some(most);
+            if self.bell.wait_until(&mut waiting, gather).timed_out() {
+                break;
+            }
+        }
+        waiting.ring_at = None;
         let mut taken = 0_usize;
         while into.len() < most {
             let Some(next) = waiting.ops.front().map(size) else {
@@ -247,7 +259,7 @@ mod tests {
         assert_eq!(inbox.offer(events(), &metrics), Err(QueueError::Overloaded));
         assert_eq!((metrics.refused_asked.get(), metrics.refused_inbox.get()), (1, 1));
         let mut taken = Vec::new();
-        inbox.take(1, 1 << 20, None, &mut taken).unwrap();
+        inbox.take(1, 1 << 20, None, None, &mut taken).unwrap();
         inbox.offer(question(), &metrics).unwrap();
         assert_eq!(inbox.offer(question(), &metrics), Err(QueueError::Overloaded));
     }

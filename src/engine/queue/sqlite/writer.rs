@@ -1,6 +1,7 @@
 //! The writer thread: groups what waits into transactions, answers after the commit, and heals.
 //!
-//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`], or one call;
+//! Bounds: a group has at most [`Settings::group`](super::Settings::group) calls and [`GROUP_BYTES`], or one call; how
+//! long it waits for calls to share it with is bounded by [`Pace`];
 //! settlements that could not be written wait for at most `settle_patience`, or, for want of room, until there is some
 //! (see `room`).
 
@@ -16,6 +17,7 @@ use super::fault::StoreError;
 use super::inbox::{Op, Reply, Settling};
 use super::notes;
 use super::opening::{self, Opened};
+use super::pace::Pace;
 use super::room::{self, Room};
 use super::rows::Row;
 use super::store::{Group, Settle, Store};
@@ -95,15 +97,18 @@ pub(super) fn run(shared: &Arc<Shared>, opened: oneshot::Sender<()>) {
     writer.reopen(None);
     opened.send(()).ok();
     let mut ops = Vec::new();
+    let mut pace = Pace::new(Instant::now());
     loop {
         let until = writer.wake_at();
+        let gather = pace.gather();
         if shared
             .inbox
-            .take(shared.settings.group, GROUP_BYTES, until, &mut ops)
+            .take(shared.settings.group, GROUP_BYTES, until, gather, &mut ops)
             .is_none()
         {
             break;
         }
+        pace.begins(ops.len(), Instant::now());
         writer.serve(&mut ops);
     }
     writer.end();
