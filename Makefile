@@ -33,11 +33,13 @@ test: tools ## Every test, those on a real control plane included
 	  RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$(($$(nproc) * 3))}" cargo test --locked
 
 .PHONY: chaos
-chaos: tools ## The crash tests with 100 rounds instead of 25; five minutes without an API server instead of seconds
+chaos: tools ## The long forms: 100 crashes, five minutes without an API server, 10,000 destinations
 	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" \
 	  POSTRIDER_CRASH_ROUNDS=100 cargo test --locked --test it crash:: -- --nocapture
 	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" \
 	  POSTRIDER_OUTAGE_SECONDS=300 cargo test --locked --test it faults::cluster:: -- --nocapture
+	POSTRIDER_CONTROLPLANE_BIN="$(controlplane)" POSTRIDER_VERIFIERS="$(verifiers)" \
+	  POSTRIDER_DESTINATIONS=10000 cargo test --locked --test it faults::many:: -- --nocapture
 
 .PHONY: fuzz
 fuzz: ## Fuzz each parser, guided by coverage, for FUZZ_TIME (60s); TARGET=fuzz_template for one

@@ -4,6 +4,7 @@
 
 mod certificates;
 mod cluster;
+mod many;
 mod receivers;
 mod secrets;
 mod writers;

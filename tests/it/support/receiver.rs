@@ -101,6 +101,16 @@ impl Receiver {
             .collect()
     }
 
+    /// Every request that was answered 2xx, whatever its path.
+    pub(crate) fn accepted(&self) -> Vec<Received> {
+        let received = self.state.received.lock();
+        received
+            .iter()
+            .filter(|request| request.accepted)
+            .cloned()
+            .collect()
+    }
+
     /// Waits until a path has received so many requests; returns all of them.
     #[track_caller]
     pub(crate) fn wait_for(&self, path: &str, count: usize) -> impl Future<Output = Vec<Received>> {
