@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::fault::StoreError;
+use super::pace::Gather;
 use super::rows::Row;
 use super::store::Settle;
 use crate::domain::health::Health;
@@ -81,15 +82,28 @@ pub(super) enum Op {
     Damaged(String),
 }
 
+/// What is worth a commit: so many calls, or so many bytes.
+#[derive(Clone, Copy, Debug)]
+struct Enough {
+    calls: usize,
+    bytes: usize,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     ops: VecDeque<Op>,
     bytes: usize,
     /// Of `ops`, those that people ask for.
     asked: usize,
-    /// The writer waits until so many calls are there.
-    ring_at: Option<usize>,
+    /// The writer waits for this.
+    awaited: Option<Enough>,
     closed: bool,
+}
+
+impl Waiting {
+    fn has(&self, enough: Enough) -> bool {
+        self.ops.len() >= enough.calls || self.bytes >= enough.bytes
+    }
 }
 
 /// What waits for the writer thread.
@@ -161,23 +175,25 @@ impl Inbox {
         }
         waiting.bytes = waiting.bytes.saturating_add(bytes);
         waiting.ops.push_back(op);
-        let calls = waiting.ops.len();
-        let ring = waiting.ring_at.take_if(|wanted| *wanted <= calls);
+        let ring = waiting.awaited.is_some_and(|enough| waiting.has(enough));
+        if ring {
+            waiting.awaited = None;
+        }
         drop(waiting);
-        if ring.is_some() {
+        if ring {
             self.bell.notify_one();
         }
         Ok(())
     }
 
-    /// Waits for work, at most until `until`, lets more gather until `gather`, and takes at most `most` calls of at most
+    /// Waits for work, at most until `until`, lets more [`gather`](Gather), and takes at most `most` calls of at most
     /// `bytes`, but at least one. `None` after the end, when everything was taken.
     pub(super) fn take(
         &self,
         most: usize,
         bytes: usize,
         until: Option<Instant>,
-        gather: Option<Instant>,
+        gather: Option<Gather>,
         into: &mut Vec<Op>,
     ) -> Option<()> {
         let mut waiting = self.waiting.lock();
@@ -185,7 +201,8 @@ impl Inbox {
             if waiting.closed {
                 return None;
             }
-            waiting.ring_at = Some(1);
+            let calls = 1;
+            waiting.awaited = Some(Enough { calls, bytes });
             match until {
                 None => self.bell.wait(&mut waiting),
                 Some(until) => {
@@ -195,16 +212,17 @@ impl Inbox {
                 }
             }
         }
-        while let Some(gather) = gather
-            && !waiting.closed
-            && waiting.ops.len() < most
-        {
-            waiting.ring_at = Some(most);
-            if self.bell.wait_until(&mut waiting, gather).timed_out() {
-                break;
+        if let Some(Gather { until, calls }) = gather {
+            let calls = calls.min(most);
+            let enough = Enough { calls, bytes };
+            while !waiting.ops.is_empty() && !waiting.closed && !waiting.has(enough) {
+                waiting.awaited = Some(enough);
+                if self.bell.wait_until(&mut waiting, until).timed_out() {
+                    break;
+                }
             }
         }
-        waiting.ring_at = None;
+        waiting.awaited = None;
         let mut taken = 0_usize;
         while into.len() < most {
             let Some(next) = waiting.ops.front().map(size) else {
@@ -244,6 +262,61 @@ mod tests {
 
     fn events() -> Op {
         Op::Enqueue(Vec::new(), oneshot::channel().0)
+    }
+
+    /// Takes while another thread puts calls in; how many were taken.
+    fn gathered(inbox: &Inbox, gather: Gather, put: impl FnOnce() + Send) -> usize {
+        let mut taken = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(put);
+            inbox.take(512, 1 << 20, None, Some(gather), &mut taken)
+        })
+        .unwrap();
+        taken.len()
+    }
+
+    fn long_from_now(calls: usize) -> Gather {
+        let until = Instant::now() + std::time::Duration::from_secs(3600);
+        Gather { until, calls }
+    }
+
+    #[test]
+    fn the_writer_waits_until_as_many_calls_are_there_as_came_before() {
+        let inbox = Inbox::new(64, 1 << 20);
+        let put = || (0..8).for_each(|_| inbox.push(events()).unwrap());
+        assert_eq!(gathered(&inbox, long_from_now(8), put), 8);
+    }
+
+    #[test]
+    fn the_writer_waits_no_longer_than_it_is_told() {
+        let inbox = Inbox::new(64, 1 << 20);
+        inbox.push(events()).unwrap();
+        let now = Instant::now();
+        let gather = Gather { until: now, calls: 8 };
+        assert_eq!(gathered(&inbox, gather, || {}), 1);
+    }
+
+    #[test]
+    fn the_writer_waits_for_no_more_calls_when_their_bytes_fill_a_commit() {
+        let inbox = Inbox::new(64, 4 << 20);
+        let put = || {
+            inbox.push(events()).unwrap();
+            let mut waiting = inbox.waiting.lock();
+            waiting.bytes = 1 << 20;
+            drop(waiting);
+            inbox.push(events()).unwrap();
+        };
+        assert!(gathered(&inbox, long_from_now(8), put) > 0);
+    }
+
+    #[test]
+    fn closing_ends_the_wait_for_further_calls() {
+        let inbox = Inbox::new(64, 1 << 20);
+        let put = || {
+            inbox.push(events()).unwrap();
+            inbox.close();
+        };
+        assert_eq!(gathered(&inbox, long_from_now(8), put), 1);
     }
 
     #[test]
