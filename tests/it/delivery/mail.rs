@@ -71,6 +71,18 @@ async fn an_event_becomes_a_mail_once_for_each_recipient() {
     let has_failed = |ed: &Value| ed["status"]["delivery"]["lastFailure"]["reason"] == "AuthenticationFailed";
     let object = stage.until("ed", "locked-out", "it is refused", has_failed).await;
     assert!(!object.to_string().contains("hunter2"));
+    // Mails have no keys, and who asks for new ones is told so.
+    let namespace = stage.namespace.name();
+    let request = "postrider.dev/rotate-secret=a";
+    stage
+        .cluster
+        .kubectl(&["annotate", "-n", namespace, "ed/mails", request])
+        .ok();
+    let is_answered = |ed: &Value| ed["status"]["lastHandledRotateSecret"] == "a";
+    let object = stage
+        .until("ed", "mails", "the request is answered", is_answered)
+        .await;
+    assert_eq!(object["status"]["lastRotation"]["reason"], "NotGenerated");
     assert!(!stage.operator().log().contains("hunter2"));
 }
 

@@ -40,9 +40,6 @@ pub(crate) async fn hold(
     shared: &Shared,
 ) -> Result<Faults, Error> {
     let timeout = destination.timeout;
-    let Target::Webhook(webhook) = &mut destination.target else {
-        return Ok(Faults::default());
-    };
     let keys = Keys {
         object,
         identity,
@@ -51,6 +48,12 @@ pub(crate) async fn hold(
         shared,
         now: shared.context.clock.now(),
         remembered: shared.signing(&identity.uid, |held| held.current.clone()),
+    };
+    let Target::Webhook(webhook) = &mut destination.target else {
+        // Mails have no keys, but who asks for new ones is answered.
+        let rotated = keys.rotate().await?;
+        keys.remember(Signing::default(), rotated, timeout);
+        return Ok(Faults::default());
     };
     let kept = keys.kept().await?;
     if kept.is_foreign && keys.keep_previous_own() {
