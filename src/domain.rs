@@ -27,6 +27,7 @@ pub mod pattern;
 pub mod policy;
 pub mod project;
 pub mod proxy;
+pub mod reconcile_request;
 pub mod replay_request;
 pub mod request;
 pub mod retry;

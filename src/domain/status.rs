@@ -228,15 +228,5 @@ fn essence(reason: &str) -> &str {
     }
 }
 
-/// The request to echo: of several, the last in alphabetical order, because tokens usually are times.
-#[must_use]
-pub fn newest_request<'a>(requests: impl IntoIterator<Item = Option<&'a str>>) -> Option<&'a str> {
-    requests
-        .into_iter()
-        .flatten()
-        .filter(|token| !token.is_empty())
-        .max()
-}
-
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use super::dead_letters::DeadLetters;
 use super::error::{Class, Error, backoff};
 use super::metrics::KubeMetrics;
 use super::notices::Notices;
-use super::observed::Watched;
+use super::observed::{Observed, Watched};
 use super::references::References;
 use super::signing::Held;
 use super::trigger::Triggers;
@@ -23,6 +23,7 @@ use crate::adapters::installation::Installation;
 use crate::domain::destination::{Identity, Subscription};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::id::{ObjectKey, Uid};
+use crate::domain::reconcile_request::Requests;
 use crate::domain::retry;
 use crate::domain::secret::Secret;
 use crate::engine::clock::Clock;
@@ -104,6 +105,8 @@ struct Memory {
     failures: u32,
     /// What is known of a destination's signing keys.
     signing: Held,
+    /// The requests to reconcile that it has carried.
+    requests: Requests,
     /// What a destination wanted when its spec last decoded, and in which generation.
     subscription: Option<(i64, Subscription)>,
     /// When everything was last read anew.
@@ -235,6 +238,20 @@ impl Shared {
     /// What is remembered of a destination's signing keys.
     pub(super) fn signing<T>(&self, uid: &Uid, look: impl FnOnce(&mut Held) -> T) -> T {
         look(&mut self.memories.lock().entry(uid.clone()).or_default().signing)
+    }
+
+    /// The request to reconcile that is echoed; `handled` is the one that was last.
+    pub(super) fn reconcile_request<K: Watched>(
+        &self,
+        object: &Observed<K>,
+        uid: &Uid,
+        handled: Option<&str>,
+    ) -> Option<String> {
+        let mut memories = self.memories.lock();
+        let requests = &mut memories.entry(uid.clone()).or_default().requests;
+        requests
+            .note(object.reconcile_requests(), handled)
+            .map(ToOwned::to_owned)
     }
 
     pub(super) fn read_anew(&self, uid: &Uid) {

@@ -430,6 +430,10 @@ async fn report(
         signing::refuse(object, previous.as_deref(), uid, shared);
     }
     let (signatures, rotation) = signing::told(uid, previous.as_deref(), shared);
+    let handled = previous
+        .as_ref()
+        .and_then(|status| status.last_handled_reconcile_at.as_deref());
+    let request = shared.reconcile_request(object, uid, handled);
     let replay = replays::result(shared, object, uid, previous.as_deref());
     let next = destination(&DestinationFacts {
         generation: identity.generation,
@@ -449,7 +453,7 @@ async fn report(
         signatures: &signatures,
         rotation: rotation.as_ref(),
         replay: replay.as_ref(),
-        reconcile_request: object.reconcile_request(),
+        reconcile_request: request.as_deref(),
         previous: previous.as_deref(),
         now: shared.context.clock.now(),
     });

@@ -24,7 +24,6 @@ use crate::api::{
     TEST_ANNOTATION,
 };
 use crate::domain::id::{ObjectKey, Uid};
-use crate::domain::status::newest_request;
 use crate::domain::test_send::echo;
 use crate::engine::directory::Kind;
 
@@ -136,12 +135,9 @@ impl<K: Watched> Observed<K> {
         self.annotation(ROTATE_ANNOTATION)
     }
 
-    pub(super) fn reconcile_request(&self) -> Option<&str> {
-        newest_request([
-            self.annotation(RECONCILE_ANNOTATION),
-            self.annotation(FLUX_RECONCILE_ANNOTATION),
-        ])
-        .map(echo)
+    /// Ours and Flux's.
+    pub(super) fn reconcile_requests(&self) -> [Option<&str>; 2] {
+        [RECONCILE_ANNOTATION, FLUX_RECONCILE_ANNOTATION].map(|name| self.annotation(name).map(echo))
     }
 
     /// What an owned object says of this one. It does not block the owner's deletion, which would need the right to

@@ -53,7 +53,9 @@ pub(super) fn establish(
     let proved = if let Some(proved) = told(status, &sealed) {
         proved
     } else {
-        let (generation, request) = (destination.identity.generation, object.reconcile_request());
+        let generation = destination.identity.generation;
+        let handled = status.and_then(|status| status.last_handled_reconcile_at.as_deref());
+        let request = shared.reconcile_request(object, &destination.identity.uid, handled);
         let about = format!("{}/{generation}/{}", sealed(None), request.unwrap_or_default());
         let mut asking = || ask(&proof, webhook, destination.timeout, shared);
         match context.prover.prove(&destination.identity, &about, &mut asking) {

@@ -383,6 +383,10 @@ async fn report(
     children: &[String],
 ) -> Result<Option<std::time::Duration>, Error> {
     let previous = status::current(shared, object, uid);
+    let handled = previous
+        .as_ref()
+        .and_then(|status| status.last_handled_reconcile_at.as_deref());
+    let request = shared.reconcile_request(object, uid, handled);
     let repaired = shared.context.view.store_repaired();
     let base = shared.context.public_url.as_str().trim_end_matches('/');
     let next = project(&ProjectSummary {
@@ -400,7 +404,7 @@ async fn report(
         project_id: project_id.map(AsRef::as_ref),
         token_secret: &token_secret_name(&key.name),
         notifications: children,
-        reconcile_request: object.reconcile_request(),
+        reconcile_request: request.as_deref(),
         store_repaired: repaired.as_deref(),
         previous: previous.as_deref(),
         now: shared.context.clock.now(),

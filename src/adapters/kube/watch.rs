@@ -150,7 +150,7 @@ impl<K: Watched> Intake<K> {
         object.test_request().hash(&mut hasher);
         object.rotate_request().hash(&mut hasher);
         object.replay_request().hash(&mut hasher);
-        object.reconcile_request().hash(&mut hasher);
+        object.reconcile_requests().hash(&mut hasher);
         let print = hasher.finish();
         let trigger = object_ref(&key);
         let before = self.known.insert(uid, (key, print));

@@ -444,16 +444,6 @@ fn people_are_told_once_of_each_turn() {
     assert_eq!(told(&invalid, &bad), ["Succeeded", "!ServerError"]);
 }
 
-#[test]
-fn the_newest_request_is_echoed() {
-    assert_eq!(newest_request([None, None]), None);
-    assert_eq!(newest_request([Some(""), Some("a")]), Some("a"));
-    assert_eq!(
-        newest_request([Some("2026-01-02"), Some("2026-01-01")]),
-        Some("2026-01-02")
-    );
-}
-
 fn summary<'a>(state: ProjectState<'a>, previous: Option<&'a EventProjectStatus>) -> ProjectSummary<'a> {
     ProjectSummary {
         generation: 2,
