@@ -8,6 +8,7 @@
 //! free of duplicate keys and of bounded depth before they get here.
 
 mod cloudevents;
+pub use cloudevents::subject_as_user;
 pub(crate) mod json;
 pub mod parse;
 pub mod refusal;

@@ -16,7 +16,8 @@ use super::event::{json, parse::is_event_type};
 use super::fault::{Faults, field_path};
 use super::operation::{PREFIX, is_operational};
 use super::schema::Schema;
-use crate::api::v1alpha1::event_project::{EventTypeSpec, Validation};
+use crate::api::v1alpha1::EventProjectSpec;
+use crate::api::v1alpha1::event_project::{CloudEventsSubject, EventTypeSpec, Validation};
 
 /// Most event types of a project.
 pub const MAX_TYPES: usize = 64;
@@ -51,6 +52,8 @@ static BUILT_IN: LazyLock<HashMap<&'static str, Rule>> = LazyLock::new(|| {
 pub struct TypeRules {
     /// What becomes of an event that breaks a rule.
     pub validation: Validation,
+    /// How CloudEvents are read.
+    pub subject: CloudEventsSubject,
     types: Vec<EventTypeSpec>,
     own: HashMap<Box<str>, Rule>,
     has_faults: bool,
@@ -118,8 +121,10 @@ impl TypeRules {
 
     /// Whether these are the rules of that spec.
     #[must_use]
-    pub fn is_of(&self, types: &[EventTypeSpec], validation: Validation) -> bool {
-        self.validation == validation && self.types == types
+    pub fn is_of(&self, spec: &EventProjectSpec) -> bool {
+        self.validation == spec.validation.unwrap_or_default()
+            && self.subject == spec.cloud_events_subject.unwrap_or_default()
+            && self.types == spec.event_types
     }
 
     /// Whether every type is in force.

@@ -2,6 +2,7 @@
 //! the programs they show verify what is genuine and nothing else.
 
 mod commands;
+mod fields;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

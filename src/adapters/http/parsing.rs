@@ -16,10 +16,11 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::body::Share;
-use crate::domain::event::Draft;
+use crate::api::v1alpha1::event_project::CloudEventsSubject;
 use crate::domain::event::parse::{parse, places};
 use crate::domain::event::refusal::{EventFaults, ParseError};
 use crate::domain::event::reserved::refusals;
+use crate::domain::event::{Draft, subject_as_user};
 use crate::domain::type_rules::TypeRules;
 
 /// Longest body that is parsed where it was read.
@@ -39,7 +40,10 @@ pub(super) struct Parsed {
 }
 
 fn read(body: &Bytes, headers: &HeaderMap, rules: &TypeRules, share: Share) -> Parsed {
-    let drafts = parse(body, headers).and_then(|drafts| {
+    let drafts = parse(body, headers).and_then(|mut drafts| {
+        if rules.subject == CloudEventsSubject::UserId {
+            drafts.iter_mut().for_each(subject_as_user);
+        }
         let own = refusals(&drafts, places(body, headers));
         if own.total() == 0 {
             Ok(drafts)

@@ -244,20 +244,22 @@ fn told_children(object: &Observed<EventProject>) -> Vec<String> {
 /// The rules of a project's event types, compiled unless they are known, and what is wrong with them.
 async fn types(spec: &EventProjectSpec, before: Option<&Project>) -> (Arc<TypeRules>, Faults) {
     let validation = spec.validation.unwrap_or_default();
+    let subject = spec.cloud_events_subject.unwrap_or_default();
     if let Some(before) = before
-        && before.types.is_of(&spec.event_types, validation)
+        && before.types.is_of(spec)
         && before.types.is_whole()
     {
         return (Arc::clone(&before.types), Faults::default());
     }
     if spec.event_types.is_empty() {
-        let (rules, faults) = TypeRules::compile(&[], validation);
+        let (mut rules, faults) = TypeRules::compile(&[], validation);
+        rules.subject = subject;
         return (Arc::new(rules), faults);
     }
     let types = spec.event_types.clone();
     // Many schemas are more work than the threads that wait for the network should do.
     let compiling = spawn_blocking(move || TypeRules::compile(&types, validation));
-    let (rules, faults) = match compiling.await {
+    let (mut rules, faults) = match compiling.await {
         Ok(compiled) => compiled,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
@@ -265,6 +267,7 @@ async fn types(spec: &EventProjectSpec, before: Option<&Project>) -> (Arc<TypeRu
             Err(_) => TypeRules::compile(&spec.event_types, validation),
         },
     };
+    rules.subject = subject;
     (Arc::new(rules), faults)
 }
 

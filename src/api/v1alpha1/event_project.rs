@@ -83,6 +83,11 @@ pub struct EventProjectSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
 
+    /// What the attribute `subject` of CloudEvents stands for: `Keep` (default) keeps it as the attribute that it is;
+    /// with `UserID` it is the id of the event's user, too, unless it is over 1,024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_events_subject: Option<CloudEventsSubject>,
+
     /// Who is told of the project's events without an `EventDestination` of their own. Each becomes an
     /// `EventDestination` that belongs to the project; `status.notifications` names them. The annotation
     /// `postrider.dev/suspend=true` on one of them pauses it. Default: nobody.
@@ -209,6 +214,17 @@ pub enum Validation {
     Warn,
     /// Nobody looks.
     Off,
+}
+
+/// What the attribute `subject` of CloudEvents stands for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum CloudEventsSubject {
+    /// For itself.
+    #[default]
+    Keep,
+    /// For the event's user.
+    #[serde(rename = "UserID")]
+    UserId,
 }
 
 /// The customer account that a project belongs to.

@@ -17,7 +17,7 @@ use super::json::{self, Item, Kind, Member};
 use super::parse::halted;
 use super::refusal::{EventFault, EventFaults, FaultReason, Pointer, quote};
 use super::scope::{MAX_NAME, Scope};
-use super::{Content, Draft};
+use super::{Content, Draft, User};
 
 use crate::domain::id::EventId;
 
@@ -156,6 +156,20 @@ impl Attributes {
             timestamp: self.time,
             content,
         })
+    }
+}
+
+/// Makes the attribute `subject` of what was a CloudEvent the id of the event's user, unless it is too long for one.
+pub fn subject_as_user(draft: &mut Draft) {
+    let Some(attributes) = draft.content.cloud_event.as_ref() else {
+        return;
+    };
+    let subject = json::members(attributes.get())
+        .into_iter()
+        .find(|member| member.name == "subject");
+    let id = subject.and_then(|subject| json::text(subject.value).map(Cow::into_owned));
+    if let Some(id) = id.filter(|id| id.len() <= MAX_NAME) {
+        draft.content.user = Some(User { id, metadata: None });
     }
 }
 

@@ -198,7 +198,27 @@ fn one_faulty_type_does_not_stop_the_others() {
     assert_eq!(faults.iter().count(), 1);
     assert_eq!(told(&rules, &json!({"type": "bad"})), [""; 0]);
     assert_eq!(told(&rules, &json!({"type": "good"})).len(), 1);
-    assert!(rules.is_of(&types, Validation::Enforce) && !rules.is_of(&types, Validation::Warn));
+    let spec = EventProjectSpec {
+        event_types: types,
+        validation: Some(Validation::Enforce),
+        ..EventProjectSpec::default()
+    };
+    assert!(rules.is_of(&spec));
+    let differing = [
+        EventProjectSpec {
+            validation: Some(Validation::Warn),
+            ..spec.clone()
+        },
+        EventProjectSpec {
+            cloud_events_subject: Some(CloudEventsSubject::UserId),
+            ..spec.clone()
+        },
+        EventProjectSpec {
+            event_types: Vec::new(),
+            ..spec
+        },
+    ];
+    assert!(differing.iter().all(|spec| !rules.is_of(spec)));
 }
 
 #[test]

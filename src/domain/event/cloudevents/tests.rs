@@ -259,3 +259,22 @@ fn structured_mode_wins_over_ce_headers() {
     let draft = parse(event().to_string().as_bytes(), &headers).unwrap().remove(0);
     assert_eq!(draft.id, EventId::parse("e-1"));
 }
+
+#[test]
+fn a_subject_becomes_the_user_when_it_is_to_and_stays_an_attribute() {
+    let read_one = |subject: Value| {
+        let mut drafts = read(STRUCTURED, &with("subject", subject)).unwrap();
+        let mut draft = drafts.remove(0);
+        assert!(draft.content.user.is_none());
+        subject_as_user(&mut draft);
+        draft.content
+    };
+    let content = read_one(json!("us\u{fc}-\"1\""));
+    assert_eq!(content.user.unwrap().id, "us\u{fc}-\"1\"");
+    let attributes: Value = serde_json::from_str(content.cloud_event.unwrap().get()).unwrap();
+    assert_eq!(attributes["subject"], "us\u{fc}-\"1\"");
+    assert!(read_one(json!("x".repeat(MAX_NAME + 1))).user.is_none());
+    let mut drafts = read(STRUCTURED, &event()).unwrap();
+    subject_as_user(&mut drafts[0]);
+    assert!(drafts[0].content.user.is_none());
+}
