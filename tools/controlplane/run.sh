@@ -104,8 +104,8 @@ launch() { # program
 alive() { [ -n "${pid[$1]:-}" ] && kill -0 "${pid[$1]}" 2>/dev/null; }
 
 # Waits until the API server answers; fails as soon as it or etcd is gone, or after 60 s.
-await_ready() {
-  local deadline=$((SECONDS + 60))
+await_ready() { # seconds
+  local deadline=$((SECONDS + $1))
   until [ "$(curl -sk --max-time 5 "$server/readyz" 2>/dev/null)" = ok ]; do
     alive etcd && alive kube-apiserver || return 1
     ((SECONDS < deadline)) || return 1
@@ -133,7 +133,7 @@ YAML
   rm -rf "$folder/etcd" "$folder/certs"
   launch etcd
   launch kube-apiserver
-  await_ready
+  await_ready 60
 }
 
 install_crds() {
@@ -176,7 +176,8 @@ while read -r verb program; do
       ;;
     start:kube-apiserver)
       alive "$program" || launch "$program"
-      if await_ready; then echo ok; else echo failed; fi
+      # After minutes without etcd, gRPC tries again every two minutes only.
+      if await_ready 180; then echo ok; else echo failed; fi
       ;;
     *) echo failed ;;
   esac
