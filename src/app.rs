@@ -449,7 +449,7 @@ async fn kube_client() -> anyhow::Result<kube::Client> {
     let config = kube::Config::infer()
         .await
         .context("no Kubernetes configuration: not in a cluster, and no kubeconfig")?;
-    kube::Client::try_from(config).context("the Kubernetes configuration is unusable")
+    controllers::client(config).context("the Kubernetes configuration is unusable")
 }
 
 fn start_queue(

@@ -19,6 +19,7 @@ mod children;
 mod config_maps;
 mod context;
 mod dead_letters;
+mod depth;
 mod destination;
 mod error;
 mod metrics;
@@ -49,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::context::Shared;
 pub use self::context::{Context, Random};
+pub use self::depth::client;
 use self::destination::DestinationSink;
 use self::error::Error as ReconcileError;
 pub use self::metrics::KubeMetrics;

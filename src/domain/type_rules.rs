@@ -27,6 +27,8 @@ pub const MAX_TYPES_SIZE: usize = 256 * 1024;
 pub const MAX_TYPES_PATTERNS: usize = 64;
 /// Most bytes of an example.
 pub const MAX_EXAMPLE: usize = 16 * 1024;
+/// Most objects and arrays of an example that are in each other.
+const MAX_EXAMPLE_DEPTH: usize = 32;
 
 /// What one type asks of its events.
 #[derive(Debug)]
@@ -293,6 +295,10 @@ fn compile(spec: &EventTypeSpec, path: &str, faults: &mut Faults) -> Option<Sche
             faults.invalid(path, "an example is an object: the `data` of an event");
         } else if length > MAX_EXAMPLE {
             faults.invalid(path, format!("the example is over {MAX_EXAMPLE} bytes"));
+        } else if nests_deeper(example, MAX_EXAMPLE_DEPTH) {
+            let message =
+                format!("the example nests over {MAX_EXAMPLE_DEPTH} objects and arrays; make it flatter");
+            faults.invalid(path, message);
         } else {
             for violation in schema
                 .iter()
@@ -307,6 +313,15 @@ fn compile(spec: &EventTypeSpec, path: &str, faults: &mut Faults) -> Option<Sche
         }
     }
     schema
+}
+
+fn nests_deeper(value: &Value, depth: usize) -> bool {
+    let deeper = |value: &Value| nests_deeper(value, depth.saturating_sub(1));
+    match value {
+        Value::Array(items) => depth == 0 || items.iter().any(deeper),
+        Value::Object(members) => depth == 0 || members.values().any(deeper),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

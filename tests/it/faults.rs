@@ -4,6 +4,7 @@
 
 mod certificates;
 mod cluster;
+mod deep;
 mod many;
 mod receivers;
 mod secrets;

@@ -20,6 +20,7 @@ use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Shared;
@@ -30,24 +31,34 @@ use crate::domain::destination::Holder;
 use crate::domain::id::{ObjectKey, Uid};
 use crate::engine::directory::Kind;
 
+/// A watch that was well for longer than this begins with the shortest wait again.
+const WELL: Duration = Duration::from_secs(15);
+
 /// Waits between tries of a watch: doubled from 100 ms to 5 s. A lost API server costs little, and is missed soon.
 #[derive(Debug, Default)]
-struct Patience(u32);
+struct Patience {
+    tries: u32,
+    last: Option<Instant>,
+}
 
 impl Iterator for Patience {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = Duration::from_millis(100 << self.0.min(6)).min(Duration::from_secs(5));
-        self.0 = self.0.saturating_add(1);
+        let now = Instant::now();
+        if self.last.is_none_or(|last| now.duration_since(last) > WELL) {
+            self.tries = 0;
+        }
+        self.last = Some(now);
+        let wait = Duration::from_millis(100 << self.tries.min(6)).min(Duration::from_secs(5));
+        self.tries = self.tries.saturating_add(1);
         Some(wait)
     }
 }
 
 impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
+    /// Does nothing: the beginning of a list counts as a success before it has failed.
+    fn reset(&mut self) {}
 }
 
 /// Takes note of what a watch says.
@@ -262,5 +273,25 @@ fn key_of(metadata: &ObjectMeta) -> Option<ObjectKey> {
 pub(super) fn wake_referring(shared: &Shared, project: &ObjectKey) {
     for key in shared.directory().referring_to(project) {
         shared.trigger(Kind::Destination, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_fails_in_a_row_is_tried_less_often_though_each_list_begins_well() {
+        let mut patience = Patience::default();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let wait = patience.next().unwrap();
+            tokio::time::advance(wait).await;
+            patience.reset();
+            waits.push(wait.as_millis());
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        tokio::time::advance(WELL * 2).await;
+        assert_eq!(patience.next(), Some(Duration::from_millis(100)));
     }
 }

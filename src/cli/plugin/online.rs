@@ -68,7 +68,7 @@ impl Connection {
             "the context's namespace {namespace:?} cannot be one; use --namespace"
         );
         let namespace = namespace.clone();
-        let client = Client::try_from(config.clone()).map_err(|error| told(&error))?;
+        let client = crate::adapters::kube::client(config.clone()).map_err(|error| told(&error))?;
         Ok(Self {
             client,
             config,

@@ -137,7 +137,9 @@ fn taken(stage: &Stage) -> HashMap<String, Vec<String>> {
         let id = request.header("webhook-id").to_owned();
         taken.entry(request.path).or_default().push(id);
     }
-    taken.values_mut().for_each(|ids| ids.sort_unstable());
+    for ids in taken.values_mut() {
+        ids.sort_unstable();
+    }
     taken
 }
 

@@ -54,6 +54,7 @@ fn may_use(dependency: &str, layer: Layer, path: &str) -> Option<bool> {
         | "lettre"
         | "rustls_native_certs"
         | "tokio_rustls"
+        | "tower"
         | "tower_service"
         | "webpki_roots" => layer >= Adapters,
         "anyhow" | "clap" | "clap_complete" | "indicatif" | "mimalloc" | "serde_saphyr"

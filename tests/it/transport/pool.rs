@@ -49,7 +49,7 @@ async fn connections_that_were_needed_at_once_are_kept_for_the_next_time() {
     let transport = transport();
     let origin = receiver.origin();
     let sent = join_all((0..AT_ONCE).map(|_| send(&transport, &origin, LONG))).await;
-    sent.into_iter().for_each(|reply| assert!(reply.is_ok()));
+    assert!(sent.iter().all(Result::is_ok));
     for _ in 0..20 {
         send(&transport, &origin, LONG).await.expect("an answer");
     }
