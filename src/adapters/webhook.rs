@@ -181,6 +181,7 @@ impl HttpTransport {
     }
 
     async fn exchange(&self, request: &WebhookRequest, progress: &mut Progress) -> Result<Reply, Failure> {
+        Phases::begin();
         let url = request.endpoint.expose();
         self.policy.check_literal(url).map_err(|refusal| {
             self.metrics.refused_literal();
@@ -311,9 +312,10 @@ impl HttpTransport {
     }
 
     async fn fetch(&self, credentials: &ClientCredentials) -> Result<AccessToken, Failure> {
-        let mut progress = Progress::default();
-        let reply = self
-            .exchange(&credentials.request(), &mut progress)
+        let (request, mut progress) = (credentials.request(), Progress::default());
+        // With phases of its own: those of the attempt are the receiver's.
+        let reply = Phases::new()
+            .observe(self.exchange(&request, &mut progress))
             .await
             .map_err(|failure| oauth2::unreachable(&failure))?;
         let wait = reply.retry_after.as_deref();
@@ -377,15 +379,14 @@ impl Transport for HttpTransport {
         request: &WebhookRequest,
         deadline: Duration,
     ) -> (Result<Reply, Failure>, Timings) {
-        let (began, phases) = (Instant::now(), Arc::new(Phases::default()));
+        let (began, phases) = (Instant::now(), Phases::new());
         let mut progress = Progress::default();
         let exchange = phases.observe(self.authorized_or_plain(request, deadline, &mut progress));
         let result = match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
         };
-        let head = progress.head.map(|head| head.duration_since(began));
-        (result, phases.timings(head, began.elapsed()))
+        (result, phases.timings(progress.head, began.elapsed()))
     }
 }
 
