@@ -280,8 +280,8 @@ impl HttpTransport {
         }
     }
 
-    /// Sends with a token, and once more with a new one when the receiver does not accept it. A `401` that counts as
-    /// delivered is taken as it is.
+    /// Sends with a token, and once more with a new one when the receiver does not accept it, unless it has lately refused
+    /// a new one, too. A `401` that counts as delivered is taken as it is.
     async fn authorized(
         &self,
         request: &WebhookRequest,
@@ -304,7 +304,11 @@ impl HttpTransport {
             let mut request = request.clone();
             request.headers.insert(AUTHORIZATION, token.authorization.clone());
             let reply = self.exchange(&request, progress).await?;
-            if reply.status != 401 || stale.is_some() || passage.takes_401 {
+            let refused = reply.status == 401 && !passage.takes_401;
+            if (200..300).contains(&reply.status) {
+                token.accepted();
+            }
+            if !refused || !token.is_worth_another(stale.is_some()) {
                 return Ok(token::without(reply, &token));
             }
             stale = Some(token);

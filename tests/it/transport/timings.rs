@@ -178,3 +178,16 @@ async fn getting_a_token_is_no_part_of_the_receivers() {
         assert!(beside >= SLOW, "{timings:?}");
     }
 }
+
+#[tokio::test]
+async fn a_receiver_that_takes_no_token_costs_two_and_not_one_for_each_delivery() {
+    let authority = Authority::new();
+    let endpoint = token_endpoint().await;
+    let receiver = receiver(&authority, |_| 401).await;
+    let (transport, passage) = (transport(), with_token(trusting(&authority), &endpoint));
+    for _ in 0..5 {
+        let (status, _) = send(&transport, &receiver, &passage).await;
+        assert_eq!(status, 401);
+    }
+    assert_eq!(endpoint.accepted(), 2);
+}
