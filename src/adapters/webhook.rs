@@ -181,6 +181,7 @@ impl HttpTransport {
     }
 
     async fn exchange(&self, request: &WebhookRequest, progress: &mut Progress) -> Result<Reply, Failure> {
+        Phases::begin();
         let url = request.endpoint.expose();
         self.policy.check_literal(url).map_err(|refusal| {
             self.metrics.refused_literal();
@@ -279,8 +280,8 @@ impl HttpTransport {
         }
     }
 
-    /// Sends with a token, and once more with a new one when the receiver does not accept it. A `401` that counts as
-    /// delivered is taken as it is.
+    /// Sends with a token, and once more with a new one when the receiver does not accept it, unless it has lately refused
+    /// a new one, too. A `401` that counts as delivered is taken as it is.
     async fn authorized(
         &self,
         request: &WebhookRequest,
@@ -303,7 +304,11 @@ impl HttpTransport {
             let mut request = request.clone();
             request.headers.insert(AUTHORIZATION, token.authorization.clone());
             let reply = self.exchange(&request, progress).await?;
-            if reply.status != 401 || stale.is_some() || passage.takes_401 {
+            let refused = reply.status == 401 && !passage.takes_401;
+            if (200..300).contains(&reply.status) {
+                token.accepted();
+            }
+            if !refused || !token.is_worth_another(stale.is_some()) {
                 return Ok(token::without(reply, &token));
             }
             stale = Some(token);
@@ -311,9 +316,10 @@ impl HttpTransport {
     }
 
     async fn fetch(&self, credentials: &ClientCredentials) -> Result<AccessToken, Failure> {
-        let mut progress = Progress::default();
-        let reply = self
-            .exchange(&credentials.request(), &mut progress)
+        let (request, mut progress) = (credentials.request(), Progress::default());
+        // With phases of its own: those of the attempt are the receiver's.
+        let reply = Phases::new()
+            .observe(self.exchange(&request, &mut progress))
             .await
             .map_err(|failure| oauth2::unreachable(&failure))?;
         let wait = reply.retry_after.as_deref();
@@ -377,15 +383,14 @@ impl Transport for HttpTransport {
         request: &WebhookRequest,
         deadline: Duration,
     ) -> (Result<Reply, Failure>, Timings) {
-        let (began, phases) = (Instant::now(), Arc::new(Phases::default()));
+        let (began, phases) = (Instant::now(), Phases::new());
         let mut progress = Progress::default();
         let exchange = phases.observe(self.authorized_or_plain(request, deadline, &mut progress));
         let result = match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(deadline)),
         };
-        let head = progress.head.map(|head| head.duration_since(began));
-        (result, phases.timings(head, began.elapsed()))
+        (result, phases.timings(progress.head, began.elapsed()))
     }
 }
 

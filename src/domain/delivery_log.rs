@@ -62,13 +62,15 @@ impl State {
 }
 
 /// How long the parts of an attempt took. What a kept connection made needless is not there.
+///
+/// Of several requests in one attempt, such as for a token, only the last one to the receiver counts in the parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// Looking up the name.
+    /// Looking up the name; the proxy's when there is one.
     pub dns: Option<Duration>,
-    /// Opening the connection.
+    /// Opening the connection; through a proxy, until that has agreed to it.
     pub connect: Option<Duration>,
-    /// Agreeing on TLS.
+    /// Agreeing on TLS with the receiver.
     pub tls: Option<Duration>,
     /// From there until the answer's head was here.
     pub first_byte: Option<Duration>,

@@ -10,6 +10,7 @@ mod pool;
 mod proxy;
 pub(crate) mod receiver;
 mod secure;
+mod timings;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

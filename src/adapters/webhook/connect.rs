@@ -112,15 +112,23 @@ impl Connector {
             Some(name) => Ok(name.clone()),
             None => ServerName::try_from(host.to_owned()),
         });
+        let began = Instant::now();
         if let Some(dialer) = &route.dialer {
             let port = uri.port_u16().unwrap_or(443);
             let target = name
                 .as_ref()
                 .map(|_| format!("{}:{port}", uri.host().unwrap_or_default()));
             let stream = dialer.dial(target.as_deref()).await?;
-            return proxied(stream, name, tls, metrics.opened()).await;
+            let connected = Instant::now();
+            if let Some(phases) = &phases {
+                phases.connected(began);
+            }
+            let stream = proxied(stream, name, tls, metrics.opened()).await?;
+            if let Some(phases) = phases.filter(|_| secure) {
+                phases.secured(connected);
+            }
+            return Ok(stream);
         }
-        let began = Instant::now();
         let tcp = tcp
             .clone()
             .call(uri)

@@ -1,4 +1,4 @@
-//! [`Phases`]: how long a request waited for the connection that it opened.
+//! [`Phases`]: how long a request waited for the connection that it opened, and when it began.
 //!
 //! The client's pool calls the connector without saying for which request. It does so within the request's own task, so
 //! the request leaves its [`Phases`] there for the connector to find. A connection that is opened for another request,
@@ -17,15 +17,40 @@ tokio::task_local! {
     static OBSERVED: Arc<Phases>;
 }
 
-/// Microseconds of each phase, one more than that; 0 while it did not end.
-#[derive(Debug, Default)]
+/// Microseconds of each phase of the last request, one more than that; 0 while it did not end.
+#[derive(Debug)]
 pub(super) struct Phases {
+    made: Instant,
+    /// From when they were made until the request began.
+    began: AtomicU64,
     dns: AtomicU64,
     connect: AtomicU64,
     tls: AtomicU64,
 }
 
 impl Phases {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            made: Instant::now(),
+            began: AtomicU64::new(0),
+            dns: AtomicU64::new(0),
+            connect: AtomicU64::new(0),
+            tls: AtomicU64::new(0),
+        })
+    }
+
+    /// A request begins: what one before it took no longer counts.
+    pub(super) fn begin() {
+        let begin = |phases: &Arc<Self>| {
+            for phase in [&phases.dns, &phases.connect, &phases.tls] {
+                phase.store(0, Ordering::Relaxed);
+            }
+            set(&phases.began, phases.made.elapsed());
+        };
+        // One that nobody observes has none.
+        let _ = OBSERVED.try_with(begin);
+    }
+
     /// Runs a request whose connection, if it opens one, is observed.
     pub(super) fn observe<F: Future>(self: &Arc<Self>, request: F) -> TaskLocalFuture<Arc<Self>, F> {
         OBSERVED.scope(Arc::clone(self), request)
@@ -41,7 +66,7 @@ impl Phases {
         set(&self.dns, since.elapsed());
     }
 
-    /// The connection was opened, name lookup included.
+    /// The connection was opened, name lookup included; through a proxy, the proxy has agreed.
     pub(super) fn connected(&self, since: Instant) {
         let lookup = get(&self.dns).unwrap_or_default();
         set(&self.connect, since.elapsed().saturating_sub(lookup));
@@ -52,15 +77,16 @@ impl Phases {
         set(&self.tls, since.elapsed());
     }
 
-    /// What a request took whose answer's head came after `head`.
-    pub(super) fn timings(&self, head: Option<Duration>, total: Duration) -> Timings {
+    /// What the last request took whose answer's head came at `head`, if it did; all of it took `total`.
+    pub(super) fn timings(&self, head: Option<Instant>, total: Duration) -> Timings {
         let (dns, connect, tls) = (get(&self.dns), get(&self.connect), get(&self.tls));
-        let before: Duration = [dns, connect, tls].into_iter().flatten().sum();
+        let before: Duration = [get(&self.began), dns, connect, tls].into_iter().flatten().sum();
+        let first_byte = |head: Instant| head.saturating_duration_since(self.made).saturating_sub(before);
         Timings {
             dns,
             connect,
             tls,
-            first_byte: head.map(|head| head.saturating_sub(before)),
+            first_byte: head.map(first_byte),
             total,
         }
     }

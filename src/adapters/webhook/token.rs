@@ -3,7 +3,8 @@
 //! A token is kept under the fingerprint of everything it was asked with, the destination's uid and the client's secret
 //! included: what a changed Secret asks for is never answered with an old token. Whoever needs a token while it is being
 //! fetched waits for that one request, each within its own deadline. A refusal is kept for [`REFUSAL_KEPT`], so that a
-//! burst of deliveries does not become a burst of token requests. At most [`MAX_KEPT`] are kept; the least recently
+//! burst of deliveries does not become a burst of token requests. A receiver that refuses a new token, too, costs no
+//! further one for [`IN_VAIN_KEPT`], unless it accepts one meanwhile. At most [`MAX_KEPT`] are kept; the least recently
 //! used one goes.
 
 use std::collections::HashMap;
@@ -25,6 +26,12 @@ const MAX_KEPT: usize = 10_000;
 /// For how long a refusal answers everybody.
 const REFUSAL_KEPT: Duration = Duration::from_secs(1);
 
+/// For how long it is remembered that a receiver has refused a token that was fetched because it had refused another.
+const IN_VAIN_KEPT: Duration = Duration::from_secs(30);
+
+/// When the receiver has refused a new token, too; all tokens of a client share it.
+type InVain = Arc<Mutex<Option<Instant>>>;
+
 /// A token that was got.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
@@ -35,6 +42,24 @@ pub(super) struct Token {
     fetched: Instant,
     fresh_for: Duration,
     lifetime: Duration,
+    in_vain: InVain,
+}
+
+impl Token {
+    /// Whether another one is worth being fetched now that the receiver has refused this one. `is_second`: it was sent
+    /// because the receiver had refused one before it.
+    pub(super) fn is_worth_another(&self, is_second: bool) -> bool {
+        let mut in_vain = self.in_vain.lock();
+        if is_second {
+            *in_vain = Some(Instant::now());
+        }
+        in_vain.is_none_or(|at| at.elapsed() >= IN_VAIN_KEPT)
+    }
+
+    /// The receiver has accepted it.
+    pub(super) fn accepted(&self) {
+        *self.in_vain.lock() = None;
+    }
 }
 
 /// Keeps tokens.
@@ -48,6 +73,7 @@ struct Slot {
     /// Locked while a token is being fetched.
     state: tokio::sync::Mutex<State>,
     used: Mutex<Option<Instant>>,
+    in_vain: InVain,
 }
 
 #[derive(Default)]
@@ -116,6 +142,7 @@ impl Tokens {
                     fresh_for: token.fresh_for(),
                     lifetime: token.lifetime,
                     authorization: token.authorization,
+                    in_vain: Arc::clone(&slot.in_vain),
                 };
                 state.token = Some(token.clone());
                 state.refusal = None;
@@ -296,6 +323,46 @@ mod tests {
             assert_eq!(token.unwrap().authorization, "Bearer 2");
         }
         assert_eq!(server.asked(), 2);
+    }
+
+    /// An attempt at a receiver that accepts tokens or none; as it is made by the transport.
+    async fn attempt(tokens: &Tokens, server: &Server, client: &ClientCredentials, accepts: bool) {
+        let mut stale = None;
+        loop {
+            let token = tokens.get(client, stale.as_ref(), PATIENCE, || server.fetch());
+            let token = token.await.unwrap();
+            if accepts {
+                return token.accepted();
+            }
+            if !token.is_worth_another(stale.is_some()) {
+                return;
+            }
+            stale = Some(token);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_refuses_new_tokens_costs_one_in_half_a_minute() {
+        let (tokens, server, client) = (tokens(), Server::default(), client("s", "a"));
+        for asked in [2, 3, 4] {
+            for _ in 0..50 {
+                attempt(&tokens, &server, &client, false).await;
+            }
+            assert_eq!(server.asked(), asked);
+            tokio::time::advance(IN_VAIN_KEPT).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_accepted_and_a_changed_secret_end_the_wait_for_another() {
+        let (tokens, server) = (tokens(), Server::default());
+        let (old, new) = (client("s", "a"), client("t", "a"));
+        attempt(&tokens, &server, &old, false).await;
+        attempt(&tokens, &server, &new, false).await;
+        assert_eq!(server.asked(), 4, "both are tried twice");
+        attempt(&tokens, &server, &old, true).await;
+        attempt(&tokens, &server, &old, false).await;
+        assert_eq!(server.asked(), 5, "it may have been revoked");
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,9 @@
 //! Bounds: [`Settings`]. Records go by age, and the oldest when the file is too large, [`store::STEP`] at a time between
 //! other work.
 
+mod eras;
 mod query;
+mod steady;
 mod store;
 mod words;
 
@@ -27,11 +29,13 @@ use async_trait::async_trait;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use self::steady::Steady;
 use self::store::{Fault, Store};
 use super::metrics::LogMetrics;
 use super::{DeliveryLog, LogError, Page, Query, Which};
 use crate::domain::delivery_log::Record;
 use crate::domain::id::Uid;
+use crate::domain::retry::before;
 use crate::engine::clock::Clock;
 
 /// How long records gather before they are written.
@@ -40,6 +44,9 @@ const GATHER: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_secs(30);
 /// How often age and size are looked at.
 const TIDY: Duration = Duration::from_secs(1);
+/// For how long the clock must have run without a jump before records go by their age; no longer than the retention.
+/// One that is wrong for a moment, also when the process starts, would empty the log at once.
+const STEADY: Duration = Duration::from_secs(300);
 /// Steps of removing between other work.
 const STEPS: usize = 16;
 /// Questions that may wait; more are told that the log is unavailable.
@@ -238,6 +245,7 @@ struct Worker<'a> {
     shared: &'a Shared,
     phase: Phase,
     tidied: Instant,
+    steady: Steady,
     /// There was more to remove than one step.
     untidy: bool,
 }
@@ -252,6 +260,7 @@ impl<'a> Worker<'a> {
                 until: now,
             },
             tidied: now,
+            steady: Steady::new(now),
             untidy: true,
         }
     }
@@ -394,7 +403,9 @@ impl<'a> Worker<'a> {
         let told = |fault: &Fault| LogError::Unavailable(fault.to_string());
         let failed = match question {
             Question::List(lane, query, reply) => {
-                let answer = store.list(&lane, &query);
+                // The clock may have been put back since the last record.
+                let followed = store.follow(self.shared.clock.now());
+                let answer = followed.and_then(|()| store.list(&lane, &query));
                 let failed = answer.as_ref().err().cloned();
                 reply.send(answer.map_err(|fault| told(&fault))).ok();
                 failed
@@ -423,9 +434,12 @@ impl<'a> Worker<'a> {
             return;
         }
         self.tidied = now;
+        let clock = self.shared.clock.now();
+        let steady = self.steady.look(now, clock) >= STEADY.min(settings.retention);
+        let oldest = steady.then(|| before(clock, settings.retention));
         // More than can be written meanwhile, and then other work again.
         for _ in 0..STEPS {
-            match store.trim(self.shared.clock.now(), settings.retention, settings.max_bytes) {
+            match store.trim(oldest, settings.max_bytes) {
                 Ok(trimmed) => {
                     self.shared.metrics.removed.inc_by(trimmed.removed);
                     let bytes = i64::try_from(trimmed.bytes).unwrap_or(i64::MAX);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::memory::MemoryLog;
@@ -13,7 +14,7 @@ use super::sqlite::{Settings, SqliteLog};
 use super::*;
 use crate::domain::delivery_log::Timings;
 use crate::domain::event::sample;
-use crate::engine::clock::SystemClock;
+use crate::engine::clock::{Clock, SystemClock};
 
 fn lane() -> Uid {
     Uid::new("lane")
@@ -68,6 +69,29 @@ fn open(settings: &Settings) -> (Arc<SqliteLog>, LogMetrics) {
     let metrics = LogMetrics::default();
     let log = SqliteLog::start(settings.clone(), metrics.clone(), Arc::new(SystemClock));
     (Arc::new(log.unwrap()), metrics)
+}
+
+/// A clock that somebody sets.
+struct SetClock(Mutex<Timestamp>);
+
+impl SetClock {
+    fn at(time: &str) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(sample::at(time))))
+    }
+
+    fn set(&self, time: &str) {
+        *self.0.lock() = sample::at(time);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock()
+    }
+}
+
+fn open_with(settings: &Settings, clock: &Arc<SetClock>) -> SqliteLog {
+    SqliteLog::start(settings.clone(), LogMetrics::default(), clock.clone()).unwrap()
 }
 
 fn seqs(page: &Page) -> Vec<u64> {
@@ -187,6 +211,82 @@ async fn a_file_keeps_what_it_has_over_a_restart() {
         ..query(9)
     };
     assert_eq!(log.list(&lane(), since).await.unwrap(), Page::default());
+}
+
+#[tokio::test]
+async fn after_a_clock_ran_ahead_everything_is_found_by_the_right_time() {
+    for restarts in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let settings = settings(&folder);
+        let clock = SetClock::at("2026-01-31T08:00:00Z");
+        let mut log = open_with(&settings, &clock);
+        log.record(record(1, 1, State::Exhausted));
+        log.list(&lane(), query(1)).await.unwrap();
+        clock.set("2026-02-01T08:01:00Z");
+        log.record(record(2, 1, State::Exhausted));
+        log.list(&lane(), query(1)).await.unwrap();
+        clock.set("2026-01-31T08:02:00Z");
+        if restarts {
+            log.close().await;
+            log = open_with(&settings, &clock);
+        }
+        let failed = async |since: Option<&str>, until: &str| {
+            let query = Query {
+                state: Some(State::Exhausted),
+                since: since.map(sample::at),
+                until: Some(sample::at(until)),
+                ..query(9)
+            };
+            seqs(&log.list(&lane(), query).await.unwrap())
+        };
+        assert_eq!(failed(None, "2026-01-31T08:02:00Z").await, [2, 1], "{restarts}");
+        log.record(record(3, 1, State::Exhausted));
+        log.list(&lane(), query(1)).await.unwrap();
+        clock.set("2026-01-31T08:03:00Z");
+        log.record(record(2, 2, State::Exhausted));
+        let until_now = failed(None, "2026-01-31T08:03:01Z").await;
+        assert_eq!(until_now, [2, 3, 1], "{restarts}");
+        let lately = failed(Some("2026-01-31T08:02:30Z"), "2026-01-31T08:04:00Z").await;
+        assert_eq!(lately, [2], "{restarts}");
+        let before = failed(None, "2026-01-31T08:01:00Z").await;
+        assert_eq!(before, [1], "{restarts}");
+        log.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_for_a_moment_empties_no_log() {
+    let folder = TempDir::new().unwrap();
+    let settings = settings(&folder);
+    let clock = SetClock::at("2026-01-31T08:00:00Z");
+    let log = open_with(&settings, &clock);
+    log.record(record(1, 1, State::Delivered));
+    log.close().await;
+    clock.set("2036-01-31T08:00:00Z");
+    let log = open_with(&settings, &clock);
+    // The second question comes after what the thread does once it is open.
+    for _ in 0..2 {
+        assert_eq!(seqs(&log.list(&lane(), query(9)).await.unwrap()), [1]);
+    }
+    log.close().await;
+}
+
+#[tokio::test]
+async fn what_is_older_than_the_retention_goes() {
+    let folder = TempDir::new().unwrap();
+    let settings = Settings {
+        retention: Duration::from_millis(1),
+        ..settings(&folder)
+    };
+    let (log, metrics) = open(&settings);
+    log.record(record(1, 1, State::Delivered));
+    let gone = async {
+        while metrics.removed.get() == 0 {
+            log.list(&lane(), query(9)).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
 }
 
 fn garble(path: &Path) {

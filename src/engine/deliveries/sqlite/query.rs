@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rusqlite::OptionalExtension as _;
 use rusqlite::types::ValueRef;
 
-use super::store::{Fault, Store, number_at, unpack};
+use super::store::{Fault, Store, unpack};
 use crate::domain::delivery_log::{Record, State};
 use crate::domain::id::{EventId, Uid};
 use crate::engine::deliveries::{MAX_ATTEMPTS, MAX_PAGE, MAX_SCAN, Page, Query, Which};
@@ -39,8 +39,8 @@ impl Store {
         let Some(lane) = self.lanes.get(uid) else {
             return Ok(page);
         };
-        let mut first = query.since.map_or(i64::MIN, number_at);
-        let mut end = query.until.map_or(i64::MAX, number_at);
+        let mut first = query.since.map_or(i64::MIN, |time| self.eras.at(time));
+        let mut end = query.until.map_or(i64::MAX, |time| self.eras.at(time));
         if let Some(cursor) = query.cursor {
             if query.oldest_first {
                 first = first.max(cursor.saturating_add(1));
@@ -149,7 +149,7 @@ impl Store {
             IdColumn::Text(_) => None,
         };
         match (newest, made) {
-            (None, Some(made)) => look(number_at(made), "ASC"),
+            (None, Some(made)) => look(self.eras.at(made), "ASC"),
             (newest, _) => Ok(newest),
         }
     }

@@ -1,7 +1,8 @@
 //! [`Store`]: the file of the delivery log, written and trimmed. Reading is in `query`.
 //!
 //! Records lie in one tree ordered by destination and number. A number is the time of writing in milliseconds and a
-//! count, so that a span of time is a range of numbers; it only grows. A second, small tree finds the records of one
+//! count, so that a span of time is a range of numbers; it only grows: [`Eras`] tell what that means when the clock is
+//! put back. A second, small tree finds the records of one
 //! event; a third one those that are no success, which people look for.
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
+use super::eras::{Eras, Followed};
 use super::words::{Word, Words};
 use crate::domain::delivery_log::{Record, Timings, are_shared};
 use crate::domain::id::Uid;
@@ -23,8 +25,6 @@ pub(super) const STEP: i64 = 2_000;
 const VERSION: i64 = 1;
 /// `PRL1`, in `application_id`.
 const APPLICATION: i64 = 0x5052_4c31;
-/// Bits of a number that count within a millisecond.
-const COUNT_BITS: u32 = 20;
 /// Kibibytes of cache.
 const CACHE: i64 = 8 * 1024;
 /// What is removed of the span of time that the file covers, at least, when it is too large.
@@ -93,6 +93,7 @@ pub(super) struct Store {
     pub(super) connection: Connection,
     pub(super) words: Words,
     pub(super) lanes: HashMap<Uid, i64>,
+    pub(super) eras: Eras,
     last: i64,
 }
 
@@ -107,11 +108,6 @@ pub(super) fn remove(path: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The first number of a millisecond.
-pub(super) fn number_at(time: Timestamp) -> i64 {
-    time.as_millisecond().max(0).saturating_mul(1 << COUNT_BITS)
 }
 
 impl Store {
@@ -158,10 +154,12 @@ impl Store {
                 lanes.insert(Uid::new(&row.get::<_, String>(0)?), row.get(1)?);
             }
         }
+        let eras = Eras::read(&connection)?;
         let mut store = Self {
             connection,
             words,
             lanes,
+            eras,
             last: 0,
         };
         for lane in store.lanes.values().copied().collect::<Vec<_>>() {
@@ -178,11 +176,35 @@ impl Store {
             .query_row([lane], |row| row.get(0))
     }
 
+    /// Takes note of where the clock is, which may have been put back.
+    pub(super) fn follow(&mut self, now: Timestamp) -> Result<(), Fault> {
+        let followed = self.eras.follow(now, self.last);
+        match followed {
+            Followed::Same => return Ok(()),
+            Followed::Begun(behind) => tracing::warn!(
+                seconds = behind.as_secs(),
+                "the clock was put back: the delivery log goes on by the time it tells now"
+            ),
+            Followed::Ended => {
+                tracing::info!("the clock is back where it was: the delivery log goes on as before");
+            }
+            Followed::UsedUp => {
+                return Err(Fault {
+                    what: "the clock was so far ahead that no numbers are left".to_owned(),
+                    begin_anew: true,
+                    is_full: false,
+                });
+            }
+        }
+        Ok(self.eras.save(&mut self.connection)?)
+    }
+
     /// Writes records in one transaction.
     pub(super) fn write(&mut self, records: &[Record], now: Timestamp) -> Result<(), Fault> {
+        self.follow(now)?;
         // On an error the file is closed, so nothing in memory has to be taken back.
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        self.last = self.last.max(number_at(now));
+        self.last = self.last.max(self.eras.next(now));
         {
             let mut insert = self.connection.prepare_cached(
                 "INSERT INTO attempts(lane, number, seq, id, kind, attempt, state, status, reason, began, timings,
@@ -234,19 +256,13 @@ impl Store {
         Ok(pages.cast_unsigned().saturating_mul(size.cast_unsigned()))
     }
 
-    /// Removes some records that are too old, or the oldest of a file that is too large.
-    pub(super) fn trim(
-        &mut self,
-        now: Timestamp,
-        retention: Duration,
-        max_bytes: u64,
-    ) -> Result<Trimmed, Fault> {
+    /// Removes some records of before `oldest`, or the oldest of a file that is too large.
+    pub(super) fn trim(&mut self, oldest: Option<Timestamp>, max_bytes: u64) -> Result<Trimmed, Fault> {
         let mut trimmed = Trimmed {
             bytes: self.used()?,
             ..Trimmed::default()
         };
-        let oldest = crate::domain::retry::before(now, retention);
-        let mut cutoff = number_at(oldest);
+        let mut cutoff = oldest.map_or(i64::MIN, |oldest| self.eras.at(oldest));
         if trimmed.bytes > max_bytes {
             let mut first = self.last;
             for lane in self.lanes.values() {
@@ -404,6 +420,50 @@ mod tests {
         let shared = "SELECT count(*) FROM attempts JOIN lanes ON lane = lanes.number
             WHERE uid = 'plain' AND typeof(headers) = 'integer'";
         assert_eq!(number(shared), 1);
+    }
+
+    #[test]
+    fn a_number_that_is_far_ahead_does_not_hide_those_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deliveries.db");
+        let mut store = Store::open(&path).unwrap();
+        let now: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
+        let later = |span: Duration| now.checked_add(span).unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        for (seq, ahead) in [(1, Duration::ZERO), (2, day), (3, Duration::from_secs(60))] {
+            store
+                .write(&[record("a", seq, "x-a: b\n")], later(ahead))
+                .unwrap();
+        }
+        let found = |store: &Store, until: Timestamp| {
+            let query = crate::engine::deliveries::Query {
+                until: Some(until),
+                limit: 9,
+                ..Default::default()
+            };
+            let page = store.list(&Uid::new("a"), &query).unwrap();
+            page.records.iter().map(|record| record.seq).collect::<Vec<_>>()
+        };
+        let soon = later(Duration::from_secs(61));
+        assert_eq!(found(&store, soon), [3, 2, 1]);
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(found(&store, soon), [3, 2, 1], "after a restart");
+    }
+
+    #[test]
+    fn what_was_written_while_the_clock_was_ahead_leaves_with_the_records_of_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("deliveries.db")).unwrap();
+        let at = |second: i64| Timestamp::from_second(1_769_860_800 + second).unwrap();
+        for (seq, second) in [(1, 0), (2, 24 * 3600), (3, 60), (4, 120)] {
+            store.write(&[record("a", seq, "x-a: b\n")], at(second)).unwrap();
+        }
+        let mut trim = |oldest| store.trim(oldest, u64::MAX).unwrap().removed;
+        assert_eq!(trim(None), 0, "nothing by age");
+        assert_eq!(trim(Some(at(30))), 1);
+        assert_eq!(trim(Some(at(90))), 2);
+        assert_eq!(trim(Some(at(150))), 1);
     }
 
     #[test]
