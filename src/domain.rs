@@ -3,6 +3,7 @@
 //! `now` is a [`jiff::Timestamp`], jitter a number in `[0, 1)`. What the engine or an adapter must decide, it asks here.
 
 pub mod catalogue;
+pub mod confidential;
 pub mod dead_letter;
 pub mod delivery;
 pub mod delivery_log;

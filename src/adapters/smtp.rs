@@ -12,8 +12,8 @@
 //! - One deadline covers an attempt from the name lookup to the last reply. When it passes, the connection is dropped.
 //! - At most [`MAX_CONNECTIONS`] connections to one server, whatever `maxInFlight` says; attempts beyond wait for
 //!   one within their deadline. Of the servers that nobody uses at the moment, [`MAX_SERVERS`] keep connections.
-//! - A reply is bounded ([`session::MAX_REPLY`]), counts only when it was asked for, and what is shown of it is visible
-//!   ASCII without names of addresses.
+//! - A reply is bounded ([`session::MAX_REPLY`]), counts only when it was asked for, and what is shown of it ([`shown`]) is
+//!   visible ASCII without names of addresses, and without the password in any form in which the server was told it.
 //! - What the server has taken is told as taken, even when the deadline passes later.
 //!
 //! Leaves to others: what is in a mail (`domain::email`), what becomes of the delivery (`domain::email::settled`).
@@ -24,6 +24,7 @@ mod metrics;
 pub mod mime;
 mod pool;
 mod session;
+mod shown;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,7 +21,7 @@ use url::form_urlencoded;
 use super::delivery::WebhookRequest;
 use super::destination::Endpoint;
 use super::id::Uid;
-use super::outcome::{Failure, FailureReason, Reply};
+use super::outcome::{Failure, FailureReason, MAX_REPLY_KEPT, Reply};
 use super::request::{Fingerprint, Passage};
 use super::secret::Secret;
 
@@ -204,6 +204,13 @@ pub fn read(reply: &Reply, wait: Option<Duration>) -> Result<AccessToken, Failur
             ),
         )
     };
+    // Cut off, and so no JSON.
+    if answer.is_null() && reply.excerpt.len() >= MAX_REPLY_KEPT {
+        return Err(unusable(&format!(
+            "the answer is over {} KiB, of which no token can be read",
+            MAX_REPLY_KEPT / 1024
+        )));
+    }
     let token = answer.get("access_token").and_then(Value::as_str);
     let token = token.ok_or_else(|| unusable("without an access_token"))?;
     let kind = answer.get("token_type").and_then(Value::as_str);

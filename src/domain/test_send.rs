@@ -5,14 +5,18 @@
 //! Invariants: every value of the annotation is answered, a malformed one with what is wrong; the excerpt of a reply
 //! is bounded and holds no value that the request carried from a Secret, nor parts of the URL that may be one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::catalogue;
+use super::confidential;
 use super::destination::{Endpoint, Subscription};
 use super::event::Event;
 use super::event::parse::{is_event_type, parse};
@@ -27,6 +31,8 @@ pub const MAX_ASKED: usize = 256;
 pub const MAX_EXCERPT: usize = 1024;
 /// Shortest part of a URL or header that is looked for in a reply: shorter ones are no secrets.
 const MIN_SECRET: usize = 6;
+/// Shortest password that is looked for in a reply.
+pub(super) const MIN_PASSWORD: usize = 4;
 /// Stands for what must not be shown.
 const REDACTED: &str = "[redacted]";
 
@@ -265,16 +271,13 @@ impl TestResult {
 }
 
 /// The beginning of a reply, at most [`MAX_EXCERPT`] characters in one line, without the URL's path and query and
-/// without these values.
+/// without these values of headers and bodies, in whatever form it repeats them.
 #[must_use]
-pub fn excerpt(body: &[u8], endpoint: &Endpoint, secrets: &[HeaderValue]) -> Option<String> {
+pub fn excerpt(body: &[u8], endpoint: &Endpoint, secrets: &[Cow<'_, str>]) -> Option<String> {
     let mut text = String::from_utf8_lossy(body);
-    if body.len() >= MIN_SECRET {
-        for secret in confidential(endpoint, secrets) {
-            if text.contains(&*secret) {
-                text = text.replace(&*secret, REDACTED).into();
-            }
-        }
+    if body.len() >= MIN_PASSWORD {
+        let masked = confidential::masked(&text, &values(endpoint, secrets), REDACTED);
+        text = masked.into_owned().into();
     }
     if text.contains(char::is_control) {
         text = text.replace(char::is_control, " ").into();
@@ -288,24 +291,40 @@ pub fn excerpt(body: &[u8], endpoint: &Endpoint, secrets: &[HeaderValue]) -> Opt
     (!shown.is_empty()).then_some(shown)
 }
 
-/// What must not be shown, the longest first, so that no part of one is left over.
-fn confidential(endpoint: &Endpoint, secrets: &[HeaderValue]) -> Vec<String> {
+/// What must not be shown.
+fn values(endpoint: &Endpoint, secrets: &[Cow<'_, str>]) -> Vec<String> {
     let url = endpoint.expose();
-    let headers: Vec<&str> = secrets.iter().filter_map(|value| value.to_str().ok()).collect();
-    let parts = headers.iter().flat_map(|header| header.split_whitespace());
+    let parts = secrets.iter().flat_map(|secret| secret.split_whitespace());
     let segments = url.path_segments().into_iter().flatten();
     let queries: Vec<String> = url.query_pairs().map(|(_, value)| value.into_owned()).collect();
+    let logins: Vec<String> = secrets.iter().filter_map(|secret| login(secret)).collect();
+    let pairs = logins.iter().filter_map(|login| login.split_once(':'));
+    let (users, passwords): (Vec<&str>, Vec<&str>) = pairs.unzip();
     let mut all: Vec<String> = parts
-        .chain(headers.iter().copied())
+        .chain(secrets.iter().map(|secret| secret.trim()))
         .chain([url.path(), url.query().unwrap_or_default()])
         .chain(segments)
+        .chain(users)
         .map(ToOwned::to_owned)
         .chain(queries)
-        .filter(|secret| secret.len() >= MIN_SECRET)
+        .chain(logins.iter().cloned())
+        .filter(|value| value.len() >= MIN_SECRET)
+        .chain(passwords.into_iter().map(ToOwned::to_owned))
+        .filter(|value| value.len() >= MIN_PASSWORD)
         .collect();
-    all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    all.sort_unstable();
     all.dedup();
     all
+}
+
+/// User name and password of a `Basic …`, as its receiver reads them.
+fn login(header: &str) -> Option<String> {
+    let (scheme, encoded) = header.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let bytes = STANDARD.decode(encoded.trim()).ok()?;
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

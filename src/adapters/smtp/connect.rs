@@ -77,17 +77,18 @@ impl Connector {
             Some(name) => name.clone(),
             None => literal(stream.local_addr().map_err(SmtpError::Connect)?.ip()),
         };
+        let credentials = server.credentials.as_ref();
         match server.security {
             SmtpSecurity::Tls => {
                 progress.stage = Stage::Tls;
                 let stream = self.encrypt(server, pool, stream, progress).await?;
                 progress.stage = Stage::Greeting;
-                let opening = Opening::greet(stream).await?;
-                introduce(opening, &name, server, open, progress).await
+                let opening = Opening::greet(stream, credentials).await?;
+                introduce(opening, &name, open, progress).await
             }
             SmtpSecurity::StartTls => {
                 progress.stage = Stage::Greeting;
-                let mut opening = Opening::greet(stream).await?;
+                let mut opening = Opening::greet(stream, credentials).await?;
                 progress.stage = Stage::Hello;
                 opening.hello(&name).await?;
                 progress.stage = Stage::Tls;
@@ -96,12 +97,12 @@ impl Connector {
                     .encrypt(server, pool, stream, progress)
                     .await
                     .map_err(after_start_tls)?;
-                introduce(Opening::again(stream), &name, server, open, progress).await
+                introduce(Opening::again(stream, credentials), &name, open, progress).await
             }
             SmtpSecurity::None => {
                 progress.stage = Stage::Greeting;
-                let opening = Opening::greet(stream).await?;
-                introduce(opening, &name, server, open, progress).await
+                let opening = Opening::greet(stream, credentials).await?;
+                introduce(opening, &name, open, progress).await
             }
         }
     }
@@ -163,14 +164,13 @@ impl Connector {
 async fn introduce<S: Stream + 'static>(
     mut opening: Opening<S>,
     name: &str,
-    server: &SmtpServer,
     open: OpenConnection,
     progress: &mut Progress,
 ) -> Result<Session, SmtpError> {
     progress.stage = Stage::Hello;
     opening.hello(name).await?;
     progress.stage = Stage::Authentication;
-    opening.sign_in(server.credentials.as_ref(), open).await
+    opening.sign_in(open).await
 }
 
 /// Whether a host's name can stand in EHLO: it has a domain.

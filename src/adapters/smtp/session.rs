@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use zeroize::Zeroizing;
 
 use super::metrics::OpenConnection;
+use super::shown::shown;
 use crate::adapters::webhook::guard::LookupError;
 use crate::domain::egress::Refusal;
 use crate::domain::email::{Letter, Mailbox};
@@ -22,8 +23,6 @@ use crate::domain::smtp::Credentials;
 
 /// Most bytes of one reply, all its lines together.
 pub(super) const MAX_REPLY: usize = 16 * 1024;
-/// Most characters of a reply that a message repeats.
-const MAX_SHOWN: usize = 200;
 /// Bytes read at once.
 const READ: usize = 4096;
 
@@ -166,12 +165,15 @@ struct Wire<S> {
     stream: S,
     read: Vec<u8>,
     features: Features,
+    /// What the server is told in confidence, now or on another connection.
+    credentials: Option<Credentials>,
 }
 
 impl<S: Stream> Wire<S> {
-    const fn new(stream: S) -> Self {
+    const fn new(stream: S, credentials: Option<Credentials>) -> Self {
         Self {
             stream,
+            credentials,
             read: Vec::new(),
             features: Features {
                 start_tls: false,
@@ -210,7 +212,7 @@ impl<S: Stream> Wire<S> {
         }
         match self.answer(stage).await {
             // A goodbye.
-            Ok(answer) if answer.code == 421 => Err(refusal(&answer, stage)),
+            Ok(answer) if answer.code == 421 => Err(self.refusal(&answer, stage)),
             Ok(_) | Err(SmtpError::Garbage(_)) => Err(SmtpError::Unasked(stage)),
             Err(error) => Err(error),
         }
@@ -279,7 +281,7 @@ impl<S: Stream> Wire<S> {
         if answer.code < 400 {
             return Err(SmtpError::Garbage(stage));
         }
-        Err(refusal(&answer, stage))
+        Err(self.refusal(&answer, stage))
     }
 
     async fn command(&mut self, stage: Stage, line: &str, wanted: u16) -> Result<Answer, SmtpError> {
@@ -335,50 +337,35 @@ impl<S: Stream> Wire<S> {
         }
         self.expect(STAGE, 2).await.map(drop)
     }
-}
 
-fn refusal(answer: &Answer, stage: Stage) -> SmtpError {
-    SmtpError::Answer {
-        stage,
-        code: answer.code,
-        text: shown(answer, stage),
-    }
-}
-
-/// What of an answer can be shown: visible ASCII of bounded length, without names before an `@`, for addresses are
-/// personal. After a password, its code alone: a server might repeat what it was told.
-fn shown(answer: &Answer, stage: Stage) -> String {
-    if stage == Stage::Authentication {
-        return String::new();
-    }
-    let text: String = answer.lines.join(" ");
-    let mut out = String::with_capacity(MAX_SHOWN);
-    for one in text.chars() {
-        if one == '@' {
-            let start = out.rfind(|before| " <>\"'(),:;[]".contains(before));
-            out.truncate(start.map_or(0, |start| start + 1));
-            out.push_str("***");
+    fn refusal(&self, answer: &Answer, stage: Stage) -> SmtpError {
+        // After a password, the code alone: what is left of a repeated one could be anything.
+        let text = match stage {
+            Stage::Authentication => String::new(),
+            _ => shown(&answer.lines, self.credentials.as_ref()),
+        };
+        SmtpError::Answer {
+            stage,
+            code: answer.code,
+            text,
         }
-        out.push(if one.is_ascii_graphic() { one } else { ' ' });
     }
-    out.truncate(MAX_SHOWN);
-    out.trim().to_owned()
 }
 
 /// The beginning of a conversation, before TLS.
 pub(super) struct Opening<S>(Wire<S>);
 
 impl<S: Stream> Opening<S> {
-    /// Waits for the server's greeting.
-    pub(super) async fn greet(stream: S) -> Result<Self, SmtpError> {
-        let mut wire = Wire::new(stream);
+    /// Waits for the server's greeting. The credentials, if there are any, are those of [`Opening::sign_in`].
+    pub(super) async fn greet(stream: S, credentials: Option<&Credentials>) -> Result<Self, SmtpError> {
+        let mut wire = Wire::new(stream, credentials.cloned());
         wire.expect(Stage::Greeting, 2).await?;
         Ok(Self(wire))
     }
 
     /// Goes on after the TLS handshake; nothing that was said before it counts.
-    pub(super) const fn again(stream: S) -> Self {
-        Self(Wire::new(stream))
+    pub(super) fn again(stream: S, credentials: Option<&Credentials>) -> Self {
+        Self(Wire::new(stream, credentials.cloned()))
     }
 
     /// Introduces us.
@@ -400,28 +387,26 @@ impl<S: Stream> Opening<S> {
         }
     }
 
-    /// Says who we are, if the settings do.
-    pub(super) async fn sign_in(
-        mut self,
-        credentials: Option<&Credentials>,
-        open: OpenConnection,
-    ) -> Result<Session, SmtpError>
+    /// Says who we are, if there are credentials.
+    pub(super) async fn sign_in(mut self, open: OpenConnection) -> Result<Session, SmtpError>
     where
         S: 'static,
     {
-        if let Some(credentials) = credentials {
-            self.0.authenticate(credentials).await?;
+        if let Some(credentials) = self.0.credentials.clone() {
+            self.0.authenticate(&credentials).await?;
         }
         let Wire {
             stream,
             read,
             features,
+            credentials,
         } = self.0;
         Ok(Session {
             wire: Wire {
                 stream: Box::new(stream),
                 read,
                 features,
+                credentials,
             },
             since: Instant::now(),
             _open: open,

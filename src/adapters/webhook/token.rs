@@ -7,6 +7,7 @@
 //! further one for [`IN_VAIN_KEPT`], unless it accepts one meanwhile. At most [`MAX_KEPT`] are kept; the least recently
 //! used one goes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::metrics::TransportMetrics;
+use crate::domain::confidential;
 use crate::domain::oauth2::{self, AccessToken, ClientCredentials};
 use crate::domain::outcome::{Failure, Reply};
 use crate::domain::request::Fingerprint;
@@ -177,13 +179,18 @@ impl Tokens {
     }
 }
 
-/// A reply without the token, which a receiver may repeat: what is kept of it may be shown.
+/// A reply without the token, which a receiver may repeat in any form: what is kept of it may be shown.
 pub(super) fn without(mut reply: Reply, token: &Token) -> Reply {
-    let secret = token.authorization.as_bytes();
-    let secret = secret.strip_prefix(b"Bearer ").unwrap_or(secret);
-    let holds =
-        |bytes: &[u8]| secret.len() <= bytes.len() && bytes.windows(secret.len()).any(|part| part == secret);
-    if !secret.is_empty() && holds(&reply.excerpt) {
+    let secret = token.authorization.to_str().unwrap_or_default();
+    let secret = secret.strip_prefix("Bearer ").unwrap_or(secret);
+    if secret.is_empty() || reply.excerpt.len() < secret.len() {
+        return reply;
+    }
+    let text = String::from_utf8_lossy(&reply.excerpt);
+    if matches!(
+        confidential::masked(&text, &[secret.to_owned()], ""),
+        Cow::Owned(_)
+    ) {
         reply.excerpt = Bytes::from_static(b"(the receiver repeats the token)");
     }
     reply
@@ -423,5 +430,30 @@ mod tests {
         assert_eq!(tokens.kept.lock().len(), MAX_KEPT);
         assert!(!tokens.kept.lock().contains_key(&client("s", "0").fingerprint()));
         assert_eq!(tokens.metrics.displaced_tokens(), 1);
+    }
+
+    #[test]
+    fn a_reply_that_repeats_the_token_in_any_form_is_not_kept() {
+        let token = Token {
+            authorization: HeaderValue::from_static("Bearer t0ken/x+y="),
+            number: 1,
+            fetched: Instant::now(),
+            fresh_for: Duration::ZERO,
+            lifetime: Duration::ZERO,
+        };
+        for (body, is_kept) in [
+            ("ok", true),
+            ("a t0ken/x-y= of another", true),
+            ("not t0ken/x+y=", false),
+            (r#"{"not": "t0ken\/x+y="}"#, false),
+            ("not t0ken%2Fx%2By%3D", false),
+            ("<b>t0ken&#x2F;x&#43;y&#61;</b>", false),
+        ] {
+            let reply = Reply {
+                excerpt: Bytes::from_static(body.as_bytes()),
+                ..Reply::default()
+            };
+            assert_eq!(without(reply, &token).excerpt == body, is_kept, "{body}");
+        }
     }
 }

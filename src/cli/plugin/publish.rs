@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::Report;
 use super::deliveries::{event_id, refuse};
 use super::input;
-use super::online::operator::{Operator, OperatorArgs, Question};
+use super::online::operator::{Operator, OperatorArgs, Question, Unsent};
 use super::online::{Connection, block_on, caller, name, request};
 use super::shown::{Output, Paint, Table, now, text};
 use super::testing::event_type;
@@ -82,7 +82,10 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<Report> {
             bearer: &bearer,
             body: Some((content_type, body)),
         };
-        operator.ask(question).await.with_context(|| again(args, &id))
+        operator
+            .ask(question)
+            .await
+            .map_err(|error| unanswered(error, args, &id))
     })?;
     if answer.status.is_server_error() {
         // It may be stored all the same.
@@ -102,6 +105,14 @@ fn fresh_id() -> String {
     let millis = u64::try_from(now().as_millisecond()).unwrap_or_default();
     let id = uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
     id.to_string()
+}
+
+/// Why there is no answer, and what to do.
+fn unanswered(error: anyhow::Error, args: &PublishArgs, id: &str) -> anyhow::Error {
+    if error.is::<Unsent>() {
+        return error;
+    }
+    error.context(again(args, id))
 }
 
 /// What to do when it is not known whether the operator has the event.
@@ -280,6 +291,15 @@ mod tests {
             text.contains("one without may be there twice") && !text.contains("unused"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn whoever_reached_nobody_is_not_told_that_the_event_may_be_there() {
+        let args = args(&["--type", "order.placed"]);
+        let told = |error| format!("{:#}", unanswered(error, &args, "1"));
+        let unsent = anyhow::anyhow!("refused").context(Unsent("nothing was sent".to_owned()));
+        assert_eq!(told(unsent), "nothing was sent: refused");
+        assert!(told(anyhow::anyhow!("broke")).contains("--id 1"));
     }
 
     #[test]

@@ -220,3 +220,74 @@ fn the_password_of_a_proxy_that_echoes_it_is_masked() {
     let excerpt = notes.excerpt(&echo).unwrap();
     assert!(excerpt.starts_with("got [redacted]"), "{excerpt}");
 }
+
+/// What is shown of an answer to a request with this sensitive header.
+fn shown_of(header: &str, body: &str) -> String {
+    let mut request = request();
+    let mut value = HeaderValue::from_bytes(header.as_bytes()).unwrap();
+    value.set_sensitive(true);
+    request.headers.insert("authorization", value);
+    RequestNotes::of(&request, None).excerpt(body.as_bytes()).unwrap()
+}
+
+#[test]
+fn the_password_of_a_login_is_masked_as_the_receiver_has_read_it() {
+    use base64::Engine as _;
+    let encoded = base64::engine::general_purpose::STANDARD.encode("app1:pä:ss w0rd");
+    let header = format!("Basic {encoded}");
+    for echo in [
+        "app1:pä:ss w0rd",
+        "pä:ss w0rd",
+        &header,
+        &encoded,
+        "p\\u00e4:ss w0rd",
+        "p%C3%A4%3ass+w0rd",
+        "app1%3Ap%c3%a4%3Ass%20w0rd",
+        "p&auml;:ss w0rd".replace("&auml;", "&#228;").as_str(),
+    ] {
+        let shown = shown_of(&header, &format!("got <{echo}>, no"));
+        assert_eq!(shown, "got <[redacted]>, no", "{echo}");
+    }
+    assert_eq!(shown_of("Basic YTpiMQ==", "b1 or not b1"), "b1 or not b1");
+}
+
+#[test]
+fn a_value_that_comes_back_escaped_is_masked() {
+    let secret = r#"k3y"a&b<c>'d/e+f %41=="#;
+    for echo in [
+        secret.to_owned(),
+        serde_json::to_string(secret)
+            .unwrap()
+            .trim_matches('"')
+            .to_owned(),
+        r#"k3y\"a\u0026b\u003cc\u003E\u0027d\/e+f %41=="#.to_owned(),
+        "k3y%22a%26b%3Cc%3E%27d%2Fe%2Bf%20%2541%3D%3D".to_owned(),
+        "k3y%22a%26b%3cc%3e'd/e%2bf+%2541%3d%3d".to_owned(),
+        "k3y&quot;a&amp;b&lt;c&gt;&#39;d/e+f %41==".to_owned(),
+        "k3y&#34;a&#x26;b&#60;c&#X3e;&apos;d&#x2F;e+f %41==".to_owned(),
+    ] {
+        for body in [format!("<{echo}>"), format!("{{\"x\": \"\\n%20&amp; {echo}\"}}")] {
+            let shown = shown_of(secret, &body);
+            assert!(
+                shown.contains(REDACTED) && !shown.contains("k3y") && !shown.contains("41"),
+                "{body}: {shown}"
+            );
+        }
+    }
+    let shown = shown_of(
+        "Bearer t0ken/x+y",
+        r#"{"token": "t0ken\/x+y"} \ud800 \u12 %zz &# &#x; &#9999999999;"#,
+    );
+    assert_eq!(
+        shown,
+        r#"{"token": "[redacted]"} \ud800 \u12 %zz &# &#x; &#9999999999;"#
+    );
+}
+
+#[test]
+fn a_key_in_the_body_need_not_be_ascii() {
+    let key = Secret::new("schlüssel".to_owned());
+    let request = request();
+    let shown = RequestNotes::of(&request, Some(&key)).excerpt("no schlüssel".as_bytes());
+    assert_eq!(shown.as_deref(), Some("no [redacted]"));
+}

@@ -29,6 +29,8 @@ use crate::domain::template::field::{HeaderTemplate, TakenOut, UrlTemplate, has_
 const MAX_HEADER_VALUE: usize = 4096;
 /// Where the URL stands.
 pub(super) const URL_PATH: &str = "spec.webhook.url";
+/// Where the URL that a Secret holds is named.
+const URL_FROM_PATH: &str = "spec.webhook.urlFrom";
 
 /// Headers that are the same for every event.
 pub(super) type FixedHeaders = Vec<(HeaderName, HeaderValue)>;
@@ -139,10 +141,7 @@ impl Check<'_> {
                 let (text, taken_out) = self.placeholders(url)?;
                 (URL_PATH, text, taken_out)
             }
-            (None, Some(source)) => {
-                let path = "spec.webhook.urlFrom";
-                (path, self.secret_text(path, &source.secret_key_ref)?, None)
-            }
+            (None, Some(source)) => (URL_FROM_PATH, self.secret_url(&source.secret_key_ref)?, None),
             _ => {
                 self.faults
                     .invalid("spec.webhook", "set exactly one of url and urlFrom");
@@ -164,6 +163,17 @@ impl Check<'_> {
                 None
             }
         }
+    }
+
+    /// The URL that a Secret holds.
+    pub(super) fn secret_url(&mut self, key: &SecretKeyRef) -> Option<String> {
+        let text = self.secret_text(URL_FROM_PATH, key)?;
+        if !has_placeholder(&text) {
+            return Some(text);
+        }
+        let fault = "placeholders are for spec.webhook.url; move the URL there, or take \"{{\" out of it";
+        self.faults.invalid(URL_FROM_PATH, in_secret(key, fault));
+        None
     }
 
     /// Takes the placeholders out of `spec.webhook.url`. What comes from a Secret has none: it is sent as it is.

@@ -91,7 +91,7 @@ impl Check<'_> {
                 Some((Some(Secret::new(text)), taken_out))
             }
             (None, Some(source)) => {
-                let text = self.secret_text("spec.webhook.urlFrom", &source.secret_key_ref)?;
+                let text = self.secret_url(&source.secret_key_ref)?;
                 Some((Some(Secret::new(text)), None))
             }
             (None, None) => Some((None, None)),

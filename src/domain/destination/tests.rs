@@ -5,6 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::domain::secret::Secret;
 
+mod url;
+
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Validates `spec.webhook`, with values of Secrets as `name/key`.

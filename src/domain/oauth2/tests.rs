@@ -146,3 +146,23 @@ fn a_refusal_says_what_to_do_and_repeats_nothing_but_its_code() {
         );
     }
 }
+
+#[test]
+fn an_answer_beyond_the_bound_is_told_as_that() {
+    let long = format!(
+        r#"{{"access_token":"{}","token_type":"Bearer"}}"#,
+        "t".repeat(20_000)
+    );
+    let reply = Reply {
+        status: 200,
+        excerpt: Bytes::copy_from_slice(&long.as_bytes()[..MAX_REPLY_KEPT]),
+        ..Reply::default()
+    };
+    let failure = read(&reply, None).unwrap_err();
+    assert_eq!(failure.reason, TokenRefused);
+    assert!(
+        failure.message.contains("16 KiB") && !failure.message.contains("without"),
+        "{}",
+        failure.message
+    );
+}

@@ -226,7 +226,7 @@ fn a_token_without_encryption_is_warned_of_before_it_goes_out() {
     assert_eq!((answer.code, lines.len()), (2, 2), "{}", answer.notes);
     assert!(
         lines[0].contains("warning: the token goes to 0.0.0.0 without encryption")
-            && lines[1].starts_with("error: cannot ask the operator"),
+            && lines[1].starts_with("error: cannot connect to the operator"),
         "{}",
         answer.notes
     );
@@ -446,7 +446,7 @@ async fn the_operator_is_asked_as_the_caller_or_as_a_service_account() {
     );
     let nowhere = run_as(&viewer, &["deliveries", "hook", "--server", "http://127.0.0.1:1"]);
     assert!(
-        nowhere.code == 2 && nowhere.notes.contains("cannot ask the operator"),
+        nowhere.code == 2 && nowhere.notes.contains("nothing was sent"),
         "{}",
         nowhere.notes
     );

@@ -87,6 +87,11 @@ enum Way {
     Forward(kube::Client, Place),
 }
 
+/// Said of a question of which the operator has not seen a byte.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::cli::plugin) struct Unsent(pub(in crate::cli::plugin) String);
+
 /// What to ask.
 pub(in crate::cli::plugin) struct Question<'a> {
     pub(in crate::cli::plugin) method: Method,
@@ -169,7 +174,8 @@ impl Operator {
     /// # Errors
     /// When there is no answer, or one that is no JSON.
     pub(in crate::cli::plugin) async fn ask(&mut self, question: Question<'_>) -> anyhow::Result<Answer> {
-        let asked = tokio::time::timeout(DEADLINE, self.exchange(question)).await;
+        let mut is_sent = false;
+        let asked = tokio::time::timeout(DEADLINE, self.exchange(question, &mut is_sent)).await;
         let answer = asked.unwrap_or_else(|_| {
             Err(anyhow::anyhow!(
                 "there was no answer within {}",
@@ -179,6 +185,12 @@ impl Operator {
         let place = || format!("cannot ask the operator at {}", self.place());
         let error = match answer {
             Ok(answer) => return Ok(answer),
+            Err(error) if !is_sent => {
+                let hint = self.hint(&error);
+                let place = self.place();
+                let words = format!("cannot connect to the operator at {place}; nothing was sent{hint}");
+                error.context(Unsent(words))
+            }
             Err(error) => error.context(place()),
         };
         self.sender = None;
@@ -199,7 +211,21 @@ impl Operator {
         }
     }
 
-    async fn exchange(&mut self, question: Question<'_>) -> anyhow::Result<Answer> {
+    /// What to do when there is no connection.
+    fn hint(&self, error: &anyhow::Error) -> &'static str {
+        match &self.way {
+            Way::Url(url) if url.scheme() == "https" && is_no_tls(error) => {
+                "; there is no TLS there; use http://, or the port with TLS"
+            }
+            Way::Url(_) => {
+                "; check the URL, and whether the operator's publish port can be reached from here"
+            }
+            Way::Forward(..) => "",
+        }
+    }
+
+    /// Asks; notes when the operator may have seen some of the question.
+    async fn exchange(&mut self, question: Question<'_>, is_sent: &mut bool) -> anyhow::Result<Answer> {
         let mut sender = match self.sender.take().filter(|sender| !sender.is_closed()) {
             Some(sender) => sender,
             None => self.connect().await?,
@@ -221,6 +247,7 @@ impl Operator {
         }
         let request = request.body(Full::new(body)).context("it cannot be asked for")?;
         sender.ready().await.context("the connection broke")?;
+        *is_sent = true;
         let answer = sender
             .send_request(request)
             .await
@@ -292,6 +319,16 @@ fn tls() -> anyhow::Result<ClientConfig> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+/// Whether whoever answered speaks something else than TLS.
+fn is_no_tls(error: &anyhow::Error) -> bool {
+    let inner = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.get_ref());
+    inner
+        .filter_map(|inner| inner.downcast_ref::<rustls::Error>())
+        .any(|inner| matches!(inner, rustls::Error::InvalidMessage(_)))
 }
 
 fn cut(said: &str) -> String {
@@ -389,5 +426,62 @@ mod tests {
     #[test]
     fn an_id_stays_one_part_of_a_path() {
         assert_eq!(part("a/b:replay?x#y"), "a%2Fb%3Areplay%3Fx%23y");
+    }
+
+    /// Why an operator at a URL could not be asked.
+    async fn unasked(url: &str) -> anyhow::Error {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut operator = Operator {
+            way: Way::Url(base(url).unwrap()),
+            sender: None,
+            connections: JoinSet::new(),
+            refusal: None,
+        };
+        let question = Question {
+            method: Method::POST,
+            path: "/v1/x",
+            bearer: &HeaderValue::from_static("Bearer t"),
+            body: None,
+        };
+        operator.ask(question).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn who_reaches_nobody_is_told_that_nothing_was_sent() {
+        let error = unasked("http://127.0.0.1:1").await;
+        assert!(error.is::<Unsent>(), "{error:#}");
+        let start = "cannot connect to the operator at http://127.0.0.1:1/; nothing was sent; check the URL";
+        assert!(error.to_string().starts_with(start), "{error:#}");
+    }
+
+    /// A server that reads a little, answers and ends.
+    async fn server(says: &'static [u8]) -> std::net::SocketAddr {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 16]).await;
+            let _ = stream.write_all(says).await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn who_speaks_tls_to_a_plain_port_is_told_to_use_http() {
+        let address = server(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let error = unasked(&format!("https://{address}")).await;
+        assert!(error.is::<Unsent>(), "{error:#}");
+        assert!(
+            error.to_string().contains("no TLS there; use http://"),
+            "{error:#}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_after_the_question_leaves_open_what_became_of_it() {
+        let address = server(b"").await;
+        let error = unasked(&format!("http://{address}")).await;
+        assert!(!error.is::<Unsent>(), "{error:#}");
     }
 }
