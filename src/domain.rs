@@ -16,6 +16,7 @@ pub mod filter;
 pub mod format;
 #[cfg(test)]
 mod fuzz;
+pub mod gist;
 pub mod health;
 pub mod id;
 pub mod notifications;

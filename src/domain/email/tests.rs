@@ -355,12 +355,13 @@ fn the_default_text_fits_a_terminal_and_shows_the_facts() {
          \n\
          Event:            workflow_failure\n\
          Time:             2026-01-31 08:00:00 UTC\n\
+         Error:            rate limit\n\
          Project:          Test Project Name\n\
          Environment:      production\n\
          User:             u1\n\
          Integration:      slack (i)\n\
          Workflow:         Import (w)\n\
-         Error:            rate limit\n\
+         Account:          Acme Inc\n\
          Execution url:    https://app.example/x\n\
          \n\
          Details:\n\

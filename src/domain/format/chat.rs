@@ -58,10 +58,9 @@ pub(super) fn slack(digest: &Digest<'_>, options: &Options) -> Value {
     let facts: Vec<Value> = digest
         .facts
         .iter()
-        .take(10)
-        .map(|(name, value)| mrkdwn(&format!("*{name}:* {}", text(value, MAX_FACT))))
+        .map(|fact| mrkdwn(&format!("*{}:* {}", fact.label, text(&fact.shown(), MAX_FACT))))
         .collect();
-    if !facts.is_empty() {
+    for facts in facts.chunks(10) {
         blocks.push(json!({"type": "context", "elements": facts}));
     }
     if let Some(link) = &digest.link {
@@ -103,12 +102,12 @@ pub(super) fn discord(digest: &Digest<'_>, options: &Options) -> Value {
     let mut description = text(&digest.message, 2000);
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         description.push_str("\n**Error:** ");
-        description.push_str(&text(error, 1500));
+        description.push_str(&text(error, 1400));
     }
     let fields: Vec<Value> = digest
         .facts
         .iter()
-        .map(|(name, value)| json!({"name": name, "value": text(value, MAX_FACT), "inline": true}))
+        .map(|fact| json!({"name": fact.label, "value": text(&fact.shown(), 150), "inline": true}))
         .collect();
     let mut embed = json!({
         "title": text(digest.event_type, 256),
@@ -149,7 +148,10 @@ pub(super) fn teams(digest: &Digest<'_>) -> Value {
     let facts: Vec<Value> = digest
         .facts
         .iter()
-        .map(|(name, value)| json!({"title": name, "value": escape_within(Unit::Json, value, MAX_FACT, markdown_escape)}))
+        .map(|fact| {
+            let value = escape_within(Unit::Json, &fact.shown(), MAX_FACT, markdown_escape);
+            json!({"title": fact.label, "value": value})
+        })
         .collect();
     if !facts.is_empty() {
         parts.push(json!({"type": "FactSet", "facts": facts}));
@@ -188,9 +190,9 @@ pub(super) fn google_chat(digest: &Digest<'_>) -> Value {
         let text = html(error, 8000);
         widgets.push(json!({"decoratedText": {"topLabel": "Error", "text": text, "wrapText": true}}));
     }
-    for (name, value) in &digest.facts {
-        let text = html(value, MAX_FACT);
-        widgets.push(json!({"decoratedText": {"topLabel": name, "text": text, "wrapText": true}}));
+    for fact in &digest.facts {
+        let text = html(&fact.shown(), MAX_FACT);
+        widgets.push(json!({"decoratedText": {"topLabel": fact.label, "text": text, "wrapText": true}}));
     }
     if let Some(link) = &digest.link {
         let open = json!({"text": OPEN, "onClick": {"openLink": {"url": link}}});
@@ -214,7 +216,7 @@ fn mattermost_escape(char: char) -> Option<&'static str> {
 /// An attachment. A post has at most 16,383 characters.
 pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
     let text = |text: &str, most| escape_within(Unit::Json, text, most, mattermost_escape);
-    let mut message = text(&digest.message, 6000);
+    let mut message = text(&digest.message, 5000);
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         message.push_str("\n\n**Error:** ");
         message.push_str(&text(error, 4000));
@@ -222,7 +224,7 @@ pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
     let fields: Vec<Value> = digest
         .facts
         .iter()
-        .map(|(name, value)| json!({"short": true, "title": name, "value": text(value, MAX_FACT)}))
+        .map(|fact| json!({"short": true, "title": fact.label, "value": text(&fact.shown(), MAX_FACT)}))
         .collect();
     let mut attachment = json!({
         "fallback": format!("{}: {}", text(digest.event_type, 150), text(&digest.message, 500)),
@@ -248,17 +250,17 @@ pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
     let mut text = format!(
         "<b>{}</b>\n{}",
         html(digest.event_type, 150),
-        html(&digest.message, 1500)
+        html(&digest.message, 1400)
     );
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         text.push_str("\n<b>Error:</b> ");
-        text.push_str(&html(error, 1000));
+        text.push_str(&html(error, 800));
     }
-    for (name, value) in &digest.facts {
+    for fact in &digest.facts {
         text.push_str("\n<b>");
-        text.push_str(name);
+        text.push_str(fact.label);
         text.push_str(":</b> ");
-        text.push_str(&html(value, 120));
+        text.push_str(&html(&fact.shown(), 90));
     }
     let mut body = json!({
         "chat_id": options.chat.as_deref().unwrap_or_default(),
