@@ -240,27 +240,39 @@ pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
     body
 }
 
-/// A message in HTML. Its text, without the markup, has at most 4,096 UTF-16 units.
+/// Most UTF-16 units of a message of Telegram, without the markup.
+const MAX_TELEGRAM: usize = 4096;
+
+/// A message in HTML. A link that no button may have is the last line of the text.
 pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
-    // Cut first: what counts is the text without escapes. A space of no width keeps `@name` from being a mention.
-    let html = |text: &str, most| {
-        let text = text.replace('@', "@\u{200b}");
-        escape_within(Unit::Utf16, &cut(&text, most), usize::MAX, html_escape)
-    };
-    let mut text = format!(
-        "<b>{}</b>\n{}",
-        html(digest.event_type, 150),
-        html(&digest.message, 1400)
-    );
+    // Cut before it is escaped: what counts is the text without escapes. A space of no width keeps `@name` from being
+    // a mention.
+    let told = |text: &str, most| cut(&text.replace('@', "@\u{200b}"), most);
+    let html = |text: &str| escape_within(Unit::Utf16, text, usize::MAX, html_escape);
+    let (title, message) = (told(digest.event_type, 150), told(&digest.message, 1400));
+    let mut rows: Vec<(&str, String)> = Vec::new();
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
-        text.push_str("\n<b>Error:</b> ");
-        text.push_str(&html(error, 800));
+        rows.push(("Error", told(error, 800)));
     }
-    for fact in &digest.facts {
-        text.push_str("\n<b>");
-        text.push_str(fact.label);
-        text.push_str(":</b> ");
-        text.push_str(&html(&fact.shown(), 90));
+    let facts = digest.facts.iter();
+    rows.extend(facts.map(|fact| (fact.label, told(&fact.shown(), 90))));
+    let (button, line): (Option<&String>, _) = match &digest.link {
+        Some(link) if is_for_button(link) => (Some(link), None),
+        link => (None, link.as_ref()),
+    };
+    if let Some(link) = line {
+        let size = |text: &str| text.encode_utf16().count();
+        let rows_size: usize = rows
+            .iter()
+            .map(|(label, value)| size(label) + size(value) + 3)
+            .sum();
+        let used = size(&title) + 1 + size(&message) + rows_size + size(OPEN) + 3;
+        let room = MAX_TELEGRAM.saturating_sub(used);
+        rows.push((OPEN, cut(&link.replace('@', "%40"), room)));
+    }
+    let mut text = format!("<b>{}</b>\n{}", html(&title), html(&message));
+    for (label, value) in &rows {
+        text.push_str(&format!("\n<b>{label}:</b> {}", html(value)));
     }
     let mut body = json!({
         "chat_id": options.chat.as_deref().unwrap_or_default(),
@@ -268,9 +280,18 @@ pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
         "parse_mode": "HTML",
         "link_preview_options": {"is_disabled": true},
     });
-    if let (Some(link), Some(members)) = (&digest.link, body.as_object_mut()) {
+    if let (Some(link), Some(members)) = (button, body.as_object_mut()) {
         let keyboard = json!({"inline_keyboard": [[{"text": OPEN, "url": link}]]});
         members.insert("reply_markup".to_owned(), keyboard);
     }
     body
+}
+
+/// Telegram refuses the whole message when a button leads to an address or to a name without a dot.
+fn is_for_button(link: &str) -> bool {
+    let url = url::Url::parse(link);
+    url.is_ok_and(|url| match url.host() {
+        Some(url::Host::Domain(name)) => name.trim_end_matches('.').contains('.'),
+        _ => false,
+    })
 }

@@ -1,5 +1,6 @@
 //! Every service, every built-in type, and an event that means harm.
 
+mod links;
 mod telling;
 
 use serde_json::{Value, json};
