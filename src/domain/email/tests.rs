@@ -401,6 +401,28 @@ fn a_hostile_event_adds_no_markup_and_no_length() {
 }
 
 #[test]
+fn nothing_of_an_event_reorders_text_or_controls_a_terminal() {
+    let nasty = "a\u{202e}b\u{2066}c\u{61c}d\u{9b}31me\u{7f}f\u{85}g\u{2028}h\u{feff}i";
+    let nested = json!({(nasty): [nasty, {"deep": nasty}]});
+    let event = json!({
+        "type": "t", "message": nasty, "user": {"id": "u"}, "error": {"message": nasty, "code": nasty},
+        "data": {"scalar": nasty, (nasty): nasty, "nested": nested},
+    });
+    let letter = letter(&json!({}), &event);
+    for body in [&letter.text.unwrap(), &letter.html.unwrap()] {
+        let found = body.chars().find(|one| {
+            (one.is_control() && *one != '\n') || "\u{202e}\u{2066}\u{61c}\u{2028}\u{feff}".contains(*one)
+        });
+        assert_eq!(found, None, "{body}");
+        // The details are JSON still, and tell what was there.
+        assert!(
+            body.contains("a\\u202eb\\u2066c\\u061cd\\u009b31me\\u007ff\\u0085g\\u2028h\\ufeffi"),
+            "{body}"
+        );
+    }
+}
+
+#[test]
 fn a_long_subject_is_cut_and_says_so() {
     let letter = letter(
         &json!({}),

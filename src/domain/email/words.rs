@@ -162,13 +162,26 @@ fn json(rest: Map<String, Value>) -> Option<String> {
     if rest.is_empty() {
         return None;
     }
-    let mut json = serde_json::to_string_pretty(&Value::Object(rest)).ok()?;
+    let mut json = escape_unseen(&serde_json::to_string_pretty(&Value::Object(rest)).ok()?);
     if let Some((end, _)) = json.char_indices().nth(MAX_JSON) {
         let left = json.len() - end;
         json.truncate(end);
         let _ = write!(json, "…\n({left} more bytes are left out)");
     }
     Some(json)
+}
+
+/// JSON without raw control and reordering characters; what it lays out itself are spaces and line breaks alone.
+fn escape_unseen(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for one in json.chars() {
+        if (one.is_control() && one != '\n') || is_reordering(one) || matches!(one, '\u{2028}' | '\u{2029}') {
+            let _ = write!(out, "\\u{:04x}", u32::from(one));
+        } else {
+            out.push(one);
+        }
+    }
+    out
 }
 
 /// Only what a browser opens as a page becomes a link; an event cannot make a client run anything.
@@ -203,7 +216,7 @@ pub fn one_line(text: &str, most: usize) -> String {
 
 /// Characters that change the order in which others are shown, with which a text could pretend to be another.
 const fn is_reordering(one: char) -> bool {
-    matches!(one, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+    matches!(one, '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
 }
 
 /// Appends text so that HTML shows it as it is, in an attribute too.
