@@ -17,6 +17,7 @@ pub mod filter;
 pub mod format;
 #[cfg(test)]
 mod fuzz;
+pub mod gist;
 pub mod health;
 pub mod id;
 pub mod notifications;

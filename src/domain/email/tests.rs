@@ -355,12 +355,13 @@ fn the_default_text_fits_a_terminal_and_shows_the_facts() {
          \n\
          Event:            workflow_failure\n\
          Time:             2026-01-31 08:00:00 UTC\n\
+         Error:            rate limit\n\
          Project:          Test Project Name\n\
          Environment:      production\n\
          User:             u1\n\
          Integration:      slack (i)\n\
          Workflow:         Import (w)\n\
-         Error:            rate limit\n\
+         Account:          Acme Inc\n\
          Execution url:    https://app.example/x\n\
          \n\
          Details:\n\
@@ -397,6 +398,28 @@ fn a_hostile_event_adds_no_markup_and_no_length() {
     );
     assert!(!text.contains('\u{202e}') && text.contains("more bytes are left out"));
     assert!(html.contains("<a href=\"https://x.example/?a=&quot;&gt;&lt;script&gt;\">"));
+}
+
+#[test]
+fn nothing_of_an_event_reorders_text_or_controls_a_terminal() {
+    let nasty = "a\u{202e}b\u{2066}c\u{61c}d\u{9b}31me\u{7f}f\u{85}g\u{2028}h\u{feff}i";
+    let nested = json!({(nasty): [nasty, {"deep": nasty}]});
+    let event = json!({
+        "type": "t", "message": nasty, "user": {"id": "u"}, "error": {"message": nasty, "code": nasty},
+        "data": {"scalar": nasty, (nasty): nasty, "nested": nested},
+    });
+    let letter = letter(&json!({}), &event);
+    for body in [&letter.text.unwrap(), &letter.html.unwrap()] {
+        let found = body.chars().find(|one| {
+            (one.is_control() && *one != '\n') || "\u{202e}\u{2066}\u{61c}\u{2028}\u{feff}".contains(*one)
+        });
+        assert_eq!(found, None, "{body}");
+        // The details are JSON still, and tell what was there.
+        assert!(
+            body.contains("a\\u202eb\\u2066c\\u061cd\\u009b31me\\u007ff\\u0085g\\u2028h\\ufeffi"),
+            "{body}"
+        );
+    }
 }
 
 #[test]

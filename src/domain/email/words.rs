@@ -1,6 +1,6 @@
 //! What a mail says by default: subject, plain text and HTML, for built-in types and for any other.
 //!
-//! Subject and first line are one sentence that tells what happened; then the facts, a line each; then whatever else
+//! Subject and first line are the sentence of the event's [`Gist`]; then its facts, a line each; then whatever else
 //! the event carries, as JSON. The text is for a terminal of 80 columns, the HTML for a phone: one column, no images,
 //! no scripts, nothing that is fetched. Everything of the event is bounded and, in HTML, escaped.
 
@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use crate::domain::catalogue;
 use crate::domain::destination::Identity;
 use crate::domain::event::Event;
+use crate::domain::gist::{Gist, scalar};
 
 /// Most characters of one fact.
 const MAX_FACT: usize = 500;
@@ -24,88 +24,16 @@ const NAME: usize = 18;
 /// The default subject.
 #[must_use]
 pub fn subject(event: &Event) -> String {
-    format!("[{}] {}", event.project.name, headline(event))
-}
-
-/// One sentence that tells what happened.
-#[must_use]
-pub fn headline(event: &Event) -> String {
-    if let Some(message) = &event.content.message {
-        return message.clone();
-    }
-    let data = data(event);
-    sentence(event, &data).unwrap_or_else(|| catalogue::message(event).into_owned())
-}
-
-/// A sentence with the names that make it worth reading; `None`: the event lacks them, or its type is not built in.
-fn sentence(event: &Event, data: &Map<String, Value>) -> Option<String> {
-    let content = &event.content;
-    let of = |name: &str| data.get(name).and_then(scalar);
-    let sync = || {
-        let named = content.sync.as_ref().and_then(|it| it.integration.clone());
-        named.or_else(|| content.integration.as_ref()?.kind.clone())
-    };
-    let code = || Some(error(event)?.0);
-    Some(match &*content.event_type {
-        "sync_complete" => match (of("numRecords"), of("model")) {
-            (Some(count), Some(model)) => format!("Sync of {} completed: {count} {model}", sync()?),
-            _ => format!("Sync of {} completed", sync()?),
-        },
-        "sync_errored" => format!("Sync of {} failed: {}", sync()?, code()?),
-        "record_created" => format!("{} {} was created in {}", of("model")?, of("recordId")?, sync()?),
-        "record_updated" => format!("{} {} was updated in {}", of("model")?, of("recordId")?, sync()?),
-        "record_deleted" => format!("{} {} was deleted in {}", of("model")?, of("recordId")?, sync()?),
-        "record_errored" => format!("A record of {} could not be processed: {}", sync()?, code()?),
-        "integration_created" => format!("Integration {} was created", of("integration_name")?),
-        "tenant_created" => format!(
-            "Tenant {} of {} was created",
-            of("tenant_name")?,
-            of("integration_name")?
-        ),
-        "tenant_archived" => {
-            format!(
-                "Tenant {} of {} was archived",
-                of("tenant_name")?,
-                of("integration_name")?
-            )
-        }
-        "partner_integration_updated" => {
-            format!(
-                "{} updated integration {}",
-                of("partner_name")?,
-                of("integration_name")?
-            )
-        }
-        "run_failed" => format!(
-            "Run {} of {} failed for tenant {}",
-            of("run_id")?,
-            of("integration_name")?,
-            of("tenant_name")?
-        ),
-        "workflowExecution.failed" => format!("Workflow {} failed: {}", of("workflowId")?, code()?),
-        "workflowExecution.started" => format!("Workflow {} started", of("workflowId")?),
-        "workflowExecution.completed" => format!("Workflow {} completed", of("workflowId")?),
-        "workflowExecution.canceled" => format!("Workflow {} was canceled", of("workflowId")?),
-        "workflowExecution.actionExecuted" => {
-            format!(
-                "Workflow {} executed action {}",
-                of("workflowId")?,
-                of("workflowActionId")?
-            )
-        }
-        "workflowExecution.waitingForTrigger" => {
-            format!("Workflow {} waits for a trigger", of("workflowId")?)
-        }
-        _ => return None,
-    })
+    format!("[{}] {}", event.project.name, Gist::of(event).headline)
 }
 
 /// The default plain text.
 #[must_use]
 pub fn text(event: &Event, destination: &Identity) -> String {
-    let (facts, rest) = facts(event);
+    let gist = Gist::of(event);
+    let (facts, rest) = facts(event, &gist);
     let mut out = String::with_capacity(1024);
-    out.push_str(&one_line(&headline(event), MAX_FACT));
+    out.push_str(&one_line(&gist.headline, MAX_FACT));
     out.push_str("\n\n");
     for (name, value) in &facts {
         let _ = writeln!(out, "{:<NAME$}{value}", format!("{name}:"));
@@ -120,7 +48,8 @@ pub fn text(event: &Event, destination: &Identity) -> String {
 /// The default HTML text.
 #[must_use]
 pub fn html(event: &Event, destination: &Identity, title: &str) -> String {
-    let (facts, rest) = facts(event);
+    let gist = Gist::of(event);
+    let (facts, rest) = facts(event, &gist);
     let mut out = String::with_capacity(4096);
     out.push_str(concat!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
@@ -133,7 +62,7 @@ pub fn html(event: &Event, destination: &Identity, title: &str) -> String {
         "Helvetica,Arial,sans-serif\">\n<div style=\"max-width:640px;margin:0 auto\">\n",
         "<h1 style=\"font-size:20px;line-height:1.3;margin:0 0 16px;overflow-wrap:anywhere\">"
     ));
-    escape(&one_line(&headline(event), MAX_FACT), &mut out);
+    escape(&one_line(&gist.headline, MAX_FACT), &mut out);
     out.push_str("</h1>\n<table role=\"presentation\" style=\"border-collapse:collapse;width:100%\">\n");
     for (name, value) in &facts {
         out.push_str(concat!(
@@ -177,85 +106,36 @@ fn footer(event: &Event, destination: &Identity) -> String {
 }
 
 /// The facts worth a line each, and what is left of `data`.
-fn facts(event: &Event) -> (Vec<(String, String)>, Map<String, Value>) {
+fn facts(event: &Event, gist: &Gist<'_>) -> (Vec<(String, String)>, Map<String, Value>) {
     let content = &event.content;
     let mut facts: Vec<(String, String)> = Vec::new();
-    let mut add = |name: &str, value: Option<String>| {
-        if let Some(value) = value.filter(|value| !value.is_empty())
-            && facts.len() < MAX_FACTS
-        {
-            facts.push((name.to_owned(), one_line(&value, MAX_FACT)));
+    let mut add = |name: &str, value: &str| {
+        if !value.is_empty() && facts.len() < MAX_FACTS {
+            facts.push((name.to_owned(), one_line(value, MAX_FACT)));
         }
     };
     let happened = jiff::Timestamp::from_millisecond(content.timestamp).unwrap_or(event.accepted);
-    add("Event", Some(content.event_type.to_string()));
-    add(
-        "Time",
-        Some(happened.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()),
-    );
-    add("Project", Some(event.project.name.to_string()));
-    add(
-        "Environment",
-        event.project.environment.as_deref().map(str::to_owned),
-    );
-    let named = |name: Option<&String>, id: Option<&String>| match (name, id) {
-        (Some(name), Some(id)) if name != id => Some(format!("{name} ({id})")),
-        (name, id) => name.or(id).cloned(),
-    };
-    if let Some(error) = error(event) {
-        add("Error", Some(error.0));
-        add("Error code", error.1);
+    add("Event", &content.event_type);
+    add("Time", &happened.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
+    if let Some(error) = &gist.error {
+        add("Error", error);
     }
-    add("User", content.user.as_ref().map(|user| user.id.clone()));
-    if let Some(it) = &content.integration {
-        add(
-            "Integration",
-            named(it.name.as_ref().or(it.kind.as_ref()), it.id.as_ref()),
-        );
+    for fact in &gist.facts {
+        add(fact.label, &fact.shown());
     }
-    if let Some(workflow) = &content.workflow {
-        add("Workflow", named(workflow.name.as_ref(), Some(&workflow.id)));
-    }
-    if let Some(sync) = &content.sync {
-        add("Sync", named(sync.integration.as_ref(), Some(&sync.id)));
-        add("Credential", sync.credential_id.clone());
-    }
-    let mut rest = data(event);
-    let flat: Vec<String> = rest
+    let mut rest: Map<String, Value> = serde_json::from_str(content.data.get()).unwrap_or_default();
+    let is_short = |value: &Value| scalar(value).filter(|text| text.chars().count() <= MAX_FACT);
+    rest.retain(|name, value| is_short(value).is_none() || !gist.told.contains(&&**name));
+    let flat: Vec<(String, String)> = rest
         .iter()
-        .filter(|(_, value)| scalar(value).is_some_and(|text| text.chars().count() <= MAX_FACT))
-        .map(|(name, _)| name.clone())
+        .filter_map(|(name, value)| Some((name.clone(), is_short(value)?)))
         .take(MAX_FACTS / 2)
         .collect();
-    for name in flat {
-        let value = rest.shift_remove(&name).as_ref().and_then(scalar);
-        add(&one_line(&title(&name), 60), value);
+    for (name, value) in flat {
+        rest.shift_remove(&name);
+        add(&one_line(&title(&name), 60), &value);
     }
     (facts, rest)
-}
-
-fn data(event: &Event) -> Map<String, Value> {
-    serde_json::from_str(event.content.data.get()).unwrap_or_default()
-}
-
-/// Message and code of the event's error, which stands beside `data` or in it, as an object or as text.
-fn error(event: &Event) -> Option<(String, Option<String>)> {
-    let beside = event.content.error.as_ref();
-    let error = match beside {
-        Some(error) => serde_json::from_str(error.get()).ok()?,
-        None => data(event).remove("error").filter(Value::is_object)?,
-    };
-    let of = |name: &str| error.get(name).and_then(scalar);
-    Some((of("message")?, of("code")))
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(is) => Some(is.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
 }
 
 /// `executionUrl` as `Execution url`, `tenant_name` as `Tenant name`.
@@ -282,13 +162,26 @@ fn json(rest: Map<String, Value>) -> Option<String> {
     if rest.is_empty() {
         return None;
     }
-    let mut json = serde_json::to_string_pretty(&Value::Object(rest)).ok()?;
+    let mut json = escape_unseen(&serde_json::to_string_pretty(&Value::Object(rest)).ok()?);
     if let Some((end, _)) = json.char_indices().nth(MAX_JSON) {
         let left = json.len() - end;
         json.truncate(end);
         let _ = write!(json, "…\n({left} more bytes are left out)");
     }
     Some(json)
+}
+
+/// JSON without raw control and reordering characters; what it lays out itself are spaces and line breaks alone.
+fn escape_unseen(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for one in json.chars() {
+        if (one.is_control() && one != '\n') || is_reordering(one) || matches!(one, '\u{2028}' | '\u{2029}') {
+            let _ = write!(out, "\\u{:04x}", u32::from(one));
+        } else {
+            out.push(one);
+        }
+    }
+    out
 }
 
 /// Only what a browser opens as a page becomes a link; an event cannot make a client run anything.
@@ -323,7 +216,7 @@ pub fn one_line(text: &str, most: usize) -> String {
 
 /// Characters that change the order in which others are shown, with which a text could pretend to be another.
 const fn is_reordering(one: char) -> bool {
-    matches!(one, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+    matches!(one, '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
 }
 
 /// Appends text so that HTML shows it as it is, in an attribute too.

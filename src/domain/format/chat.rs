@@ -58,10 +58,9 @@ pub(super) fn slack(digest: &Digest<'_>, options: &Options) -> Value {
     let facts: Vec<Value> = digest
         .facts
         .iter()
-        .take(10)
-        .map(|(name, value)| mrkdwn(&format!("*{name}:* {}", text(value, MAX_FACT))))
+        .map(|fact| mrkdwn(&format!("*{}:* {}", fact.label, text(&fact.shown(), MAX_FACT))))
         .collect();
-    if !facts.is_empty() {
+    for facts in facts.chunks(10) {
         blocks.push(json!({"type": "context", "elements": facts}));
     }
     if let Some(link) = &digest.link {
@@ -103,12 +102,12 @@ pub(super) fn discord(digest: &Digest<'_>, options: &Options) -> Value {
     let mut description = text(&digest.message, 2000);
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         description.push_str("\n**Error:** ");
-        description.push_str(&text(error, 1500));
+        description.push_str(&text(error, 1400));
     }
     let fields: Vec<Value> = digest
         .facts
         .iter()
-        .map(|(name, value)| json!({"name": name, "value": text(value, MAX_FACT), "inline": true}))
+        .map(|fact| json!({"name": fact.label, "value": text(&fact.shown(), 150), "inline": true}))
         .collect();
     let mut embed = json!({
         "title": text(digest.event_type, 256),
@@ -149,7 +148,10 @@ pub(super) fn teams(digest: &Digest<'_>) -> Value {
     let facts: Vec<Value> = digest
         .facts
         .iter()
-        .map(|(name, value)| json!({"title": name, "value": escape_within(Unit::Json, value, MAX_FACT, markdown_escape)}))
+        .map(|fact| {
+            let value = escape_within(Unit::Json, &fact.shown(), MAX_FACT, markdown_escape);
+            json!({"title": fact.label, "value": value})
+        })
         .collect();
     if !facts.is_empty() {
         parts.push(json!({"type": "FactSet", "facts": facts}));
@@ -188,9 +190,9 @@ pub(super) fn google_chat(digest: &Digest<'_>) -> Value {
         let text = html(error, 8000);
         widgets.push(json!({"decoratedText": {"topLabel": "Error", "text": text, "wrapText": true}}));
     }
-    for (name, value) in &digest.facts {
-        let text = html(value, MAX_FACT);
-        widgets.push(json!({"decoratedText": {"topLabel": name, "text": text, "wrapText": true}}));
+    for fact in &digest.facts {
+        let text = html(&fact.shown(), MAX_FACT);
+        widgets.push(json!({"decoratedText": {"topLabel": fact.label, "text": text, "wrapText": true}}));
     }
     if let Some(link) = &digest.link {
         let open = json!({"text": OPEN, "onClick": {"openLink": {"url": link}}});
@@ -214,7 +216,7 @@ fn mattermost_escape(char: char) -> Option<&'static str> {
 /// An attachment. A post has at most 16,383 characters.
 pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
     let text = |text: &str, most| escape_within(Unit::Json, text, most, mattermost_escape);
-    let mut message = text(&digest.message, 6000);
+    let mut message = text(&digest.message, 5000);
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
         message.push_str("\n\n**Error:** ");
         message.push_str(&text(error, 4000));
@@ -222,7 +224,7 @@ pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
     let fields: Vec<Value> = digest
         .facts
         .iter()
-        .map(|(name, value)| json!({"short": true, "title": name, "value": text(value, MAX_FACT)}))
+        .map(|fact| json!({"short": true, "title": fact.label, "value": text(&fact.shown(), MAX_FACT)}))
         .collect();
     let mut attachment = json!({
         "fallback": format!("{}: {}", text(digest.event_type, 150), text(&digest.message, 500)),
@@ -238,27 +240,39 @@ pub(super) fn mattermost(digest: &Digest<'_>, options: &Options) -> Value {
     body
 }
 
-/// A message in HTML. Its text, without the markup, has at most 4,096 UTF-16 units.
+/// Most UTF-16 units of a message of Telegram, without the markup.
+const MAX_TELEGRAM: usize = 4096;
+
+/// A message in HTML. A link that no button may have is the last line of the text.
 pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
-    // Cut first: what counts is the text without escapes. A space of no width keeps `@name` from being a mention.
-    let html = |text: &str, most| {
-        let text = text.replace('@', "@\u{200b}");
-        escape_within(Unit::Utf16, &cut(&text, most), usize::MAX, html_escape)
-    };
-    let mut text = format!(
-        "<b>{}</b>\n{}",
-        html(digest.event_type, 150),
-        html(&digest.message, 1500)
-    );
+    // Cut before it is escaped: what counts is the text without escapes. A space of no width keeps `@name` from being
+    // a mention.
+    let told = |text: &str, most| cut(&text.replace('@', "@\u{200b}"), most);
+    let html = |text: &str| escape_within(Unit::Utf16, text, usize::MAX, html_escape);
+    let (title, message) = (told(digest.event_type, 150), told(&digest.message, 1400));
+    let mut rows: Vec<(&str, String)> = Vec::new();
     if let Some(error) = digest.error.as_deref().filter(|error| !error.trim().is_empty()) {
-        text.push_str("\n<b>Error:</b> ");
-        text.push_str(&html(error, 1000));
+        rows.push(("Error", told(error, 800)));
     }
-    for (name, value) in &digest.facts {
-        text.push_str("\n<b>");
-        text.push_str(name);
-        text.push_str(":</b> ");
-        text.push_str(&html(value, 120));
+    let facts = digest.facts.iter();
+    rows.extend(facts.map(|fact| (fact.label, told(&fact.shown(), 90))));
+    let (button, line): (Option<&String>, _) = match &digest.link {
+        Some(link) if is_for_button(link) => (Some(link), None),
+        link => (None, link.as_ref()),
+    };
+    if let Some(link) = line {
+        let size = |text: &str| text.encode_utf16().count();
+        let rows_size: usize = rows
+            .iter()
+            .map(|(label, value)| size(label) + size(value) + 3)
+            .sum();
+        let used = size(&title) + 1 + size(&message) + rows_size + size(OPEN) + 3;
+        let room = MAX_TELEGRAM.saturating_sub(used);
+        rows.push((OPEN, cut(&link.replace('@', "%40"), room)));
+    }
+    let mut text = format!("<b>{}</b>\n{}", html(&title), html(&message));
+    for (label, value) in &rows {
+        text.push_str(&format!("\n<b>{label}:</b> {}", html(value)));
     }
     let mut body = json!({
         "chat_id": options.chat.as_deref().unwrap_or_default(),
@@ -266,9 +280,18 @@ pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
         "parse_mode": "HTML",
         "link_preview_options": {"is_disabled": true},
     });
-    if let (Some(link), Some(members)) = (&digest.link, body.as_object_mut()) {
+    if let (Some(link), Some(members)) = (button, body.as_object_mut()) {
         let keyboard = json!({"inline_keyboard": [[{"text": OPEN, "url": link}]]});
         members.insert("reply_markup".to_owned(), keyboard);
     }
     body
+}
+
+/// Telegram refuses the whole message when a button leads to an address or to a name without a dot.
+fn is_for_button(link: &str) -> bool {
+    let url = url::Url::parse(link);
+    url.is_ok_and(|url| match url.host() {
+        Some(url::Host::Domain(name)) => name.trim_end_matches('.').contains('.'),
+        _ => false,
+    })
 }

@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::domain::catalogue;
 use crate::domain::destination::Identity;
 use crate::domain::event::Event;
+use crate::domain::gist::{Data, Fact, Gist};
 use crate::domain::id;
 use crate::domain::pattern::TypePattern;
 use crate::domain::shape;
@@ -49,8 +48,8 @@ pub struct Digest<'a> {
     pub delivery: uuid::Uuid,
     /// Id of the project.
     pub project_id: &'a str,
-    /// What it belongs to, as name and value, the most important first; at most eight.
-    pub facts: Vec<(&'static str, Cow<'a, str>)>,
+    /// What it is about, the most important first; at most 14.
+    pub facts: Vec<Fact>,
     /// Id of the user.
     pub user: Option<&'a str>,
     /// Environment of the project.
@@ -59,7 +58,7 @@ pub struct Digest<'a> {
     pub error: Option<String>,
     /// Where to look, an `http` or `https` URL.
     pub link: Option<String>,
-    /// The thing that keeps failing: the same for all events of one kind about one workflow, sync or integration.
+    /// The thing that keeps failing, see [`Gist::subject`].
     pub subject: String,
     /// When the event was accepted.
     pub accepted: Timestamp,
@@ -73,66 +72,23 @@ impl<'a> Digest<'a> {
         severity: &[(Vec<TypePattern>, Level)],
     ) -> Self {
         let content = &event.content;
-        let project = &event.project;
-        let data: Data = serde_json::from_str(content.data.get()).unwrap_or_default();
-        let error = content
-            .error
-            .as_deref()
-            .and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok())
-            .as_ref()
-            .or(data.error.as_ref())
-            .and_then(|error| error.as_str().or_else(|| error.get("message")?.as_str()))
-            .map(ToOwned::to_owned);
-        let user = content.user.as_ref().map(|user| user.id.as_str());
-        let workflow = content
-            .workflow
-            .as_ref()
-            .map(|workflow| workflow.name.as_deref().unwrap_or(&workflow.id));
-        let integration = content.integration.as_ref().and_then(|integration| {
-            let name = integration.name.as_deref().or(integration.kind.as_deref());
-            name.or(integration.id.as_deref())
-        });
-        let sync = content.sync.as_ref();
-        let integration = integration.or_else(|| sync?.integration.as_deref());
-        let environment = project.environment.as_deref();
-        let facts = [
-            ("Project", Some(&*project.name)),
-            ("Environment", environment),
-            ("User", user),
-            ("Workflow", workflow),
-            ("Integration", integration),
-            ("Sync", sync.map(|sync| sync.id.as_str())),
-            ("Account", project.account_name.as_deref()),
-        ];
-        let facts: Vec<(&'static str, Cow<'a, str>)> = facts
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, Cow::Borrowed(value?))))
-            .filter(|(_, value)| !value.trim().is_empty())
-            .collect();
         let event_type = &*content.event_type;
-        let about = [
-            content.workflow.as_ref().map(|workflow| workflow.id.as_str()),
-            integration,
-            user,
-        ];
-        let about = about.into_iter().flatten().next().unwrap_or_default();
+        let gist = Gist::of(event);
         Self {
             event_type,
-            message: Some(catalogue::message(event))
-                .filter(|message| !message.trim().is_empty())
-                .unwrap_or_else(|| Cow::Owned(format!("Event {event_type} occurred"))),
             level: level_of(event_type, severity),
             time: Timestamp::from_millisecond(content.timestamp).unwrap_or(event.accepted),
             accepted: event.accepted,
             id: event.id.as_str(),
-            delivery: id::delivery_id(&event.id, &project.uid, &destination.uid),
-            project_id: &project.id,
-            facts,
-            user,
-            environment,
-            error,
-            link: link(&data),
-            subject: format!("{}/{event_type}/{about}", project.id),
+            delivery: id::delivery_id(&event.id, &event.project.uid, &destination.uid),
+            project_id: &event.project.id,
+            user: content.user.as_ref().map(|user| user.id.as_str()),
+            environment: event.project.environment.as_deref(),
+            link: link(&gist.data),
+            subject: gist.subject(event),
+            message: gist.headline,
+            error: gist.error,
+            facts: gist.facts,
             event,
         }
     }
@@ -143,10 +99,10 @@ impl<'a> Digest<'a> {
         shrink(&whole, most)
     }
 
-    /// A fact by name.
-    pub(super) fn fact(&self, wanted: &str) -> Option<&str> {
-        let found = self.facts.iter().find(|(name, _)| *name == wanted);
-        found.map(|(_, value)| &**value)
+    /// The name of what is meant by a fact of that label.
+    pub(super) fn fact(&self, label: &str) -> Option<&str> {
+        let found = self.facts.iter().find(|fact| fact.label == label);
+        found.map(Fact::name)
     }
 }
 
@@ -170,22 +126,12 @@ fn level_of(event_type: &str, severity: &[(Vec<TypePattern>, Level)]) -> Level {
     }
 }
 
-/// What is read of an event's `data`; the rest is skipped, however long it is.
-#[derive(Default, Deserialize)]
-struct Data {
-    error: Option<Value>,
-    #[serde(rename = "executionUrl")]
-    execution_url: Option<Value>,
-    admin_link: Option<Value>,
-    url: Option<Value>,
-}
-
 /// The first link that events of the catalogue carry.
-fn link(data: &Data) -> Option<String> {
-    [&data.execution_url, &data.admin_link, &data.url]
+fn link(data: &Data<'_>) -> Option<String> {
+    ["executionUrl", "admin_link", "url"]
         .into_iter()
-        .find_map(|value| {
-            let url = url::Url::parse(value.as_ref()?.as_str()?).ok()?;
+        .find_map(|name| {
+            let url = url::Url::parse(data.value(name)?.as_str()?).ok()?;
             let fits = matches!(url.scheme(), "http" | "https") && url.as_str().len() <= MAX_LINK;
             fits.then(|| url.into())
         })

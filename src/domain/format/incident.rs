@@ -1,6 +1,6 @@
 //! Alerts for those on call: PagerDuty, Opsgenie, Alertmanager.
 //!
-//! Events about the same thing join one alert: the key is made of project, type, and workflow, integration or user.
+//! Events of one type about the same thing join one alert, see [`Gist::subject`](crate::domain::gist::Gist::subject).
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::Options;
 use super::digest::{Digest, Level, Unit, cut, cut_by};
+use crate::domain::gist::Role;
 
 /// What an alert says it comes from.
 const CLIENT: &str = "Postrider";
@@ -84,7 +85,10 @@ pub(super) fn opsgenie(digest: &Digest<'_>, options: &Options) -> Value {
         .tags
         .iter()
         .map(|(name, value)| (&**name, value.to_string()));
-    let facts = digest.facts.iter().map(|(name, value)| (*name, cut(value, 500)));
+    let facts = digest
+        .facts
+        .iter()
+        .map(|fact| (fact.label, cut(&fact.shown(), 300)));
     let ids = [
         ("eventId", digest.id.to_owned()),
         ("eventType", digest.event_type.to_owned()),
@@ -94,7 +98,8 @@ pub(super) fn opsgenie(digest: &Digest<'_>, options: &Options) -> Value {
         if used > MAX_OPSGENIE_DETAILS {
             break;
         }
-        details.insert(name.to_owned(), value);
+        // The first of two with one name is the more important one.
+        details.entry(name.to_owned()).or_insert(value);
     }
     let own = options.tags.iter().map(|(name, value)| format!("{name}:{value}"));
     let tags: Vec<String> = std::iter::once(digest.event_type.to_owned())
@@ -114,7 +119,7 @@ pub(super) fn opsgenie(digest: &Digest<'_>, options: &Options) -> Value {
     })
 }
 
-/// API v2: labels name the alert, annotations tell it. An alert resolves by itself after Alertmanager's
+/// API v2: labels, which tell what the alert is about, name it, annotations tell it. An alert resolves by itself after Alertmanager's
 /// `resolve_timeout`.
 pub(super) fn alertmanager(digest: &Digest<'_>, options: &Options) -> Value {
     let severity = match digest.level {
@@ -123,8 +128,11 @@ pub(super) fn alertmanager(digest: &Digest<'_>, options: &Options) -> Value {
         Level::Info => "info",
     };
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in &digest.facts {
-        labels.insert(name.to_ascii_lowercase(), cut_by(Unit::Bytes, value, 500));
+    for fact in digest.facts.iter().filter(|fact| fact.role != Role::Detail) {
+        let value = || cut_by(Unit::Bytes, fact.name(), 500);
+        labels
+            .entry(fact.label.to_ascii_lowercase())
+            .or_insert_with(value);
     }
     for (name, value) in &options.tags {
         labels.insert(label_name(name), value.to_string());
@@ -132,6 +140,8 @@ pub(super) fn alertmanager(digest: &Digest<'_>, options: &Options) -> Value {
     if let Some(service) = &options.service {
         labels.insert("service".to_owned(), service.to_string());
     }
+    // Names alone may be those of two things.
+    labels.insert("subject".to_owned(), key(&digest.subject, 500));
     labels.insert("alertname".to_owned(), digest.event_type.to_owned());
     labels.insert("severity".to_owned(), severity.to_owned());
     let mut annotations = BTreeMap::from([("summary", cut(&digest.message, 4000))]);

@@ -13,6 +13,8 @@ use super::{MAX_BODY, Options};
 const SOURCE: &str = "postrider";
 /// Most bytes of a message.
 const MAX_MESSAGE: usize = 64 * 1024;
+/// Most attributes of a log of New Relic, beside those that all have and the note of what was left out.
+const MAX_ATTRIBUTES: usize = 200;
 
 fn environment_and_tags(digest: &Digest<'_>, options: &Options) -> BTreeMap<String, String> {
     let mut tags = BTreeMap::from([
@@ -54,28 +56,42 @@ pub(super) fn datadog(digest: &Digest<'_>, options: &Options) -> Value {
     }])
 }
 
-/// Attributes of a New Relic log: at most 255, a value of at most 4,094 characters, nested names joined by dots.
-fn flatten(value: &Value, name: &str, out: &mut Map<String, Value>) {
-    const MOST: usize = 200;
-    if out.len() >= MOST {
-        return;
-    }
-    match value {
-        Value::Object(members) if !members.is_empty() => {
-            for (member, value) in members {
-                flatten(value, &format!("{name}.{member}"), out);
+/// Attributes of a New Relic log: at most 255, a value of at most 4,094 characters, nested names joined by dots. Those
+/// that have no room, or a name that another one has, are counted.
+struct Attributes {
+    kept: Map<String, Value>,
+    lost: usize,
+}
+
+impl Attributes {
+    fn add(&mut self, value: &Value, name: &str) {
+        let value = match value {
+            Value::Object(members) if !members.is_empty() => {
+                for (member, value) in members {
+                    self.add(value, &format!("{name}.{member}"));
+                }
+                return;
             }
+            Value::String(text) => json!(cut(text, 4000)),
+            // There is no null, and what is left out would look as if it had not been published.
+            Value::Null | Value::Array(_) | Value::Object(_) => json!(cut(&value.to_string(), 4000)),
+            Value::Bool(_) | Value::Number(_) => value.clone(),
+        };
+        let name = cut(name, 255);
+        if self.kept.len() < MAX_ATTRIBUTES && !self.kept.contains_key(&name) {
+            self.kept.insert(name, value);
+        } else {
+            self.lost += 1;
         }
-        Value::String(text) => {
-            out.insert(cut(name, 255), json!(cut(text, 4000)));
+    }
+
+    /// All that were kept, and how many were not.
+    fn told(mut self) -> Map<String, Value> {
+        if self.lost > 0 {
+            let note = json!(format!("{} more", self.lost));
+            self.kept.insert("[cut]".to_owned(), note);
         }
-        Value::Null => {}
-        Value::Array(_) | Value::Object(_) => {
-            out.insert(cut(name, 255), json!(cut(&value.to_string(), 4000)));
-        }
-        scalar => {
-            out.insert(cut(name, 255), scalar.clone());
-        }
+        self.kept
     }
 }
 
@@ -93,14 +109,17 @@ pub(super) fn new_relic(digest: &Digest<'_>, options: &Options) -> Value {
     if let Some(service) = &options.service {
         common.insert("service.name".to_owned(), service.to_string());
     }
-    let mut attributes = Map::from_iter([("level".to_owned(), json!(level))]);
-    flatten(&digest.event_within(MAX_BODY / 3), "event", &mut attributes);
+    let mut attributes = Attributes {
+        kept: Map::from_iter([("level".to_owned(), json!(level))]),
+        lost: 0,
+    };
+    attributes.add(&digest.event_within(MAX_BODY / 3), "event");
     json!([{
         "common": {"attributes": common},
         "logs": [{
             "timestamp": digest.time.as_millisecond(),
             "message": cut_by(Unit::Json, &digest.message, 32 * 1024),
-            "attributes": attributes,
+            "attributes": attributes.told(),
         }],
     }])
 }
