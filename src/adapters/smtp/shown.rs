@@ -28,14 +28,14 @@ pub(super) fn shown(lines: &[String], credentials: Option<&Credentials>) -> Stri
         Some(None) => return String::new(),
         None => Vec::new(),
     };
-    let is_hidden = |at: usize| hidden.iter().any(|range| range.contains(&at));
+    let mut flags = vec![false; text.len()];
+    for range in hidden {
+        flags.get_mut(range).unwrap_or_default().fill(true);
+    }
     let mut out = String::with_capacity(MAX_SHOWN);
     let mut was_hidden = false;
-    for (at, one) in text.into_iter().enumerate() {
-        if out.len() >= 2 * MAX_SHOWN {
-            break;
-        }
-        if is_hidden(at) {
+    for (one, is_hidden) in text.into_iter().zip(flags) {
+        if is_hidden {
             if !was_hidden {
                 out.push_str(MASK);
             }
@@ -193,5 +193,7 @@ mod tests {
     fn without_a_password_the_words_are_told_and_of_addresses_the_domain() {
         let lines = ["no such user <a.b@x.test>".to_owned(), "here".to_owned()];
         assert_eq!(shown(&lines, None), "no such user <***@x.test> here");
+        let long = format!("no {}@x.test", "n".repeat(1000));
+        assert_eq!(shown(&[long], None), "no ***@x.test");
     }
 }

@@ -440,6 +440,7 @@ mod tests {
             fetched: Instant::now(),
             fresh_for: Duration::ZERO,
             lifetime: Duration::ZERO,
+            in_vain: InVain::default(),
         };
         for (body, is_kept) in [
             ("ok", true),

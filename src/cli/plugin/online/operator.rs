@@ -455,11 +455,11 @@ mod tests {
     }
 
     /// A server that reads a little, answers and ends.
-    async fn server(says: &'static [u8]) -> std::net::SocketAddr {
+    async fn server(tasks: &mut JoinSet<()>, says: &'static [u8]) -> std::net::SocketAddr {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 16]).await;
             let _ = stream.write_all(says).await;
@@ -469,7 +469,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_speaks_tls_to_a_plain_port_is_told_to_use_http() {
-        let address = server(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let mut tasks = JoinSet::new();
+        let address = server(&mut tasks, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
         let error = unasked(&format!("https://{address}")).await;
         assert!(error.is::<Unsent>(), "{error:#}");
         assert!(
@@ -480,7 +481,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_breaks_after_the_question_leaves_open_what_became_of_it() {
-        let address = server(b"").await;
+        let mut tasks = JoinSet::new();
+        let address = server(&mut tasks, b"").await;
         let error = unasked(&format!("http://{address}")).await;
         assert!(!error.is::<Unsent>(), "{error:#}");
     }
