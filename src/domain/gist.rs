@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -159,6 +160,7 @@ impl<'a> Gist<'a> {
         }
         let account = event.project.account_name.as_deref().map(str::to_owned);
         facts.add("Account", Role::Scope, account, None);
+        facts.join_users();
         Self {
             headline: headline(event, &data, message.as_deref()),
             error: message,
@@ -175,7 +177,7 @@ impl<'a> Gist<'a> {
         let mut subject = format!("{}/{}", escape(&event.project.id), event.content.event_type);
         for fact in self.facts.iter().filter(|fact| fact.role == Role::Subject) {
             let label = fact.label.to_ascii_lowercase();
-            subject.push_str(&format!("/{label}={}", escape(fact.id())));
+            let _ = write!(subject, "/{label}={}", escape(fact.id()));
         }
         subject
     }
@@ -219,6 +221,15 @@ impl Facts {
         let is_known = |other: &Fact| other.label == label && other.id() == fact.id();
         if !fact.id().is_empty() && !self.0.iter().any(is_known) {
             self.0.push(fact);
+        }
+    }
+
+    /// A workflow that fails for all its users is one thing, not one for each of them.
+    fn join_users(&mut self) {
+        let is = |fact: &Fact, label| fact.label == label && fact.role == Role::Subject;
+        if self.0.iter().any(|fact| is(fact, "Workflow")) {
+            let users = self.0.iter_mut().filter(|fact| is(fact, "User"));
+            users.for_each(|user| user.role = Role::Detail);
         }
     }
 

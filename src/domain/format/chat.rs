@@ -3,6 +3,8 @@
 //! Each has a title (the event's type), the message, an error when there is one, the facts, and a link. Bounds are
 //! those of the vendors' documentation, see [`FORMATS`](super::FORMATS).
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use super::Options;
@@ -272,7 +274,7 @@ pub(super) fn telegram(digest: &Digest<'_>, options: &Options) -> Value {
     }
     let mut text = format!("<b>{}</b>\n{}", html(&title), html(&message));
     for (label, value) in &rows {
-        text.push_str(&format!("\n<b>{label}:</b> {}", html(value)));
+        let _ = write!(text, "\n<b>{label}:</b> {}", html(value));
     }
     let mut body = json!({
         "chat_id": options.chat.as_deref().unwrap_or_default(),

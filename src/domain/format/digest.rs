@@ -133,7 +133,9 @@ fn link(data: &Data<'_>) -> Option<String> {
         .find_map(|name| {
             let url = url::Url::parse(data.value(name)?.as_str()?).ok()?;
             let fits = matches!(url.scheme(), "http" | "https") && url.as_str().len() <= MAX_LINK;
-            fits.then(|| url.into())
+            // A user name in front of the host can pass for the host.
+            let is_plain = url.username().is_empty() && url.password().is_none();
+            (fits && is_plain).then(|| url.into())
         })
 }
 

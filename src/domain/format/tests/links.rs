@@ -74,3 +74,18 @@ fn telegram_takes_the_text_however_long_all_of_it_is() {
     let text = plain(sent("Telegram", &short)["text"].as_str().unwrap());
     assert!(text.ends_with(&format!("Open: {long}")), "{text}");
 }
+
+#[test]
+fn a_link_with_a_user_name_that_could_pass_for_a_host_is_no_link() {
+    for format in ["Slack", "MicrosoftTeams", "Discord", "Telegram"] {
+        for (url, is_link) in [
+            ("https://good.example/x", true),
+            ("https://u:p@good.example@evil.example/x", false),
+            ("https://good.example@evil.example/x", false),
+        ] {
+            let event = json!({"type": "run_failed", "data": {"run_id": 1, "url": url}});
+            let body = sent(format, &event).to_string();
+            assert_eq!(body.contains("good.example"), is_link, "{format}: {url}");
+        }
+    }
+}

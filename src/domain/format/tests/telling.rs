@@ -12,8 +12,13 @@ fn identity_of(event_type: &str) -> (Vec<&'static str>, Vec<&'static str>) {
     let sync = ["/user/id", "/sync/id"];
     let (is, is_not): (&[&str], &[&str]) = match event_type {
         "workflow_failure" => (
-            &["/user/id", "/integration/id", "/workflow/id"],
-            &["/data/workflowExecution/id", "/data/executionUrl", "/data/error"],
+            &["/integration/id", "/workflow/id"],
+            &[
+                "/user/id",
+                "/data/workflowExecution/id",
+                "/data/executionUrl",
+                "/data/error",
+            ],
         ),
         "credentials_failure" => (&["/user/id", "/integration/id"], &["/data/error"]),
         "sync_errored" => (&sync, &["/sync/credentialId", "/error/message"]),
