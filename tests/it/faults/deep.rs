@@ -30,7 +30,7 @@ async fn refused(stage: &Stage, kind: &str) -> String {
         let (generation, status) = told.split_once(' ').ok_or("no status")?;
         let object = json!({"status": serde_json::from_str::<Value>(status).unwrap_or_default()});
         let ready = condition(&object, "Ready");
-        let is_new = object["status"]["observedGeneration"].to_string() == generation;
+        let is_new = object["status"]["observedGeneration"].as_i64() == generation.parse().ok();
         match ready["message"].as_str() {
             Some(message) if is_new && ready["reason"] == "InvalidSpec" => Ok(message.to_owned()),
             _ => Err(told),

@@ -484,15 +484,16 @@ async fn an_event_is_published_with_the_projects_own_token() {
         json!({"total": 12})
     );
     assert!(ask(&order).out.contains("yes"));
-    let lost = [
-        "publish",
-        "acme",
-        "--type",
-        "order.lost",
-        "--server",
-        "http://127.0.0.1:1",
-    ];
+    // Somebody takes the event and goes away without an answer.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let away = format!("http://{}", listener.local_addr().unwrap());
+    let taker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Read::read(&mut stream, &mut [0; 64]).unwrap()
+    });
+    let lost = ["publish", "acme", "--type", "order.lost", "--server", &away];
     let lost = run(&stage, &lost);
+    assert!(taker.join().unwrap() > 0);
     let id = lost
         .notes
         .split("--id ")
